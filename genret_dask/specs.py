@@ -7,7 +7,7 @@ names the key and lists the valid ones.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -79,7 +79,7 @@ class IrDatasetsDataset(Record):
 
 
 DatasetSpec = Annotated[
-    Union[PydocDataset, BeirDataset, DprDataset, IrDatasetsDataset], Field(discriminator="kind")
+    PydocDataset | BeirDataset | DprDataset | IrDatasetsDataset, Field(discriminator="kind")
 ]
 
 
@@ -119,7 +119,7 @@ class EncoderEmbedding(Record):
 
 
 EmbeddingSpec = Annotated[
-    Union[TfidfEmbedding, SentenceEmbedding, EncoderEmbedding], Field(discriminator="kind")
+    TfidfEmbedding | SentenceEmbedding | EncoderEmbedding, Field(discriminator="kind")
 ]
 
 
@@ -158,6 +158,9 @@ class TrainingSpec(Record):
     """The recipe: AdamW, linear warm-up, cosine decay, early stop on the dev loss."""
 
     pairs: PairsSpec = PairsSpec()
+    init: Literal["lsa", "random"] = Field(
+        "lsa", description="embeddings of a model from scratch: latent semantic, or random"
+    )
     max_tokens: PositiveInt = Field(32, description="input tokens kept of a pair's text")
     batch_size: PositiveInt = 64
     examples: PositiveInt = Field(100_000, description="examples seen, repeats included")

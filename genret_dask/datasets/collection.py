@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from genret_dask.errors import DatasetError
 
 SPLITS = ("train", "dev", "test")
+_BREAK = re.compile(r"[\t\n\r]")
+
+
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can hold a text; lone surrogates, which JSON lets through, it cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,11 @@ class Collection:
     Raises
     ------
     DatasetError
-        The collection has no documents or repeats an id.
+        The collection has no documents, or repeats an id, or has an id that no TSV file can hold
+        (empty, or with a tab or a line break), or text that UTF-8 cannot hold.
+    ValueError
+        Columns differ in length, a judgement names a row that is not there, or answers name a
+        query id that is not there.
     """
 
     name: str
@@ -96,12 +115,40 @@ class Collection:
             )
         for kind, ids in (("document", self.document_ids), ("query", self.query_ids)):
             if len(set(ids)) != len(ids):
-                seen: set[str] = set()
-                twice = next(name for name in ids if name in seen or seen.add(name))
+                twice = Counter(ids).most_common(1)[0][0]
                 raise DatasetError(
                     f"collection {self.name} has {kind} id {twice!r} more than once",
                     expected=f"unique {kind} ids",
                 )
+            for name in ids:
+                if not name or _BREAK.search(name):
+                    raise DatasetError(
+                        f"collection {self.name} has the {kind} id {name!r}",
+                        expected="ids that are not empty and hold no tab or line break",
+                    )
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        documents, queries = len(self.document_ids), len(self.query_ids)
+        lengths = {len(self.titles), len(self.texts), documents}, {len(self.queries), queries}
+        if any(len(found) > 1 for found in lengths):
+            raise ValueError(f"columns of collection {self.name} differ in length")
+        if not self.answers.keys() <= set(self.query_ids):
+            raise ValueError(f"answers of collection {self.name} name an unknown query")
+        for split in SPLITS:
+            judged = self.qrels[split]
+            for rows, size in ((judged.query, queries), (judged.document, documents)):
+                if len(rows) and not 0 <= rows.min() <= rows.max() < size:
+                    raise ValueError(f"qrels {split} name a row outside 0..{size - 1}")
+        columns = [self.document_ids, self.titles, self.texts, self.query_ids, self.queries]
+        columns += self.answers.values()
+        for column in columns:
+            for row, text in enumerate(column):
+                if not encodable(text):
+                    raise DatasetError(
+                        f"collection {self.name}, row {row}: {text[:60]!r} holds half a character",
+                        expected="text without lone surrogates",
+                    )
 
     def __len__(self) -> int:
         return len(self.document_ids)
@@ -133,3 +180,53 @@ class Collection:
                 digest.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
         digest.update(repr(sorted(self.answers.items())).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
+
+
+def summary(collection: Collection) -> dict[str, Any]:
+    """Counts that describe a collection and show what is wrong with it; plain JSON values.
+
+    Returns
+    -------
+    dict
+        name, version, content_hash; documents, queries; splits: for each split its judged
+        queries, judgements, relevant judgements and distinct relevant documents; words: mean
+        words of a document (title included) and of a query; queries_with_answers;
+        queries_without_qrels (in no split, or judged only as irrelevant);
+        queries_in_two_splits; documents_without_text; queries_without_text;
+        documents_without_train_query, test_documents_without_train_query.
+    """
+    splits = {split: collection.qrels[split].relevant() for split in SPLITS}
+    asked = {split: np.unique(qrels.query) for split, qrels in splits.items()}
+    wanted = {split: np.unique(qrels.document) for split, qrels in splits.items()}
+    appearances = np.bincount(
+        np.concatenate(list(asked.values())), minlength=len(collection.query_ids)
+    )
+    documents = [len(collection.document(row).split()) for row in range(len(collection))]
+    queries = [len(text.split()) for text in collection.queries]
+    return {
+        "name": collection.name,
+        "version": collection.version,
+        "content_hash": collection.content_hash,
+        "documents": len(collection),
+        "queries": len(collection.query_ids),
+        "splits": {
+            split: {
+                "queries": len(np.unique(collection.qrels[split].query)),
+                "judgements": len(collection.qrels[split]),
+                "relevant": len(splits[split]),
+                "documents": len(wanted[split]),
+            }
+            for split in SPLITS
+        },
+        "words": {
+            "document": round(float(np.mean(documents)), 1),
+            "query": round(float(np.mean(queries)), 1) if queries else 0.0,
+        },
+        "queries_with_answers": sum(name in collection.answers for name in collection.query_ids),
+        "queries_without_qrels": int((appearances == 0).sum()),
+        "queries_in_two_splits": int((appearances > 1).sum()),
+        "documents_without_text": documents.count(0),
+        "queries_without_text": queries.count(0),
+        "documents_without_train_query": len(collection) - len(wanted["train"]),
+        "test_documents_without_train_query": len(np.setdiff1d(wanted["test"], wanted["train"])),
+    }

@@ -1,0 +1,53 @@
+"""Exporters: one module a model family, found through the entry points of `genret_dask.exporters`.
+
+An exporter is a function ``export(checkpoint, folder, *, start_token, tolerance, provenance)`` that
+returns a `Manifest`; a package of its own can bring more families.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from genret_dask.errors import ModelError
+from genret_dask.models.manifest import Manifest
+
+GROUP = "genret_dask.exporters"
+
+
+def families() -> list[str]:
+    """Names of the installed exporters, sorted."""
+    return sorted(entry_points(group=GROUP).names)
+
+
+def export_model(family: str, checkpoint: Path, folder: Path, **options: Any) -> Manifest:
+    """Export a checkpoint with the exporter of its family.
+
+    Parameters
+    ----------
+    family : str
+        One of `families()`.
+    checkpoint : Path
+        A Hugging Face folder: config.json and safetensors.
+    folder : Path
+        Where the exported model goes; replaced when there.
+    **options
+        start_token, and optionally tolerance and provenance; see `genret_dask.exporters.t5.export`.
+
+    Raises
+    ------
+    ModelError
+        No exporter of that name is installed, or it does not take this checkpoint.
+    ParityError
+        The graphs disagree with PyTorch; nothing is published.
+    """
+    if family not in families():
+        raise ModelError(
+            f"no exporter for family {family!r}",
+            expected=f"one of {', '.join(families())}",
+            fix="family optimum exports any causal language model that optimum knows; "
+            f"a package may add a family through the entry-point group {GROUP}",
+        )
+    (found,) = entry_points(group=GROUP, name=family)
+    return found.load()(Path(checkpoint), Path(folder), **options)

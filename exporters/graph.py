@@ -1,0 +1,161 @@
+"""A small builder of ONNX graphs whose weights lie in one shared external file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 20
+IR_VERSION = 9
+WEIGHTS_FILE = "weights.bin"
+MASKED = -1e9
+"""Added to the scores of keys that must not be seen: exp() of it is exactly 0 in float32."""
+
+_ALIGNMENT = 4096  # what the ONNX format asks for, so that weights can be memory-mapped
+_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
+
+
+class Weights:
+    """Float32 arrays by name in one file, written as they come, shared by all graphs of a model.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the file is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = open(folder / WEIGHTS_FILE, "wb")  # noqa: SIM115
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def __enter__(self) -> Weights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def place(self, name: str, array: np.ndarray) -> tuple[int, int]:
+        """Offset and length in bytes of `name` in the file; the first call writes the array."""
+        if name not in self._places:
+            array = np.ascontiguousarray(array, dtype=np.float32)
+            start = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
+            self._file.seek(start)
+            self._file.write(array.data)
+            self._places[name] = (start, array.nbytes)
+        return self._places[name]
+
+
+class Graph:
+    """One ONNX graph under construction; values are known by name.
+
+    Parameters
+    ----------
+    name : str
+        The graph's name and its file's stem.
+    weights : Weights
+        Where `weight` puts large arrays.
+    """
+
+    def __init__(self, name: str, weights: Weights) -> None:
+        self.name = name
+        self._weights = weights
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._published: dict[str, str] = {}
+
+    def input(self, name: str, dtype: type, shape: Sequence[int | str]) -> str:
+        """Declare an input; a string in `shape` names a free dimension."""
+        kind = _TYPES[np.dtype(dtype)]
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, value: str, dtype: type, shape: Sequence[int | str]) -> None:
+        """Publish the node output `value` under `name`."""
+        kind = _TYPES[np.dtype(dtype)]
+        self._published[value] = name
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def const(self, value: Any, dtype: type = np.int64) -> str:
+        """A small constant, kept inside the graph's own file."""
+        array = np.asarray(value, dtype=dtype)
+        name = f"const/{array.dtype}/{array.shape}/{array.ravel().tolist()}"
+        if name not in self._initializers:
+            self._initializers[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """A float32 array in the shared weights file; the same name is stored once."""
+        if name not in self._initializers:
+            start, length = self._weights.place(name, array)
+            tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))
+            self._initializers[name] = tensor
+        return name
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output and return the output's name."""
+        return self.ops(kind, *inputs, count=1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, count: int, **attributes: Any) -> list[str]:
+        """Add a node with `count` outputs and return their names."""
+        label = f"{kind}_{len(self._nodes)}"
+        outputs = [f"{label}/{i}" for i in range(count)]
+        self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=label, **attributes))
+        return outputs
+
+    def reshape(self, value: str, shape: Sequence[int | str]) -> str:
+        """Reshape; an entry is a size, -1, 0 (keep), or the name of an int64[1] value."""
+        if all(isinstance(size, int) for size in shape):
+            return self.op("Reshape", value, self.const(list(shape)))
+        parts = [size if isinstance(size, str) else self.const([size]) for size in shape]
+        return self.op("Reshape", value, self.op("Concat", *parts, axis=0))
+
+    def heads(self, value: str, shape: Sequence[int | str], perm: Sequence[int]) -> str:
+        """Reshape, then transpose."""
+        return self.op("Transpose", self.reshape(value, shape), perm=list(perm))
+
+    def size(self, value: str, axis: int) -> str:
+        """The length of one axis, int64[1]."""
+        return self.op("Shape", value, start=axis, end=axis + 1)
+
+    def span(self, size: str) -> str:
+        """0, 1, ... up to `size` (int64[1]), exclusive."""
+        stop = self.op("Squeeze", size, self.const([0]))
+        return self.op("Range", self.const(0), stop, self.const(1))
+
+    def linear(self, value: str, name: str, weight: np.ndarray) -> str:
+        """Multiply by the transpose of a PyTorch weight, [out, in]."""
+        return self.op("MatMul", value, self.weight(name, weight.T))
+
+    def rms_norm(self, value: str, name: str, weight: np.ndarray, epsilon: float) -> str:
+        """Divide by the root mean square of the last axis, times `weight`."""
+        square = self.op("Pow", value, self.const(2.0, np.float32))
+        mean = self.op("ReduceMean", square, self.const([-1]))
+        root = self.op("Sqrt", self.op("Add", mean, self.const(epsilon, np.float32)))
+        return self.op("Mul", self.op("Div", value, root), self.weight(name, weight))
+
+    def save(self, folder: Path) -> None:
+        """Write `<name>.onnx`."""
+        # Renaming instead of an Identity node, which would copy values that are also read inside.
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [self._published.get(name, name) for name in names]
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="genret-dask",
+        )
+        (folder / f"{self.name}.onnx").write_bytes(model.SerializeToString())

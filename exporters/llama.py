@@ -1,0 +1,248 @@
+"""LLaMA: the prompt's keys and values, shared by all beams, and a decoder step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import LlamaForCausalLM
+
+from genret_dask.errors import ModelError
+from genret_dask.exporters.attention import StepFrame, output_prompt
+from genret_dask.exporters.graph import MASKED, Graph, Weights
+from genret_dask.exporters.publish import load_checkpoint, publish
+from genret_dask.models.flops import Architecture
+from genret_dask.models.manifest import Manifest
+
+
+def export(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    start_token: int,
+    tolerance: float = 1e-3,
+    provenance: dict[str, Any] | None = None,
+) -> Manifest:
+    """Export a `LlamaForCausalLM` checkpoint as beam-native graphs.
+
+    A sequence is the query's tokens, the start token, the identifier's tokens.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        A Hugging Face folder: config.json and safetensors.
+    folder : Path
+        Where the exported model goes; replaced when there.
+    start_token : int
+        The token between a query and its identifier.
+    tolerance : float
+        Largest accepted |difference| in log-probability against PyTorch.
+    provenance : dict, optional
+        Kept in the manifest as it is.
+
+    Raises
+    ------
+    ModelError
+        The checkpoint is incomplete, or of a kind that this exporter does not know.
+    ParityError
+        The graphs disagree with PyTorch; nothing is published.
+    """
+    model = load_checkpoint(LlamaForCausalLM, checkpoint, "llama")
+    config = model.config
+    theta = _rope_theta(config, checkpoint)
+    _refuse_variants(config, checkpoint)
+    architecture = Architecture(
+        kind="decoder",
+        d_model=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        d_head=getattr(config, "head_dim", None)
+        or config.hidden_size // config.num_attention_heads,
+        d_ff=config.intermediate_size,
+        gated=True,
+        encoder_layers=0,
+        decoder_layers=config.num_hidden_layers,
+        vocab_size=config.vocab_size,
+    )
+    state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    writer = _Writer(config, state, architecture, theta)
+    return publish(
+        folder,
+        checkpoint=checkpoint,
+        family="llama",
+        model=model,
+        architecture=architecture,
+        write=writer.write,
+        start_token=start_token,
+        tolerance=tolerance,
+        provenance=provenance,
+    )
+
+
+def _rope_theta(config: Any, checkpoint: Path) -> float:
+    """The base of the rotary angles, wherever this version of transformers keeps it."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ModelError(
+            f"{checkpoint}: rotary positions are scaled: {rope}",
+            expected="rope_type default (no rope_scaling)",
+            fix="export it with --family optimum",
+        )
+    return float(rope.get("rope_theta") or config.rope_theta)
+
+
+def _refuse_variants(config: Any, checkpoint: Path) -> None:
+    plain = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
+    for field, expected in plain.items():
+        found = getattr(config, field, expected)
+        if found != expected:
+            raise ModelError(
+                f"{checkpoint}: {field} is {found!r}",
+                expected=repr(expected),
+                fix="export it with --family optimum",
+            )
+
+
+class _Writer:
+    def __init__(
+        self,
+        config: Any,
+        state: dict[str, np.ndarray],
+        shape: Architecture,
+        theta: float,
+    ) -> None:
+        self.config, self.state, self.shape = config, state, shape
+        self.inner, self.kv = shape.heads * shape.d_head, shape.kv_heads * shape.d_head
+        exponents = np.arange(0, shape.d_head, 2, dtype=np.float32) / np.float32(shape.d_head)
+        self.frequencies = (np.float32(1.0) / np.float32(theta) ** exponents).astype(np.float32)
+
+    def write(self, folder: Path) -> None:
+        """Write both graphs and their weights."""
+        with Weights(folder) as weights:
+            self._prefill(Graph("prefill", weights)).save(folder)
+            self._step(Graph("step", weights)).save(folder)
+
+    def _norm(self, g: Graph, x: str, name: str) -> str:
+        name = f"{name}.weight"
+        return g.rms_norm(x, name, self.state[name], self.config.rms_norm_eps)
+
+    def _project(self, g: Graph, x: str, layer: int, names: str) -> str:
+        """One product for the query (scaled by 1/sqrt(d)), key and value projections named."""
+        attention = f"model.layers.{layer}.self_attn"
+        parts = [self.state[f"{attention}.{name}_proj.weight"] for name in names]
+        if names[0] == "q":
+            parts[0] = parts[0] * np.float32(self.shape.d_head**-0.5)
+        return g.linear(x, f"{attention}.{names}", np.concatenate(parts))
+
+    def _linear(self, g: Graph, x: str, name: str) -> str:
+        return g.linear(x, name, self.state[f"{name}.weight"])
+
+    def _feed_forward(self, g: Graph, x: str, layer: int) -> str:
+        name = f"model.layers.{layer}"
+        n = self._norm(g, x, f"{name}.post_attention_layernorm")
+        parts = [self.state[f"{name}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
+        both = g.linear(n, f"{name}.mlp.gate+up", np.concatenate(parts))
+        gate, up = g.ops("Split", both, g.const([self.shape.d_ff] * 2), count=2, axis=-1)
+        inner = g.op("Mul", g.op("Mul", gate, g.op("Sigmoid", gate)), up)
+        return g.op("Add", x, self._linear(g, inner, f"{name}.mlp.down_proj"))
+
+    def _angles(self, g: Graph, position: str) -> tuple[str, str]:
+        """Cosines and sines, [positions, 1, width / 2]."""
+        place = g.op("Cast", g.reshape(position, [-1, 1, 1]), to=1)
+        angle = g.op("Mul", place, g.const(self.frequencies, np.float32))
+        return g.op("Cos", angle), g.op("Sin", angle)
+
+    def _rotate(self, g: Graph, x: str, angles: tuple[str, str]) -> str:
+        """Turn [..., positions, heads, width] by its positions' angles."""
+        cos, sin = angles
+        half = self.shape.d_head // 2
+        a, b = g.ops("Split", x, g.const([half] * 2), count=2, axis=-1)
+        first = g.op("Sub", g.op("Mul", a, cos), g.op("Mul", b, sin))
+        second = g.op("Add", g.op("Mul", b, cos), g.op("Mul", a, sin))
+        return g.op("Concat", first, second, axis=-1)
+
+    def _embed(self, g: Graph, tokens: str) -> str:
+        name = "model.embed_tokens.weight"
+        return g.op("Gather", g.weight(name, self.state[name]), tokens)
+
+    def _prefill(self, g: Graph) -> Graph:
+        shape = self.shape
+        heads, kv_heads, d = shape.heads, shape.kv_heads, shape.d_head
+        g.input("tokens", np.int64, ["batch", "prompt"])
+        # Causal attention never sees the padding to its right; what stands there is masked later.
+        g.input("lengths", np.int64, ["batch"])
+        batch, size = g.size("tokens", 0), g.size("tokens", 1)
+        place = g.span(size)
+        angles = self._angles(g, place)
+        rows, columns = (g.op("Unsqueeze", place, g.const([axis])) for axis in (1, 0))
+        seen = g.op("LessOrEqual", columns, rows)
+        mask = g.op("Where", seen, g.const(0.0, np.float32), g.const(MASKED, np.float32))
+        x = self._embed(g, "tokens")
+        for i in range(shape.decoder_layers):
+            name = f"model.layers.{i}"
+            n = self._norm(g, x, f"{name}.input_layernorm")
+            last = i == shape.decoder_layers - 1
+            if last:  # a layer's output is only read by the next layer's keys and values
+                joined = self._project(g, n, i, "kv")
+                k, v = g.ops("Split", joined, g.const([self.kv] * 2), count=2, axis=-1)
+            else:
+                joined = self._project(g, n, i, "qkv")
+                sizes = g.const([self.inner, self.kv, self.kv])
+                q, k, v = g.ops("Split", joined, sizes, count=3, axis=-1)
+            turned = self._rotate(g, g.reshape(k, [0, 0, kv_heads, d]), angles)
+            key = g.op("Transpose", turned, perm=[0, 2, 3, 1])
+            value = g.heads(v, [0, 0, kv_heads, d], (0, 2, 1, 3))
+            output_prompt(g, i, key, value, kv_heads, d)
+            if last:
+                break
+            q = self._rotate(g, g.reshape(q, [0, 0, heads, d]), angles)
+            q = g.op("Transpose", q, perm=[0, 2, 1, 3])
+            # Query heads that share a key become rows of one product.
+            q = g.reshape(q, [0, kv_heads, -1, d])
+            scores = g.reshape(g.op("MatMul", q, key), [batch, heads, size, size])
+            weights = g.op("Softmax", g.op("Add", scores, mask), axis=-1)
+            weights = g.reshape(weights, [batch, kv_heads, -1, size])
+            mixed = g.reshape(g.op("MatMul", weights, value), [batch, heads, size, d])
+            mixed = g.op("Transpose", mixed, perm=[0, 2, 1, 3])
+            mixed = g.reshape(mixed, [0, 0, self.inner])
+            x = g.op("Add", x, self._linear(g, mixed, f"{name}.self_attn.o_proj"))
+            x = self._feed_forward(g, x, i)
+        return g
+
+    def _step(self, g: Graph) -> Graph:
+        shape = self.shape
+        heads, kv_heads, d = shape.heads, shape.kv_heads, shape.d_head
+        frame = StepFrame(g, shape.decoder_layers, heads, kv_heads, d)
+        x = self._embed(g, frame.tokens)
+        position = g.op("Add", frame.lengths, frame.time)
+        # A query's beams stand at one position: [batch, 1, width / 2] meets [batch, beams * heads].
+        angles = self._angles(g, position)
+        now = g.op("Add", frame.time, g.const([1]))
+        size = g.size("prompt_key_0", 3)
+        for i in range(shape.decoder_layers):
+            name = f"model.layers.{i}"
+            n = self._norm(g, x, f"{name}.input_layernorm")
+            joined = self._project(g, n, i, "qkv")
+            q, k, v = frame.split(joined, [self.inner, self.kv, self.kv])
+            q = self._rotate(g, g.reshape(q, [frame.batch, -1, d]), angles)
+            k = self._rotate(g, g.reshape(k, [frame.batch, -1, d]), angles)
+            q, k = g.reshape(q, [-1, self.inner]), g.reshape(k, [-1, self.kv])
+            keys, values = frame.append(i, k, v)
+            own = g.reshape(frame.own_scores(q, keys), [frame.batch, frame.beams, heads, now])
+            own = g.op("Transpose", own, perm=[0, 2, 1, 3])
+            scores = g.op("Concat", frame.prompt_scores(q, i), own, axis=-1)
+            weights = g.op("Softmax", scores, axis=-1)
+            cut = g.op("Concat", size, now, axis=0)
+            prompt, own = g.ops("Split", weights, cut, count=2, axis=-1)
+            own = g.op("Transpose", own, perm=[0, 2, 3, 1])  # [batch, beams, time + 1, heads]
+            own = g.reshape(own, [-1, now, heads])
+            mixed = g.op("Add", frame.prompt_mix(prompt, i), frame.own_mix(own, values))
+            x = g.op("Add", x, self._linear(g, mixed, f"{name}.self_attn.o_proj"))
+            x = self._feed_forward(g, x, i)
+        x = self._norm(g, x, "model.norm")
+        tied = self.config.tie_word_embeddings
+        head = "model.embed_tokens.weight" if tied else "lm_head.weight"
+        frame.finish(x, head, self.state[head])
+        return g

@@ -1,0 +1,179 @@
+"""From a checkpoint to a published folder: write, check against PyTorch, rename into place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig
+
+import genret_dask
+from genret_dask.errors import ModelError
+from genret_dask.exporters.parity import check_parity
+from genret_dask.inference.session import session_for
+from genret_dask.models.flops import Architecture
+from genret_dask.models.manifest import Manifest, Parity, hash_files, write_manifest
+
+logger = logging.getLogger(__name__)
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+
+
+def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) -> Any:
+    """Load a local Hugging Face folder in float32, for evaluation.
+
+    Parameters
+    ----------
+    model_class : type
+        A transformers class with `from_pretrained`.
+    model_type : str, optional
+        What config.json must say.
+
+    Raises
+    ------
+    ModelError
+        The folder is missing or incomplete, or holds another family.
+    """
+    checkpoint = Path(checkpoint)
+    expected = "a Hugging Face folder: config.json and weights as safetensors"
+    if not (checkpoint / "config.json").is_file():
+        raise ModelError(f"{checkpoint} has no config.json", expected=expected)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+        if model_type is not None and config.model_type != model_type:
+            raise ModelError(
+                f"{checkpoint} holds a {config.model_type} model",
+                expected=model_type,
+                fix=f"export it with --family {config.model_type}, or with --family optimum",
+            )
+        model, report = model_class.from_pretrained(
+            checkpoint,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="eager",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{checkpoint}: {reason}", expected=expected) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{checkpoint} lacks {len(missing)} weights, {missing[0]} the first",
+            expected="all weights of the model",
+        )
+    return model.to(torch.float32).eval()
+
+
+def count_parameters(model: Any) -> int:
+    """Parameters other than the input-embedding matrix; a tensor that is shared counts once."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return total - model.get_input_embeddings().weight.numel()
+
+
+def publish(
+    folder: Path,
+    *,
+    checkpoint: Path,
+    family: str,
+    model: Any,
+    architecture: Architecture,
+    write: Callable[[Path], None],
+    start_token: int,
+    tolerance: float,
+    provenance: dict[str, Any] | None,
+    graph: Literal["beam", "optimum"] = "beam",
+) -> Manifest:
+    """Write a model's files beside `folder`, check them against PyTorch, and move them there.
+
+    Parameters
+    ----------
+    write : callable
+        Puts the graphs into the folder that it is given.
+
+    Raises
+    ------
+    ModelError
+        The start token is not a row of the model.
+    ParityError
+        The graphs disagree with PyTorch. `folder` stays as it was.
+    """
+    if not 0 <= start_token < architecture.vocab_size:
+        raise ModelError(
+            f"start token {start_token}",
+            expected=f"a row of the vocabulary of {architecture.vocab_size}",
+        )
+    with _staged(Path(folder)) as staging:
+        write(staging)
+        for name in _TOKENIZER_FILES:
+            if (Path(checkpoint) / name).is_file():
+                shutil.copyfile(Path(checkpoint) / name, staging / name)
+        unchecked = Parity(max_difference=float("inf"), tolerance=tolerance, compared=0)
+        manifest = Manifest(
+            family=family,
+            graph=graph,
+            n_params=count_parameters(model),
+            start_token=start_token,
+            vocab_size=architecture.vocab_size,
+            architecture=architecture,
+            files=hash_files(staging),
+            parity=unchecked,
+            provenance=provenance or {},
+            versions=_versions(),
+        )
+        parity = check_parity(session_for(staging, manifest), model, tolerance=tolerance)
+        manifest = manifest.model_copy(update={"parity": parity})
+        write_manifest(staging, manifest)
+    logger.info("exported %s to %s", family, folder)
+    return manifest
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A temporary sibling that takes `folder`'s place when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        for path in [*staging.rglob("*"), staging]:
+            _fsync(path)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(old / folder.name)
+            staging.rename(folder)
+            shutil.rmtree(old)
+        else:
+            staging.rename(folder)
+        _fsync(folder.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _versions() -> dict[str, str]:
+    found = {"genret-dask": genret_dask.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,236 @@
+"""T5: an encoder whose cross-attention keys and values all beams share, and a decoder step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import T5ForConditionalGeneration
+
+from genret_dask.errors import ModelError
+from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
+from genret_dask.exporters.graph import Graph, Weights
+from genret_dask.exporters.publish import load_checkpoint, publish
+from genret_dask.models.flops import Architecture
+from genret_dask.models.manifest import Manifest
+
+_FEED_FORWARD = {"relu": False, "gated-gelu": True}
+
+
+def export(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    start_token: int,
+    tolerance: float = 1e-3,
+    provenance: dict[str, Any] | None = None,
+) -> Manifest:
+    """Export a `T5ForConditionalGeneration` checkpoint as beam-native graphs.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        A Hugging Face folder: config.json and safetensors.
+    folder : Path
+        Where the exported model goes; replaced when there.
+    start_token : int
+        The decoder's first input.
+    tolerance : float
+        Largest accepted |difference| in log-probability against PyTorch.
+    provenance : dict, optional
+        Kept in the manifest as it is.
+
+    Raises
+    ------
+    ModelError
+        The checkpoint is incomplete, or of a kind that this exporter does not know.
+    ParityError
+        The graphs disagree with PyTorch; nothing is published.
+    """
+    model = load_checkpoint(T5ForConditionalGeneration, checkpoint, "t5")
+    config = model.config
+    if config.feed_forward_proj not in _FEED_FORWARD:
+        raise ModelError(
+            f"{checkpoint}: feed_forward_proj is {config.feed_forward_proj!r}",
+            expected=f"one of {', '.join(_FEED_FORWARD)}",
+        )
+    architecture = Architecture(
+        kind="encoder-decoder",
+        d_model=config.d_model,
+        heads=config.num_heads,
+        kv_heads=config.num_heads,
+        d_head=config.d_kv,
+        d_ff=config.d_ff,
+        gated=_FEED_FORWARD[config.feed_forward_proj],
+        encoder_layers=config.num_layers,
+        decoder_layers=config.num_decoder_layers,
+        vocab_size=config.vocab_size,
+    )
+    state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    writer = _Writer(config, state, architecture)
+    return publish(
+        folder,
+        checkpoint=checkpoint,
+        family="t5",
+        model=model,
+        architecture=architecture,
+        write=writer.write,
+        start_token=start_token,
+        tolerance=tolerance,
+        provenance=provenance,
+    )
+
+
+def relative_bias(
+    weight: np.ndarray, *, bidirectional: bool, max_distance: int
+) -> tuple[np.ndarray, int]:
+    """Attention bias by clipped distance.
+
+    Parameters
+    ----------
+    weight : float32[buckets, heads]
+
+    Returns
+    -------
+    table : float32[distances, heads]
+        Row i is the bias of a key at (key position - query position) = i - offset; distances
+        beyond the table have the bias of its nearest end.
+    offset : int
+
+    Notes
+    -----
+    The buckets of Raffel et al. (2020), section 2.1: half of them exact, half logarithmic up to
+    `max_distance`.
+    """
+    buckets = weight.shape[0]
+    last = max_distance if bidirectional else 0
+    distance = torch.arange(-max_distance, last + 1)
+    if bidirectional:
+        buckets //= 2
+        first = (distance > 0).long() * buckets
+        distance = distance.abs()
+    else:
+        first = torch.zeros_like(distance)
+        distance = -distance
+    exact = buckets // 2
+    # In float32, as the reference: several distances lie exactly on a bucket's edge.
+    ratio = torch.log(distance.float() / exact) / math.log(max_distance / exact)
+    far = exact + torch.where(distance > 0, ratio * (buckets - exact), 0.0).long()
+    bucket = torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
+    return weight[(first + bucket).numpy()], max_distance
+
+
+class _Writer:
+    def __init__(self, config: Any, state: dict[str, np.ndarray], shape: Architecture) -> None:
+        self.config, self.state, self.shape = config, state, shape
+        self.inner = shape.heads * shape.d_head
+
+    def write(self, folder: Path) -> None:
+        """Write both graphs and their weights."""
+        with Weights(folder) as weights:
+            self._prefill(Graph("prefill", weights)).save(folder)
+            self._step(Graph("step", weights)).save(folder)
+
+    def _norm(self, g: Graph, x: str, name: str, scale: float = 1.0) -> str:
+        weight = self.state[f"{name}.weight"] * np.float32(scale)
+        return g.rms_norm(x, f"{name}.weight", weight, self.config.layer_norm_epsilon)
+
+    def _linear(self, g: Graph, x: str, *names: str) -> str:
+        """One product for all the named projections, joined along the last axis."""
+        joined = np.concatenate([self.state[f"{name}.weight"] for name in names])
+        return g.linear(x, "+".join(names), joined)
+
+    def _feed_forward(self, g: Graph, x: str, name: str) -> str:
+        n = self._norm(g, x, f"{name}.layer_norm")
+        dense = f"{name}.DenseReluDense"
+        if self.shape.gated:
+            both = self._linear(g, n, f"{dense}.wi_0", f"{dense}.wi_1")
+            sizes = g.const([self.shape.d_ff] * 2)
+            gate, up = g.ops("Split", both, sizes, count=2, axis=-1)
+            inner = g.op("Mul", g.op("Gelu", gate, approximate="tanh"), up)
+        else:
+            inner = g.op("Relu", self._linear(g, n, f"{dense}.wi"))
+        return g.op("Add", x, self._linear(g, inner, f"{dense}.wo"))
+
+    def _bias(self, g: Graph, stack: str, distance: str, bidirectional: bool) -> str:
+        """Bias of each (key - query) distance, heads last."""
+        name = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
+        table, offset = relative_bias(
+            self.state[f"{name}.weight"],
+            bidirectional=bidirectional,
+            max_distance=self.config.relative_attention_max_distance,
+        )
+        low, high = g.const(0), g.const(len(table) - 1)
+        index = g.op("Clip", g.op("Add", distance, g.const(offset)), low, high)
+        return g.op("Gather", g.weight(f"{name}.table", table), index, axis=0)
+
+    def _prefill(self, g: Graph) -> Graph:
+        heads, d = self.shape.heads, self.shape.d_head
+        g.input("tokens", np.int64, ["batch", "prompt"])
+        g.input("lengths", np.int64, ["batch"])
+        size = g.size("tokens", 1)
+        place = g.span(size)
+        distance = g.op(
+            "Sub", g.op("Unsqueeze", place, g.const([0])), g.op("Unsqueeze", place, g.const([1]))
+        )
+        bias = g.op("Transpose", self._bias(g, "encoder", distance, True), perm=[2, 0, 1])
+        mask = g.op("Add", bias, length_mask(g, "lengths", size))
+        x = g.op("Gather", g.weight("shared.weight", self.state["shared.weight"]), "tokens")
+        for i in range(self.shape.encoder_layers):
+            name = f"encoder.block.{i}.layer"
+            n = self._norm(g, x, f"{name}.0.layer_norm")
+            attention = f"{name}.0.SelfAttention"
+            joined = self._linear(g, n, *(f"{attention}.{part}" for part in "qkv"))
+            q, k, v = g.ops("Split", joined, g.const([self.inner] * 3), count=3, axis=-1)
+            q = g.heads(q, [0, 0, heads, d], (0, 2, 1, 3))
+            k = g.heads(k, [0, 0, heads, d], (0, 2, 3, 1))
+            v = g.heads(v, [0, 0, heads, d], (0, 2, 1, 3))
+            seen = g.op("Softmax", g.op("Add", g.op("MatMul", q, k), mask), axis=-1)
+            mixed = g.op("Transpose", g.op("MatMul", seen, v), perm=[0, 2, 1, 3])
+            mixed = g.reshape(mixed, [0, 0, self.inner])
+            x = g.op("Add", x, self._linear(g, mixed, f"{attention}.o"))
+            x = self._feed_forward(g, x, f"{name}.1")
+        x = self._norm(g, x, "encoder.final_layer_norm")
+        for i in range(self.shape.decoder_layers):
+            attention = f"decoder.block.{i}.layer.1.EncDecAttention"
+            key = g.heads(self._linear(g, x, f"{attention}.k"), [0, 0, heads, d], (0, 2, 3, 1))
+            value = g.heads(self._linear(g, x, f"{attention}.v"), [0, 0, heads, d], (0, 2, 1, 3))
+            output_prompt(g, i, key, value, heads, d)
+        return g
+
+    def _step(self, g: Graph) -> Graph:
+        config, shape = self.config, self.shape
+        frame = StepFrame(g, shape.decoder_layers, shape.heads, shape.heads, shape.d_head)
+        x = g.op("Gather", g.weight("shared.weight", self.state["shared.weight"]), frame.tokens)
+        now = g.op("Add", frame.time, g.const([1]))
+        distance = g.op("Sub", g.span(now), frame.time)
+        bias = g.op("Transpose", self._bias(g, "decoder", distance, False), perm=[1, 0])
+        for i in range(shape.decoder_layers):
+            name = f"decoder.block.{i}.layer"
+            n = self._norm(g, x, f"{name}.0.layer_norm")
+            attention = f"{name}.0.SelfAttention"
+            joined = self._linear(g, n, *(f"{attention}.{part}" for part in "qkv"))
+            q, k, v = frame.split(joined, [self.inner] * 3)
+            keys, values = frame.append(i, k, v)
+            scores = g.op("Add", frame.own_scores(q, keys), bias)
+            weights = g.op("Transpose", g.op("Softmax", scores, axis=-1), perm=[0, 2, 1])
+            own = self._linear(g, frame.own_mix(weights, values), f"{attention}.o")
+            x = g.op("Add", x, own)
+
+            n = self._norm(g, x, f"{name}.1.layer_norm")
+            attention = f"{name}.1.EncDecAttention"
+            scores = frame.prompt_scores(self._linear(g, n, f"{attention}.q"), i)
+            mixed = frame.prompt_mix(g.op("Softmax", scores, axis=-1), i)
+            x = g.op("Add", x, self._linear(g, mixed, f"{attention}.o"))
+            x = self._feed_forward(g, x, f"{name}.2")
+        tied = config.tie_word_embeddings
+        # transformers 5 names the scaling of the head; before, a tied head was always scaled.
+        scaled = getattr(config, "scale_decoder_outputs", tied)
+        scale = config.d_model**-0.5 if scaled else 1.0
+        x = self._norm(g, x, "decoder.final_layer_norm", scale)
+        head = "shared.weight" if tied else "lm_head.weight"
+        frame.finish(x, head, self.state[head])
+        return g

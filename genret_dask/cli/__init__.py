@@ -1,0 +1,72 @@
+"""The command line: a group of commands, each in a module that is imported when asked for.
+
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from genret_dask import __version__
+from genret_dask.errors import GenretError
+
+COMMANDS = {
+    "sweep": "Run a whole study: data, identifiers, training, export, search, cube.",
+    "train": "Train the models of a study.",
+    "export": "Export trained models to ONNX.",
+    "fit": "Fit scaling laws to a run's cube.",
+    "metrics": "Print the metrics of a run's cube.",
+    "datasets": "List, show and validate collections.",
+    "doctor": "Say what this installation can do: runtimes, devices, versions.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose command ``name`` is the attribute ``name`` of ``genret_dask.cli.<name>``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"genret_dask.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # From the table: the commands' own help would import every one of them.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GenretError as error:
+            logging.getLogger(__name__).debug("the command failed", exc_info=True)
+            _leave(ctx, f"Error: {error}", error.exit_code)
+        except KeyboardInterrupt:
+            _leave(ctx, "\nInterrupted.", 130)
+
+
+def _leave(ctx: click.Context, message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    ctx.exit(code)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="genret-dask")
+@click.option("-v", "--verbose", count=True, help="Log progress (-v) or details (-vv) to stderr.")
+def main(verbose: int) -> None:
+    """Scaling laws of generative retrieval, from a YAML file to a cube of logits."""
+    # Not the root logger: a handler there makes Dask print its own INFO lines through it.
+    logger = logging.getLogger("genret_dask")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])

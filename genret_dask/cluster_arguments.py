@@ -1,0 +1,102 @@
+"""Keyword arguments of a cluster's class: its file's, our defaults, and the environment."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shlex
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from genret_dask.errors import SpecError
+
+if TYPE_CHECKING:
+    from genret_dask.clusters import ClusterSpec
+
+logger = logging.getLogger(__name__)
+
+_DASHBOARD = "127.0.0.1:8787"
+
+
+def keywords(spec: ClusterSpec) -> dict[str, Any]:
+    """The class's keyword arguments, with our defaults and the environment filled in."""
+    kwargs, environment = dict(spec.kwargs), strings(spec.environment)
+    match spec.kind.family:
+        case "local":
+            return _local_keywords(kwargs, spec)
+        case "cuda":
+            kwargs["dashboard_address"] = _dashboard(kwargs.get("dashboard_address", _DASHBOARD))
+        case "ssh" if environment:
+            options = dict(kwargs.get("worker_options") or {})
+            options["env"] = {**(options.get("env") or {}), **environment}
+            kwargs["worker_options"] = options
+        case "queue" if environment:
+            exports = [f"export {name}={shlex.quote(text)}" for name, text in environment.items()]
+            kwargs["job_script_prologue"] = [*(kwargs.get("job_script_prologue") or ()), *exports]
+        case "kubernetes" if environment:
+            named = kwargs.get("env") or {}
+            if isinstance(named, list):
+                named = {item["name"]: item["value"] for item in named}
+            kwargs["env"] = {**named, **environment}
+    return kwargs
+
+
+def _local_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
+    _check_local(kwargs)
+    threads = kwargs.get("threads_per_worker") or 1
+    if kwargs.get("n_workers") is None:
+        if spec.adapt is not None:
+            kwargs["n_workers"] = spec.adapt.minimum
+        else:
+            kwargs["n_workers"] = spec.scale or max(1, usable_cores() // threads)
+    kwargs["threads_per_worker"] = threads
+    kwargs.setdefault("processes", True)
+    if kwargs.get("memory_limit") == "auto":
+        # Left out, it is total / n_workers; "auto" itself would be total / cores a thread.
+        del kwargs["memory_limit"]
+    kwargs["dashboard_address"] = _dashboard(kwargs.get("dashboard_address", _DASHBOARD))
+    return kwargs
+
+
+def _check_local(kwargs: dict[str, Any]) -> None:
+    from distributed import LocalCluster, Nanny, Worker
+
+    parameters = inspect.signature(LocalCluster).parameters
+    own = [name for name, item in parameters.items() if item.kind is not item.VAR_KEYWORD]
+    passed_on = {*inspect.signature(Nanny).parameters, *inspect.signature(Worker).parameters}
+    unknown = sorted(set(kwargs) - set(own) - passed_on)
+    if unknown:
+        raise SpecError(
+            f"LocalCluster has no argument {', '.join(unknown)}",
+            expected=f"kwargs among {', '.join(own)}, or an argument of distributed.Worker",
+        )
+
+
+def _dashboard(address: str | None) -> str | None:
+    """`address`, or any free port of its host where that port is taken."""
+    if address is None:
+        return None
+    host, _, port = str(address).rpartition(":")
+    if not port.isdigit() or port == "0":
+        return address
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host or "127.0.0.1", int(port)))
+        except OSError:
+            logger.info("dashboard port %s is taken; another one is used", port)
+            return f"{host}:0"
+    return address
+
+
+def usable_cores() -> int:
+    """Cores this process may use: the least of the host's, its affinity's and its cgroup's."""
+    from dask.system import cpu_count
+
+    return cpu_count()
+
+
+def strings(environment: Mapping[str, str | int | float]) -> dict[str, str]:
+    """Environment values as the text that a process sees."""
+    return {name: str(value) for name, value in environment.items()}

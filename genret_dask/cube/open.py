@@ -1,0 +1,65 @@
+"""Reading a cube with xarray, lazily, one Dask chunk a shard."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import xarray as xr
+
+from genret_dask.cube.store import read_attributes
+from genret_dask.errors import CubeError
+
+
+def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
+    """Open a cube, or the cube of a run directory, as a lazy `xarray.DataTree`.
+
+    Parameters
+    ----------
+    path : path
+        `cube.zarr`, or a run directory that holds it.
+    allow_unsealed : bool
+        Open a cube that a sweep has not finished; missing shards then read as NaN and -1.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``/<kind>/search`` and ``/<kind>/contrast``.
+
+    Raises
+    ------
+    CubeError
+        There is no cube, or it is not sealed.
+
+    Examples
+    --------
+    >>> tree = open_cube("runs/pydoc")  # doctest: +SKIP
+    >>> tree["codes/search"].score.mean("query")  # doctest: +SKIP
+    """
+    path = cube_path(path)
+    attributes = read_attributes(path)
+    if not attributes.get("sealed") and not allow_unsealed:
+        raise CubeError(
+            f"{path} is not sealed: its sweep has not finished",
+            expected="a sealed cube",
+            fix="run the sweep again to finish it, or open it with allow_unsealed=True",
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
+        return xr.open_datatree(
+            path, engine="zarr", chunks={}, consolidated=bool(attributes.get("sealed"))
+        )
+
+
+def cube_path(path: Path | str) -> Path:
+    """The cube inside a run directory, or the path itself."""
+    path = Path(path)
+    inner = path / "cube.zarr"
+    path = inner if inner.is_dir() else path
+    if not (path / "zarr.json").is_file():
+        raise CubeError(
+            f"there is no cube at {path}",
+            expected="a run directory, or its cube.zarr",
+            fix="run genret-dask sweep first",
+        )
+    return path

@@ -1,0 +1,214 @@
+"""DPR files: passages as TSV (id, text, title) and questions with their answers as CSV.
+
+These question files judge no passage. As in DPR's evaluation (Karpukhin et al., 2020,
+arXiv 2004.04906), a passage is relevant to a question when its text holds one of the answers,
+token by token: NFD-normalised, letters and digits in runs, every other visible character a token
+of its own, case ignored.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import logging
+import re
+import sys
+import unicodedata
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from genret_dask.datasets.beir import malformed, read_lines
+from genret_dask.datasets.collection import SPLITS, Collection, Qrels
+from genret_dask.errors import DatasetError
+from genret_dask.fingerprint import fingerprint, sha256_file
+from genret_dask.specs import DprDataset
+
+logger = logging.getLogger(__name__)
+
+_PASSAGE = "id, text and title, separated by tabs"
+_QUESTION = "a question, a tab and a list of answers such as ['Paris', 'Paris, France']"
+
+
+def load(spec: DprDataset) -> Collection:
+    """Load passages and the questions of each split; judge them by their answers.
+
+    Questions that no passage answers stay, without judgements; the log says how many. Query ids
+    are `<split>-<row>`, rows from 0.
+
+    Raises
+    ------
+    DatasetError
+        A file is missing, a line is malformed (file and line are named), an id is repeated, or
+        there are no passages.
+    """
+    document_ids, texts, titles = _read_passages(spec.passages)
+    names: list[str] = []
+    questions: list[str] = []
+    answers: list[tuple[str, ...]] = []
+    spans: dict[str, range] = {}
+    for split, path in _question_files(spec).items():
+        rows = list(_read_questions(path))
+        spans[split] = range(len(names), len(names) + len(rows))
+        names += [f"{split}-{row}" for row in range(len(rows))]
+        questions += [question for question, _ in rows]
+        answers += [found for _, found in rows]
+    query_rows, document_rows = containing(texts, answers)
+    qrels = {}
+    for split in SPLITS:
+        span = spans.get(split, range(0))
+        own = (query_rows >= span.start) & (query_rows < span.stop)
+        qrels[split] = Qrels.from_rows(
+            query_rows[own], document_rows[own], np.ones(own.sum(), dtype=np.int32)
+        )
+    answered = np.unique(query_rows)
+    if len(answered) < len(names):
+        logger.info(
+            "%d of %d questions have no passage with an answer in %s",
+            len(names) - len(answered),
+            len(names),
+            spec.passages,
+        )
+    return Collection(
+        name=spec.passages.name.partition(".")[0],
+        version=source_fingerprint(spec),
+        document_ids=document_ids,
+        titles=titles,
+        texts=texts,
+        query_ids=tuple(names),
+        queries=tuple(questions),
+        qrels=qrels,
+        answers=dict(zip(names, answers, strict=True)),
+    )
+
+
+def source_fingerprint(spec: DprDataset) -> str:
+    """Hash of the files' bytes by their role; names and paths play no part."""
+    files = {"passages": spec.passages, **_question_files(spec)}
+    try:
+        return fingerprint("dpr", {role: sha256_file(path) for role, path in files.items()})
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename}: {error.strerror}", expected="the files of the dpr dataset"
+        ) from error
+
+
+def _question_files(spec: DprDataset) -> dict[str, Path]:
+    files = {"train": spec.train, "dev": spec.dev, "test": spec.test}
+    return {split: path for split, path in files.items() if path is not None}
+
+
+# --- the files --------------------------------------------------------------------------------
+
+
+def _read_passages(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    first: dict[str, int] = {}
+    texts, titles = [], []
+    for number, cells in _rows(path, _PASSAGE):
+        if len(cells) != 3:
+            raise malformed(path, number, f"{len(cells)} columns", _PASSAGE)
+        name, text, title = cells
+        if not first and name == "id":
+            continue
+        if not name:
+            raise malformed(path, number, "no id", _PASSAGE)
+        if name in first:
+            raise malformed(
+                path, number, f"id {name!r} again, first on line {first[name]}", "unique ids"
+            )
+        first[name] = number
+        texts.append(text)
+        titles.append(title)
+    if not first:
+        raise DatasetError(f"{path} has no passages", expected=_PASSAGE)
+    return tuple(first), tuple(texts), tuple(titles)
+
+
+def _read_questions(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number, cells in _rows(path, _QUESTION):
+        if len(cells) != 2:
+            raise malformed(path, number, f"{len(cells)} columns", _QUESTION)
+        try:
+            answers = ast.literal_eval(cells[1].strip())
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            answers = None
+        if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
+            raise malformed(path, number, f"answers are {cells[1][:60]!r}", _QUESTION)
+        yield cells[0], tuple(answers)
+
+
+def _rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells); a row is one line, so that a stray quote can't eat the next."""
+    for number, line in read_lines(path):
+        try:
+            yield number, next(csv.reader([line], delimiter="\t"))
+        except csv.Error as error:
+            raise malformed(path, number, str(error), expected) from error
+
+
+# --- which passage holds which answer ---------------------------------------------------------
+
+
+def containing(
+    texts: Iterable[str], answers: Sequence[Iterable[str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return question rows and text rows, int32 [pairs], where a text holds one of the answers.
+
+    One pass over the texts: answers are looked up by their first token, then, at each of the
+    lengths that answers with this token have, as a whole.
+    """
+    askers: dict[tuple[str, ...], set[int]] = {}
+    for row, strings in enumerate(answers):
+        for string in strings:
+            if wanted := tuple(tokenize(string)):
+                askers.setdefault(wanted, set()).add(row)
+    by_token = groupby(sorted(askers, key=lambda tokens: tokens[0]), key=lambda tokens: tokens[0])
+    lengths = {token: sorted({len(tokens) for tokens in group}) for token, group in by_token}
+    query_rows, document_rows = array("i"), array("i")
+    for document, text in enumerate(texts):
+        tokens = tokenize(text)
+        found: set[int] = set()
+        for position, token in enumerate(tokens):
+            for length in lengths.get(token, ()):
+                found.update(askers.get(tuple(tokens[position : position + length]), ()))
+        query_rows.extend(found)
+        document_rows.extend([document] * len(found))
+    return np.array(query_rows, dtype=np.int32), np.array(document_rows, dtype=np.int32)
+
+
+def tokenize(text: str) -> list[str]:
+    """Tokens as DPR's SimpleTokenizer sees them, in lower case.
+
+    Examples
+    --------
+    >>> tokenize("U.S. élan")[-1] == unicodedata.normalize("NFD", "élan")
+    True
+    """
+    if text.isascii():
+        return _ASCII.findall(text.lower())
+    found = _unicode_pattern().findall(unicodedata.normalize("NFD", text))
+    return [token.lower() for token in found]
+
+
+_ASCII = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
+
+
+@cache
+def _unicode_pattern() -> re.Pattern[str]:
+    r"""`[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]`, which the standard library can't spell."""
+    kinds = {"L": "w", "N": "w", "M": "w", "Z": " ", "C": " "}
+    ranges: dict[str, list[str]] = {"w": [], " ": []}
+    start = 0
+    for kind, run in groupby(
+        range(sys.maxunicode + 1), key=lambda code: kinds.get(unicodedata.category(chr(code))[0])
+    ):
+        end = start + sum(1 for _ in run)
+        if kind is not None:
+            ranges[kind].append(f"\\U{start:08x}-\\U{end - 1:08x}")
+        start = end
+    word, gap = "".join(ranges["w"]), "".join(ranges[" "])
+    return re.compile(f"[{word}]+|[^{word}{gap}]")

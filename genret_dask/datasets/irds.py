@@ -1,0 +1,158 @@
+"""Any collection of the ir_datasets catalogue, one id for each split.
+
+The library downloads what it needs into its own folder (IR_DATASETS_HOME).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+from genret_dask.datasets.beir import Judgement, resolve_judgements
+from genret_dask.datasets.collection import SPLITS, Collection
+from genret_dask.errors import DatasetError
+from genret_dask.fingerprint import fingerprint
+from genret_dask.specs import IrDatasetsDataset
+
+
+def load(spec: IrDatasetsDataset) -> Collection:
+    """Load the documents of the test split's dataset and the queries and judgements of each split.
+
+    A document with a title and a text keeps them apart; of any other kind `default_text()` is
+    the text. Queries are their `default_text()`; a query of several splits is kept once.
+
+    Raises
+    ------
+    DatasetError
+        An id is unknown, lacks documents, queries or qrels; splits have different documents, or
+        different queries under one id; a download or a record failed; judgements name unknown
+        ids and `spec.allow_unknown_ids` is not set.
+    """
+    ids = _split_ids(spec)
+    datasets = {split: _dataset(name) for split, name in ids.items()}
+    for split, dataset in datasets.items():
+        with _source(ids[split]):
+            shared = _same_documents(ids[split], dataset, ids["test"], datasets["test"])
+        if not shared:
+            raise DatasetError(
+                f"{ids[split]} ({split}) and {ids['test']} (test) have different documents",
+                expected="splits of one corpus",
+                fix=f"name ids under one parent, or leave dataset.{split} out",
+            )
+    with _source(ids["test"]):
+        documents = [
+            (str(document.doc_id), *_title_and_text(document))
+            for document in datasets["test"].docs_iter()
+        ]
+    queries: dict[str, str] = {}
+    judgements: dict[str, list[Judgement]] = {}
+    for split, dataset in datasets.items():
+        with _source(ids[split]):
+            for query in dataset.queries_iter():
+                text = _text(query)
+                if queries.setdefault(str(query.query_id), text) != text:
+                    raise DatasetError(
+                        f"{ids[split]} ({split}) has query {query.query_id} with another text "
+                        "than an earlier split",
+                        expected="query ids that mean the same query in every split",
+                        fix=f"leave dataset.{split} out",
+                    )
+            judgements[split] = [
+                (str(qrel.query_id), str(qrel.doc_id), int(qrel.relevance))
+                for qrel in dataset.qrels_iter()
+            ]
+    query_ids = tuple(queries)
+    document_ids = tuple(name for name, _, _ in documents)
+    return Collection(
+        name=ids["test"],
+        version=f"ir-datasets-{metadata.version('ir-datasets')}",
+        document_ids=document_ids,
+        titles=tuple(title for _, title, _ in documents),
+        texts=tuple(text for _, _, text in documents),
+        query_ids=query_ids,
+        queries=tuple(queries.values()),
+        qrels=resolve_judgements(
+            judgements,
+            query_ids,
+            document_ids,
+            allow_unknown_ids=spec.allow_unknown_ids,
+            source=ids["test"],
+        ),
+    )
+
+
+def source_fingerprint(spec: IrDatasetsDataset) -> str:
+    """Hash of the ids, the settings and the package's version; the catalogue pins the bytes."""
+    version = metadata.version("ir-datasets")
+    return fingerprint("ir_datasets", _split_ids(spec), version, spec.allow_unknown_ids)
+
+
+def _split_ids(spec: IrDatasetsDataset) -> dict[str, str]:
+    ids = {"train": spec.train, "dev": spec.dev, "test": spec.test}
+    return {split: name for split in SPLITS if (name := ids[split]) is not None}
+
+
+def _dataset(name: str) -> Any:
+    import ir_datasets
+
+    try:
+        dataset = ir_datasets.load(name)
+    except KeyError:
+        close = difflib.get_close_matches(name, list(ir_datasets.registry), n=3)
+        raise DatasetError(
+            f"ir_datasets has no dataset {name!r}",
+            expected=f"an id such as {', '.join(close)}" if close else "an id of its catalogue",
+            fix="run: ir_datasets list",
+        ) from None
+    lacking = [part for part in ("docs", "queries", "qrels") if not dataset.has(part)]
+    if lacking:
+        raise DatasetError(
+            f"{name} has no {', '.join(lacking)}",
+            expected="a dataset with docs, queries and qrels",
+            fix="name one of its subsets, such as .../train, .../dev or .../test",
+        )
+    return dataset
+
+
+def _same_documents(name: str, dataset: Any, other_name: str, other: Any) -> bool:
+    import ir_datasets
+
+    if name == other_name or dataset.docs_handler() is other.docs_handler():
+        return True
+    return ir_datasets.docs_parent_id(name) == ir_datasets.docs_parent_id(other_name)
+
+
+@contextmanager
+def _source(name: str) -> Iterator[None]:
+    """Name the dataset in whatever goes wrong while it is downloaded, unpacked and parsed."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:
+        # Downloads, archives and parsers of hundreds of datasets raise whatever they please.
+        reason = " ".join(str(error).split())[:300]
+        raise DatasetError(
+            f"ir_datasets could not deliver {name}: {type(error).__name__}: {reason}",
+            expected="a dataset that downloads, or is already in IR_DATASETS_HOME",
+            fix=f"see https://ir-datasets.com/{name.split('/')[0]}.html for how to get it",
+        ) from error
+
+
+def _title_and_text(document: Any) -> tuple[str, str]:
+    title, text = getattr(document, "title", None), getattr(document, "text", None)
+    if isinstance(title, str) and isinstance(text, str):
+        return title, text
+    return "", _text(document)
+
+
+def _text(record: Any) -> str:
+    if hasattr(record, "default_text"):
+        return str(record.default_text())
+    if isinstance(getattr(record, "text", None), str):
+        return str(record.text)
+    fields = [value for value in record[1:] if isinstance(value, str)]
+    return "\n".join(fields)

@@ -1,0 +1,151 @@
+"""Codes: a document's identifier as the residual-quantised cells of its embedding.
+
+Level l quantises what levels before l left over (Chen, Guan and Wang 2010, "Approximate nearest
+neighbor search by residual vector quantization"). Documents that share every cell are told apart
+by one more level that counts them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from genret_dask.artefacts import publishing, verify
+from genret_dask.datasets.collection import Collection
+from genret_dask.identifiers.embedding import embed
+from genret_dask.identifiers.trie import Trie
+from genret_dask.specs import CodesIdentifiers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Fixed-length identifiers of every document.
+
+    Attributes
+    ----------
+    codes : int32[documents, levels]
+        Cell of each level, counted from 0 within the level. Rows are unique.
+    level_sizes : tuple of int
+        Cells of each level; level l owns that many rows of the vocabulary.
+    """
+
+    codes: np.ndarray
+    level_sizes: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of an identifier."""
+        return len(self.level_sizes)
+
+    @cached_property
+    def block_starts(self) -> np.ndarray:
+        """First vocabulary row of each level, relative to the first code row; int64[levels]."""
+        return np.concatenate([[0], np.cumsum(self.level_sizes)[:-1]]).astype(np.int64)
+
+    @property
+    def rows(self) -> int:
+        """Vocabulary rows that the codes add to a model."""
+        return int(sum(self.level_sizes))
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """Identifiers as vocabulary rows relative to the first code row; int64[documents, levels].
+
+        Blocks follow each other by level, so sorting tokens sorts codes.
+        """
+        return self.codes.astype(np.int64) + self.block_starts
+
+    @cached_property
+    def trie(self) -> Trie:
+        return Trie.build(self.codes)
+
+
+def build_codes(collection: Collection, spec: CodesIdentifiers, seed: int = 0) -> Codes:
+    """Embed the documents, quantise the embeddings and make the codes unique."""
+    vectors = embed(collection, spec.embedding, seed)
+    cells = residual_quantise(vectors, spec.levels, min(spec.codes, len(vectors)), seed)
+    codes = make_unique(cells)
+    sizes = [int(codes[:, level].max()) + 1 for level in range(codes.shape[1])]
+    logger.info("codes of %d documents: %s cells by level", len(codes), sizes)
+    return Codes(codes, tuple(sizes))
+
+
+def residual_quantise(vectors: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
+    """Cells of each level, int32 [vectors, levels]; level by level, nearest centroid first.
+
+    In the last level, vectors below one prefix spread over the cells as evenly as they can, by the
+    assignment of least total distance, so that few or none share every cell.
+    """
+    import faiss
+
+    residual = np.array(vectors, dtype=np.float32, order="C")
+    cells = np.empty((len(vectors), levels), dtype=np.int32)
+    for level in range(levels):
+        kmeans = faiss.Kmeans(
+            residual.shape[1],
+            codes,
+            niter=25,
+            seed=seed + level + 1,
+            min_points_per_centroid=1,
+        )
+        kmeans.train(residual)
+        cells[:, level] = kmeans.index.search(residual, 1)[1][:, 0]
+        if level == levels - 1:
+            _separate(cells, residual, kmeans.centroids)
+        residual -= kmeans.centroids[cells[:, level]]
+    return cells
+
+
+def _separate(cells: np.ndarray, residual: np.ndarray, centroids: np.ndarray) -> None:
+    """Reassign the last cells, in place, where they repeat below one prefix."""
+    _, group, sizes = np.unique(cells[:, :-1], axis=0, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    for rows in members:
+        if len(np.unique(cells[rows, -1])) == len(rows):
+            continue
+        distance = ((residual[rows, None] - centroids) ** 2).sum(axis=-1)
+        places = -(-len(rows) // len(centroids))  # of each cell
+        cells[rows, -1] = linear_sum_assignment(np.tile(distance, places))[1] % len(centroids)
+
+
+def make_unique(cells: np.ndarray) -> np.ndarray:
+    """Append a level that numbers the rows of equal cells; none where all rows differ already."""
+    order = np.lexsort(cells.T[::-1])
+    ordered = cells[order]
+    new_group = np.ones(len(cells), dtype=bool)
+    new_group[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    if new_group.all():
+        return cells
+    starts = np.flatnonzero(new_group)
+    group = np.cumsum(new_group) - 1
+    last = np.empty(len(cells), dtype=np.int32)
+    last[order] = np.arange(len(cells)) - starts[group]
+    return np.column_stack([cells, last])
+
+
+def write_codes(codes: Codes, folder: Path, made_from: str) -> None:
+    """Publish codes and their trie as an artefact."""
+    with publishing(folder, made_from, kind="codes", level_sizes=codes.level_sizes) as partial:
+        np.save(partial / "codes.npy", codes.codes)
+        codes.trie.save(partial)
+
+
+def read_codes(folder: Path) -> Codes:
+    """Open a codes artefact; arrays are memory-mapped.
+
+    Raises
+    ------
+    ModelError
+        A file is missing or its hash differs from the record's.
+    """
+    sizes = tuple(verify(folder)["level_sizes"])
+    codes = Codes(np.load(folder / "codes.npy", mmap_mode="r"), sizes)
+    codes.__dict__["trie"] = Trie.load(folder)
+    return codes

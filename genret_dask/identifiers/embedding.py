@@ -1,0 +1,117 @@
+"""Document embeddings that the codes are quantised from."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import PackageNotFoundError
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from genret_dask.datasets.collection import Collection
+from genret_dask.errors import DatasetError, ModelError
+from genret_dask.specs import EmbeddingSpec, EncoderEmbedding, SentenceEmbedding, TfidfEmbedding
+
+logger = logging.getLogger(__name__)
+
+
+def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndarray:
+    """Return unit-length document embeddings, float32 [documents, dim].
+
+    Raises
+    ------
+    ModelError
+        The embedding model's folder or package is not there.
+    DatasetError
+        The documents hold no words to embed.
+    """
+    if isinstance(spec, TfidfEmbedding):
+        vectors = _tfidf(collection, spec, seed)
+    else:
+        vectors = _encode(collection, spec)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-9), dtype=np.float32)
+
+
+def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarray:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [collection.document(row) for row in range(len(collection))]
+    try:
+        weights = TfidfVectorizer(sublinear_tf=True, max_df=0.5 if len(texts) > 20 else 1.0)
+        matrix = weights.fit_transform(texts)
+    except ValueError as error:
+        raise DatasetError(
+            f"collection {collection.name} has no words to embed", expected="documents with text"
+        ) from error
+    dim = min(spec.dim, *(size - 1 for size in matrix.shape))
+    if dim < 1:
+        return matrix.toarray()
+    return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)
+
+
+def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) -> np.ndarray:
+    """Masked mean of the last hidden state, by batches of similar length."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = model_folder(spec)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder.to(device)
+
+    texts = [collection.document(row) for row in range(len(collection))]
+    order = np.argsort([len(text) for text in texts], kind="stable")[::-1]
+    vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(order), spec.batch_size):
+            rows = order[start : start + spec.batch_size]
+            batch = tokenizer(
+                [texts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=spec.max_length,
+                return_tensors="pt",
+            ).to(device)
+            states = encoder(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1)
+            mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+            vectors[rows] = mean.float().cpu().numpy()
+    return vectors
+
+
+def model_folder(spec: SentenceEmbedding | EncoderEmbedding) -> Path:
+    """The local Hugging Face folder that an embedding names."""
+    if spec.path is not None:
+        if not (spec.path / "config.json").is_file():
+            raise ModelError(
+                f"{spec.path} is not a Hugging Face model folder",
+                expected="a folder with config.json, model.safetensors and a tokeniser",
+            )
+        return spec.path
+    package = spec.package or ""
+    try:
+        found = find_spec(package.replace("-", "_"))
+        if found is None or not found.submodule_search_locations:
+            raise PackageNotFoundError
+    except (PackageNotFoundError, ValueError) as error:
+        raise ModelError(
+            f"the package {package} is not installed", fix=f"pip install {package}"
+        ) from error
+    root = Path(next(iter(found.submodule_search_locations)))
+    folders = sorted(path.parent for path in root.rglob("config.json"))
+    folders = [path for path in folders if any(path.glob("*.safetensors"))]
+    if not folders:
+        raise ModelError(
+            f"the package {package} carries no model",
+            expected="a folder with config.json and model.safetensors inside the package",
+        )
+    return folders[0]

@@ -1,0 +1,1 @@
+"""Constrained search and scoring over exported models."""

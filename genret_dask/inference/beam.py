@@ -1,0 +1,213 @@
+"""Constrained beam search at a whole grid of beam sizes in one pass.
+
+Beams of different size do not nest, so the results of a small beam cannot be read off a large one.
+But the union of the prefixes that any beam of the grid keeps is little larger than what the
+largest keeps: the union is decoded once, and each beam size selects among the children of its own
+members. The result equals one search for each beam size.
+
+A prefix scores the sum of its tokens' log-softmax over the full vocabulary: the constraint decides
+what may follow, it does not renormalise. Ties go to the smaller identifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genret_dask.identifiers import Trie
+from genret_dask.inference.session import Session
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Where the identifiers' tokens stand among a model's rows.
+
+    Attributes
+    ----------
+    start_token : int
+        The token that opens an identifier.
+    block_starts : int64[levels]
+        First row of each level's block.
+    level_sizes : tuple of int
+        Rows of each block.
+    """
+
+    start_token: int
+    block_starts: np.ndarray
+    level_sizes: tuple[int, ...]
+
+    def block(self, level: int) -> tuple[int, int]:
+        start = int(self.block_starts[level])
+        return start, start + self.level_sizes[level]
+
+
+@dataclass(frozen=True)
+class Beams:
+    """What a search found; ranks beyond a beam's size or the corpus are empty.
+
+    Attributes
+    ----------
+    token : int32[query, beam, rank, step]
+        Vocabulary rows; -1 where empty.
+    logit, log_partition : float32[query, beam, rank, step]
+        NaN where empty.
+    score : float32[query, beam, rank]
+        Sum over steps of logit - log_partition, descending; NaN where empty.
+    doc : int32[query, beam, rank]
+        Collection row; -1 where empty.
+    rows_decoded : int32[query, beam, step]
+        Prefixes that this beam size alone would have decoded at each step.
+    """
+
+    token: np.ndarray
+    logit: np.ndarray
+    log_partition: np.ndarray
+    score: np.ndarray
+    doc: np.ndarray
+    rows_decoded: np.ndarray
+
+
+def search(
+    session: Session,
+    trie: Trie,
+    vocabulary: Vocabulary,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    beams: Sequence[int],
+) -> Beams:
+    """Search a batch of queries at every beam size of the grid.
+
+    Parameters
+    ----------
+    tokens : int64[queries, width]
+        Right-padded query tokens.
+    lengths : int64[queries]
+    beams : sequence of int
+        Beam sizes; one larger than the corpus returns every document.
+    """
+    queries, sizes = len(tokens), np.asarray(beams)
+    live = _Rows.root(queries, len(sizes), trie.depth)
+    rows_decoded = np.zeros((queries, len(sizes), trie.depth), dtype=np.int32)
+    state = session.prefill(tokens, lengths)
+    parents = np.zeros((queries, 1), dtype=np.int64)
+    last = np.full((queries, 1), vocabulary.start_token, dtype=np.int64)
+
+    for level in range(trie.depth):
+        np.add.at(rows_decoded[:, :, level], live.query, live.member)
+        logits, log_partition, state = session.step(state, last, parents, vocabulary.block(level))
+        parent, code, node = trie.expand(level, live.node)
+        place = live.query[parent], live.slot[parent]
+        logit, partition = logits[(*place, code)], log_partition[place]
+        score = live.score[parent] + (logit.astype(np.float64) - partition)
+
+        order = np.lexsort((node, -score, live.query[parent]))
+        member = _select(live.query[parent][order], live.member[parent][order], sizes)
+        kept = member.any(axis=1)
+        chosen = order[kept]
+        came_from = parent[chosen]
+        live = live.grow(
+            came_from,
+            level,
+            node=node[chosen],
+            score=score[chosen],
+            member=member[kept],
+            token=code[chosen] + vocabulary.block_starts[level],
+            logit=logit[chosen],
+            log_partition=partition[chosen],
+        )
+        width = int(live.slot.max()) + 1
+        last = np.zeros((queries, width), dtype=np.int64)
+        last[live.query, live.slot] = live.token[:, level]
+        parents = np.zeros((queries, width), dtype=np.int64)
+        parents[live.query, live.slot] = place[1][chosen]
+
+    return _collect(live, trie.documents, queries, sizes, rows_decoded)
+
+
+def _select(query: np.ndarray, member: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Of children sorted by query and rank, which each beam size keeps; bool [children, beams].
+
+    A beam keeps the first `size` children of its own members.
+    """
+    counts = np.cumsum(member, axis=0)
+    first = np.searchsorted(query, query)
+    before = np.where(first[:, None] > 0, counts[first - 1], 0)
+    return member & (counts - before <= sizes)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The union of the beams' prefixes, sorted by query, then by descending score."""
+
+    query: np.ndarray  # int64[rows]
+    slot: np.ndarray  # int64[rows], place within the query
+    node: np.ndarray  # int64[rows], trie node
+    score: np.ndarray  # float64[rows]
+    member: np.ndarray  # bool[rows, beams]: which beam sizes hold the prefix
+    token: np.ndarray  # int64[rows, steps]
+    logit: np.ndarray  # float32[rows, steps]
+    log_partition: np.ndarray  # float32[rows, steps]
+
+    @classmethod
+    def root(cls, queries: int, beams: int, depth: int) -> _Rows:
+        return cls(
+            query=np.arange(queries),
+            slot=np.zeros(queries, dtype=np.int64),
+            node=np.zeros(queries, dtype=np.int64),
+            score=np.zeros(queries),
+            member=np.ones((queries, beams), dtype=bool),
+            token=np.full((queries, depth), -1, dtype=np.int64),
+            logit=np.full((queries, depth), np.nan, dtype=np.float32),
+            log_partition=np.full((queries, depth), np.nan, dtype=np.float32),
+        )
+
+    def grow(
+        self,
+        came_from: np.ndarray,
+        level: int,
+        *,
+        node: np.ndarray,
+        score: np.ndarray,
+        member: np.ndarray,
+        token: np.ndarray,
+        logit: np.ndarray,
+        log_partition: np.ndarray,
+    ) -> _Rows:
+        """The rows of the next level: each a row of this one, longer by a token."""
+        query = self.query[came_from]
+        history = [self.token[came_from], self.logit[came_from], self.log_partition[came_from]]
+        for past, new in zip(history, (token, logit, log_partition), strict=True):
+            past[:, level] = new
+        slot = np.arange(len(query)) - np.searchsorted(query, query)
+        return _Rows(query, slot, node, score, member, *history)
+
+
+def _collect(
+    rows: _Rows,
+    documents: np.ndarray,
+    queries: int,
+    sizes: np.ndarray,
+    rows_decoded: np.ndarray,
+) -> Beams:
+    shape = (queries, len(sizes), int(sizes.max()))
+    depth = rows.token.shape[1]
+    found = Beams(
+        token=np.full((*shape, depth), -1, dtype=np.int32),
+        logit=np.full((*shape, depth), np.nan, dtype=np.float32),
+        log_partition=np.full((*shape, depth), np.nan, dtype=np.float32),
+        score=np.full(shape, np.nan, dtype=np.float32),
+        doc=np.full(shape, -1, dtype=np.int32),
+        rows_decoded=rows_decoded,
+    )
+    for beam in range(len(sizes)):
+        held = np.flatnonzero(rows.member[:, beam])
+        query = rows.query[held]
+        place = query, beam, np.arange(len(held)) - np.searchsorted(query, query)
+        found.token[place] = rows.token[held]
+        found.logit[place] = rows.logit[held]
+        found.log_partition[place] = rows.log_partition[held]
+        found.score[place] = rows.score[held]
+        found.doc[place] = documents[rows.node[held]]
+    return found

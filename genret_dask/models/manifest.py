@@ -1,0 +1,163 @@
+"""The manifest of an exported model folder: what the model is, and the hash of every file."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from genret_dask.errors import ModelError
+from genret_dask.fingerprint import sha256_file
+from genret_dask.models.flops import Architecture
+
+MANIFEST = "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Parity(_Frozen):
+    """How far the exported graphs are from PyTorch.
+
+    Attributes
+    ----------
+    max_difference : float
+        Largest |difference| in log-probability, in nats.
+    tolerance : float
+        What was accepted.
+    compared : int
+        Log-probabilities compared.
+    """
+
+    max_difference: float
+    tolerance: float
+    compared: int
+
+
+class Manifest(_Frozen):
+    """What an exported model is.
+
+    Attributes
+    ----------
+    format : int
+        Version of this record.
+    family : str
+    graph : {"beam", "optimum"}
+        Beam-native `prefill` and `step` graphs, or one generic graph with past keys and values.
+    precision : str
+    n_params : int
+        Parameters other than the input-embedding matrix; a tied head is left out with it.
+    start_token : int
+        The token that opens an identifier.
+    vocab_size : int
+        Rows of the output head.
+    architecture : Architecture
+    files : dict of str to str
+        SHA-256 of every other file, by path within the folder.
+    parity : Parity
+    provenance : dict
+        Whatever the exporting side wants kept: checkpoint, training data, training cost.
+    versions : dict of str to str
+        Packages that made the folder.
+    """
+
+    format: Literal[1] = 1
+    family: str
+    graph: Literal["beam", "optimum"] = "beam"
+    precision: str = "fp32"
+    n_params: PositiveInt
+    start_token: NonNegativeInt
+    vocab_size: PositiveInt
+    architecture: Architecture
+    files: dict[str, str]
+    parity: Parity
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
+    """Read an exported model's manifest.
+
+    Parameters
+    ----------
+    verify : bool
+        Also hash every file, and check that no graph reads weights that the manifest lacks.
+
+    Raises
+    ------
+    ModelError
+        There is no manifest, it is malformed, or a file is missing or has another hash.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"{path}: {error.strerror}",
+            expected="a folder that `genret-dask export` made",
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ModelError(
+            f"{path}: {where}: {first['msg']}", expected="a manifest of format 1"
+        ) from error
+    for name in manifest.files:
+        if not _stays_inside(name):
+            raise ModelError(f"{path} names {name!r}", expected="files inside the model's folder")
+    if verify:
+        _verify(folder, manifest)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into a folder."""
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder but its manifest, by path within it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: sha256_file(path) for name, path in names.items() if name != MANIFEST}
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    fix = "export the model again"
+    for name, expected in manifest.files.items():
+        try:
+            found = sha256_file(folder / name)
+        except OSError as error:
+            raise ModelError(f"{folder / name}: {error.strerror}", fix=fix) from error
+        if found != expected:
+            raise ModelError(
+                f"{folder / name} has sha256 {found[:16]}...",
+                expected=f"{expected[:16]}..., as its manifest says",
+                fix=fix,
+            )
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            _verify_locations(folder / name, manifest)
+
+
+def _verify_locations(path: Path, manifest: Manifest) -> None:
+    """A graph's weights must lie in files that the manifest lists (and so, inside the folder)."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    for tensor in graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value not in manifest.files:
+                raise ModelError(
+                    f"{path} reads its weights from {entry.value!r}",
+                    expected="a file that the manifest lists",
+                    fix="export the model again",
+                )
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and bool(name)

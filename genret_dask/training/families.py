@@ -1,0 +1,49 @@
+"""How each family is taught: from text tokens to the log-probabilities of an identifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+
+def ends_queries(family: str) -> bool:
+    """Whether a query's tokens close with the end token (encoders expect it)."""
+    return family == "t5"
+
+
+def identifier_logits(
+    model: Any, family: str, tokens: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Teacher-forced logits of identifier tokens, [batch, levels, vocabulary].
+
+    Parameters
+    ----------
+    tokens : int64[batch, width]
+        Right-padded query tokens.
+    lengths : int64[batch]
+    labels : int64[batch, levels]
+        The identifier's vocabulary rows.
+    """
+    start = model.config.decoder_start_token_id
+    inputs = functional.pad(labels[:, :-1], (1, 0), value=start)
+    width, levels = tokens.shape[1], labels.shape[1]
+    if family == "t5":
+        mask = (torch.arange(width, device=tokens.device) < lengths[:, None]).long()
+        return model(input_ids=tokens, attention_mask=mask, decoder_input_ids=inputs).logits
+    # The identifier follows each query's last token; whatever stands behind it is never attended.
+    sequence = functional.pad(tokens, (0, levels))
+    places = lengths[:, None] + torch.arange(levels, device=tokens.device)
+    sequence = sequence.scatter(1, places, inputs)
+    states = model.model(input_ids=sequence, use_cache=False).last_hidden_state
+    states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+    return model.lm_head(states)
+
+
+def identifier_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Generation loss of each identifier: mean over its tokens of -log p; float32 [batch]."""
+    losses = functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), reduction="none"
+    )
+    return losses.view(labels.shape).mean(dim=1)

@@ -1,0 +1,356 @@
+"""Train one model on one fraction of the pairs: resumable, reproducible, early-stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from genret_dask.artefacts import is_current, publishing
+from genret_dask.errors import TrainingError
+from genret_dask.identifiers import Codes, read_codes
+from genret_dask.models.architectures import architecture_of
+from genret_dask.models.flops import training_flops_per_example
+from genret_dask.models.tokens import Tokens, tokenize
+from genret_dask.specs import ModelSpec, TrainingSpec
+from genret_dask.training.architectures import build_model, config_of, count_parameters
+from genret_dask.training.batches import Batches
+from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
+from genret_dask.training.pairs import Pairs, read_pairs, subset
+from genret_dask.training.warmstart import latent_rows
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One cell of the training grid, with all that a worker needs to train it.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the run; names the checkpoint's folder.
+    pairs, tokenizer, codes, folder : Path
+        Artefacts to read, and the checkpoint folder to write.
+    made_from : str
+        Fingerprint of every input and setting; a checkpoint that carries it is done.
+    """
+
+    name: str
+    model: ModelSpec
+    fraction: float
+    training: TrainingSpec
+    seed: int
+    pairs: Path
+    tokenizer: Path
+    codes: Path
+    folder: Path
+    made_from: str
+
+
+def finished(task: TrainTask) -> dict[str, Any] | None:
+    """The record of a finished checkpoint made from this task's inputs, or None."""
+    if not is_current(task.folder, task.made_from):
+        return None
+    return json.loads((task.folder / "training.json").read_text(encoding="utf-8"))
+
+
+def training_flops(task: TrainTask) -> float:
+    """What a whole training will cost, at the full input length: for plans and their order."""
+    architecture = architecture_of(config_of(task.model))
+    spec = task.training
+    return float(spec.examples * training_flops_per_example(architecture, spec.max_tokens, 4))
+
+
+def train(task: TrainTask, threads: int = 1, progress: Progress | None = None) -> dict[str, Any]:
+    """Train, or go on from the last evaluation, and publish the best checkpoint.
+
+    Returns
+    -------
+    dict
+        What `training.json` holds: n_params, n_train (distinct pairs), train_flops, dev losses.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite.
+    """
+    if (record := finished(task)) is not None:
+        return record
+    torch.set_num_threads(threads)
+    run = _Run(task)
+    run.resume()
+    while not run.done:
+        run.train_until_evaluation(progress)
+    return run.publish()
+
+
+class _Run:
+    """The state of one training: everything here but the counters is rebuilt from the task."""
+
+    def __init__(self, task: TrainTask) -> None:
+        self.task = task
+        spec = task.training
+        codes = read_codes(task.codes)
+        self.model, self.tokenizer, self.start = build_model(
+            task.model,
+            AutoTokenizer.from_pretrained(str(task.tokenizer), local_files_only=True),
+            codes.rows,
+            dropout=spec.dropout,
+            seed=task.seed,
+        )
+        if task.model.pretrained is None and spec.init == "lsa":
+            self._warm_start(codes)
+        self.identifiers = torch.from_numpy(codes.tokens + self.start + 1)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model.to(self.device)
+        self.pairs = subset(read_pairs(task.pairs / "train.jsonl.gz"), task.fraction, task.seed)
+        self.tokens = self._tokenize(self.pairs)
+        self.dev = read_pairs(task.pairs / "dev.jsonl.gz")
+        self.dev_tokens = self._tokenize(self.dev)
+        self.batches = Batches(
+            self.pairs, self.tokens.lengths, spec.batch_size, spec.query_share, task.seed
+        )
+        self.steps = max(1, math.ceil(spec.examples / spec.batch_size))
+        self.interval = max(1, math.ceil(self.steps / spec.evaluations))
+        decay = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.parameters = [*decay, *plain]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decay, "weight_decay": spec.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=spec.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.step, self.tokens_seen, self.seconds = 0, 0, 0.0
+        self.history: list[dict[str, float]] = []
+        self.state = task.folder.with_name(task.folder.name + ".training")
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    @property
+    def best(self) -> int:
+        """Index of the evaluation with the lowest dev loss."""
+        return int(np.argmin([entry["dev_loss"] for entry in self.history]))
+
+    @property
+    def done(self) -> bool:
+        if self.step >= self.steps:
+            return True
+        return bool(self.history) and (
+            len(self.history) - 1 - self.best >= self.task.training.patience
+        )
+
+    def train_until_evaluation(self, progress: Progress | None) -> None:
+        began, losses = time.monotonic(), []
+        self.model.train()
+        end = min(self.steps, (self.step // self.interval + 1) * self.interval)
+        while self.step < end:
+            losses.append(self._train_step())
+            self.step += 1
+            if progress and self.step % 10 == 0:
+                progress(self.step, self.steps)
+        loss = float(torch.stack(losses).mean())
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{self.task.name}: the training loss became {loss} by step {self.step}",
+                expected="a finite loss",
+                fix="lower training.learning_rate",
+            )
+        self.history.append({"step": self.step, "loss": loss, "dev_loss": self._dev_loss()})
+        self.seconds += time.monotonic() - began
+        logger.info("%s step %d/%d %s", self.task.name, self.step, self.steps, self.history[-1])
+        self._save()
+        if progress:
+            progress(self.step, self.steps)
+
+    def _train_step(self) -> torch.Tensor:
+        spec = self.task.training
+        torch.manual_seed(hash((self.task.seed, self.step)) % 2**63)
+        rows = self.batches.rows(self.step)
+        tokens, lengths = self.tokens.padded(rows)
+        self.tokens_seen += int(lengths.sum())
+        if spec.word_dropout:
+            rng = np.random.default_rng((self.task.seed, 2, self.step))
+            hidden = rng.random(tokens.shape) < spec.word_dropout
+            hidden[np.arange(len(rows)), lengths - 1] = False
+            tokens[hidden] = self.start  # a token that no text holds
+        for group in self.optimizer.param_groups:
+            group["lr"] = spec.learning_rate * self._schedule()
+        loss = self._losses(tokens, lengths, self.pairs.document[rows]).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then half a cosine down to a twentieth."""
+        warmup = max(1, round(self.task.training.warmup * self.steps))
+        if self.step < warmup:
+            return (self.step + 1) / warmup
+        share = (self.step - warmup) / max(1, self.steps - warmup)
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share))
+
+    def _losses(
+        self, tokens: np.ndarray, lengths: np.ndarray, documents: np.ndarray
+    ) -> torch.Tensor:
+        labels = self.identifiers[torch.from_numpy(documents).long()].to(self.device)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            logits = identifier_logits(
+                self.model,
+                self.task.model.family,
+                torch.from_numpy(tokens).to(self.device),
+                torch.from_numpy(lengths).to(self.device),
+                labels,
+            )
+        return identifier_loss(logits, labels)
+
+    def _dev_loss(self) -> float:
+        self.model.eval()
+        order = np.argsort(self.dev_tokens.lengths, kind="stable")
+        total = 0.0
+        with torch.inference_mode():
+            for start in range(0, len(order), 64):
+                rows = order[start : start + 64]
+                tokens, lengths = self.dev_tokens.padded(rows)
+                total += float(self._losses(tokens, lengths, self.dev.document[rows]).sum())
+        return total / len(order)
+
+    def _tokenize(self, pairs: Pairs) -> Tokens:
+        end = self.tokenizer.eos_token_id if ends_queries(self.task.model.family) else None
+        return tokenize(
+            pairs.texts,
+            self.tokenizer.backend_tokenizer,
+            self.task.training.max_tokens,
+            end,
+            empty=self.tokenizer.eos_token_id,
+        )
+
+    def _warm_start(self, codes: Codes) -> None:
+        pairs = read_pairs(self.task.pairs / "documents.jsonl.gz")
+        empty = self.tokenizer.eos_token_id
+        documents = tokenize(
+            pairs.texts, self.tokenizer.backend_tokenizer, 512, end=None, empty=empty
+        )
+        rows = self.model.get_input_embeddings().weight
+        seen, terms, cells = latent_rows(
+            documents, codes.codes, codes.level_sizes, self.start, rows.shape[1]
+        )
+        scale = float(rows.detach().square().mean().sqrt())
+        with torch.no_grad():
+            rows[: self.start][torch.from_numpy(seen)] = torch.from_numpy(terms[seen]) * scale
+            rows[self.start + 1 :] = torch.from_numpy(cells) * scale
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Publish the state to resume from, and the weights when they are the best so far."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        weights = self._weights()
+        moments = {
+            f"{index}.{name}": value
+            for index, parameter in enumerate(self.parameters)
+            for name, value in self.optimizer.state[parameter].items()
+        }
+        _replace(self.state / f"weights.{self.step}.safetensors", weights)
+        _replace(self.state / f"optimizer.{self.step}.safetensors", moments)
+        if self.best == len(self.history) - 1:
+            _replace(self.state / "best.safetensors", weights)
+        counters = {
+            "made_from": self.task.made_from,
+            "step": self.step,
+            "tokens_seen": self.tokens_seen,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        _replace_text(self.state / "state.json", json.dumps(counters))
+        for path in self.state.glob("*.*.safetensors"):
+            if path.name.split(".")[1] != str(self.step):
+                path.unlink()
+
+    def resume(self) -> None:
+        """Take up the last saved state, if it was made from the same inputs."""
+        try:
+            counters = json.loads((self.state / "state.json").read_text())
+        except (OSError, ValueError):
+            counters = {}
+        if counters.pop("made_from", None) != self.task.made_from:
+            shutil.rmtree(self.state, ignore_errors=True)
+            return
+        vars(self).update(counters)
+        weights = load_file(self.state / f"weights.{self.step}.safetensors", device=self.device)
+        self.model.load_state_dict(weights, strict=False)
+        moments = load_file(self.state / f"optimizer.{self.step}.safetensors", device=self.device)
+        for key, value in moments.items():
+            index, name = key.split(".")
+            self.optimizer.state[self.parameters[int(index)]][name] = (
+                value.cpu() if name == "step" else value
+            )
+        logger.info("%s goes on at step %d/%d", self.task.name, self.step, self.steps)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """One tensor for each stored parameter; tied ones once."""
+        return {name: p.detach().contiguous() for name, p in self.model.named_parameters()}
+
+    def publish(self) -> dict[str, Any]:
+        """Write the best weights as a Hugging Face folder, by one rename."""
+        best = self.history[self.best]
+        self.model.load_state_dict(load_file(self.state / "best.safetensors"), strict=False)
+        architecture = architecture_of(self.model.config)
+        seen = min(self.steps, self.step) * self.task.training.batch_size
+        flops = seen * training_flops_per_example(
+            architecture, self.tokens_seen / seen, self.identifiers.shape[1]
+        )
+        record = {
+            "name": self.task.name,
+            "family": self.task.model.family,
+            "n_params": count_parameters(self.model),
+            "n_train": len(self.pairs),
+            "train_fraction": self.task.fraction,
+            "train_flops": float(flops),
+            "examples": seen,
+            "start_token": self.start,
+            "end_token": (
+                self.tokenizer.eos_token_id if ends_queries(self.task.model.family) else None
+            ),
+            "empty_token": self.tokenizer.eos_token_id,
+            "step": best["step"],
+            "dev_loss": best["dev_loss"],
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        with publishing(self.task.folder, self.task.made_from) as partial:
+            self.model.save_pretrained(str(partial), safe_serialization=True)
+            self.tokenizer.save_pretrained(str(partial))
+            _replace_text(partial / "training.json", json.dumps(record, indent=1) + "\n")
+        shutil.rmtree(self.state, ignore_errors=True)
+        return record
+
+
+def _replace(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial)
+    os.replace(partial, path)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,116 @@
+"""Training pairs: texts, each with the document whose identifier it should generate."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genret_dask.datasets.collection import Collection
+from genret_dask.specs import PairsSpec
+
+SOURCES = ("query", "document", "sentence", "span")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distinct (text, document) pairs.
+
+    Attributes
+    ----------
+    texts : list of str
+    document : int32[n]
+        Collection rows.
+    source : int8[n]
+        Index into `SOURCES`.
+    """
+
+    texts: list[str]
+    document: np.ndarray
+    source: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: np.ndarray) -> Pairs:
+        return Pairs([self.texts[row] for row in rows], self.document[rows], self.source[rows])
+
+
+def build_pairs(collection: Collection, spec: PairsSpec, seed: int) -> Pairs:
+    """Pairs of the train split's queries, of documents and of pseudo-queries, without repeats.
+
+    A pseudo-query is a sentence or a random run of words of the document: where a document has no
+    train query, it is all that a model can learn the document's identifier from.
+    """
+    found: dict[tuple[str, int], int] = {}
+    if spec.queries:
+        train = collection.qrels["train"].relevant()
+        for query, document in zip(train.query.tolist(), train.document.tolist(), strict=True):
+            found.setdefault((" ".join(collection.queries[query].split()), document), 0)
+    for document in range(len(collection)):
+        rng = np.random.default_rng((seed, document))
+        words = collection.document(document).split()
+        if spec.documents:
+            found.setdefault((" ".join(words), document), 1)
+        for sentence in _sentences(collection.texts[document], spec.sentences, rng):
+            found.setdefault((sentence, document), 2)
+        for span in _spans(words, spec, rng):
+            found.setdefault((span, document), 3)
+    found = {pair: source for pair, source in found.items() if pair[0]}
+    return Pairs(
+        [text for text, _ in found],
+        np.fromiter((document for _, document in found), np.int32, len(found)),
+        np.fromiter(found.values(), np.int8, len(found)),
+    )
+
+
+def _sentences(text: str, limit: int, rng: np.random.Generator) -> list[str]:
+    sentences = [" ".join(part.split()) for part in _SENTENCE_END.split(text)]
+    sentences = [sentence for sentence in sentences if sentence.count(" ") >= 2]
+    if len(sentences) > limit:
+        sentences = [sentences[row] for row in np.sort(rng.permutation(len(sentences))[:limit])]
+    return sentences
+
+
+def _spans(words: list[str], spec: PairsSpec, rng: np.random.Generator) -> list[str]:
+    shortest, longest = spec.span_words
+    if len(words) < shortest:
+        return []
+    spans = []
+    for length in rng.integers(shortest, longest + 1, spec.spans):
+        start = int(rng.integers(0, max(len(words) - length, 0) + 1))
+        spans.append(" ".join(words[start : start + length]))
+    return spans
+
+
+def subset(pairs: Pairs, fraction: float, seed: int) -> Pairs:
+    """The first `fraction` of a seeded permutation: smaller subsets lie within larger ones."""
+    size = max(1, round(fraction * len(pairs)))
+    order = np.random.default_rng((seed, len(pairs))).permutation(len(pairs))
+    return pairs.take(np.sort(order[:size]))
+
+
+def write_pairs(pairs: Pairs, path: Path) -> None:
+    """Save as gzipped JSON lines with keys text, document, source."""
+    with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as file:
+        for text, document, source in zip(
+            pairs.texts, pairs.document.tolist(), pairs.source.tolist(), strict=True
+        ):
+            line = {"text": text, "document": document, "source": SOURCES[source]}
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def read_pairs(path: Path) -> Pairs:
+    texts, documents, sources = [], [], []
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            texts.append(record["text"])
+            documents.append(record["document"])
+            sources.append(SOURCES.index(record["source"]))
+    return Pairs(texts, np.array(documents, np.int32), np.array(sources, np.int8))

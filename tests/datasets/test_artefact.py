@@ -1,0 +1,145 @@
+"""A collection written and read back."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genret_dask.datasets import Collection, Qrels, artefact, load
+from genret_dask.errors import DatasetError, InputError
+from genret_dask.specs import BeirDataset
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+IDS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r"), min_size=1, max_size=5
+)
+
+
+@st.composite
+def collections(draw) -> Collection:
+    documents = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
+    queries = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
+    triples = st.lists(
+        st.tuples(
+            st.integers(0, len(queries) - 1), st.integers(0, len(documents) - 1), st.integers(-2, 3)
+        ),
+        max_size=5,
+    )
+    qrels = {}
+    for split in ("train", "dev", "test"):
+        rows = draw(triples)
+        qrels[split] = Qrels.from_rows(*([row[i] for row in rows] for i in range(3)))
+    return Collection(
+        name=draw(TEXTS),
+        version="v",
+        document_ids=tuple(documents),
+        titles=tuple(draw(TEXTS) for _ in documents),
+        texts=tuple(draw(TEXTS) for _ in documents),
+        query_ids=tuple(queries),
+        queries=tuple(draw(TEXTS) for _ in queries),
+        qrels=qrels,
+        answers=draw(
+            st.dictionaries(st.sampled_from(queries), st.lists(TEXTS, max_size=2).map(tuple))
+        ),
+    )
+
+
+@pytest.fixture
+def small() -> Collection:
+    none = Qrels.from_rows([], [], [])
+    return Collection(
+        name="small",
+        version="1",
+        document_ids=("d0", "d1"),
+        titles=("", "T"),
+        texts=("a", "b"),
+        query_ids=("q0",),
+        queries=("x",),
+        qrels={"train": none, "dev": none, "test": Qrels.from_rows([0], [1], [1])},
+        answers={"q0": ("b",)},
+    )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(collection=collections())
+def test_what_is_written_is_read_back(tmp_path_factory, collection):
+    folder = tmp_path_factory.mktemp("round") / "collection"
+    artefact.write(collection, folder)
+    found = artefact.read(folder)
+    assert found.content_hash == collection.content_hash
+    assert (found.name or None, found.version) == (
+        collection.name or folder.name,
+        collection.version,
+    )
+    assert found.document_ids == collection.document_ids and found.texts == collection.texts
+    assert found.answers == collection.answers
+
+
+def test_equal_collections_give_equal_bytes_and_a_beir_folder(small, tmp_path):
+    for name in ("a", "b"):
+        artefact.write(small, tmp_path / name)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    assert "collection.json" in map(str, files) and len(files) == 7
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    reloaded = load(BeirDataset(kind="beir", path=tmp_path / "a"))
+    assert reloaded.content_hash == small.content_hash
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_writing_again_replaces(small, tmp_path):
+    folder = tmp_path / "c"
+    artefact.write(small, folder)
+    (folder / "stray").write_text("")
+    artefact.write(small, folder)
+    assert not (folder / "stray").exists()
+    assert artefact.read(folder).content_hash == small.content_hash
+    assert os.listdir(tmp_path) == ["c"]
+
+
+def test_a_failed_write_leaves_the_old_one(small, tmp_path, monkeypatch):
+    folder = tmp_path / "c"
+    artefact.write(small, folder)
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artefact, "_sync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        artefact.write(small, folder)
+    assert os.listdir(tmp_path) == ["c"]
+    assert artefact.read(folder).content_hash == small.content_hash
+
+
+def test_a_place_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the collection"):
+        artefact.write(small, tmp_path / "file" / "c")
+
+
+def test_changed_content_is_refused(small, tmp_path):
+    artefact.write(small, tmp_path / "c")
+    (tmp_path / "c" / "qrels" / "test.tsv").write_text("q0\td0\t1\n")
+    with pytest.raises(DatasetError, match="holds content") as caught:
+        artefact.read(tmp_path / "c")
+    assert small.content_hash in caught.value.expected
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a"}', "\xff", "[" * 100_000])
+def test_a_damaged_manifest(small, tmp_path, text):
+    artefact.write(small, tmp_path / "c")
+    (tmp_path / "c" / "collection.json").write_text(text, encoding="latin-1")
+    with pytest.raises(DatasetError, match=r"collection\.json is damaged"):
+        artefact.read(tmp_path / "c")
+
+
+def test_a_missing_manifest(small, tmp_path):
+    with pytest.raises(DatasetError, match=r"collection\.json is missing"):
+        artefact.read(tmp_path / "c")
+    artefact.write(small, tmp_path / "c")
+    manifest = json.loads((tmp_path / "c" / "collection.json").read_text())
+    assert manifest["documents"] == 2 and manifest["content_hash"] == small.content_hash

@@ -1,0 +1,394 @@
+"""Cluster files: the shipped parse, bad ones are refused, a local one runs and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import dask
+import psutil
+import pytest
+import yaml
+
+from genret_dask import cluster_arguments, clusters
+from genret_dask.cluster_arguments import keywords
+from genret_dask.clusters import ClusterSpec, cluster_class, connect, load_cluster_spec
+from genret_dask.errors import GenretError, SpecError
+
+SHIPPED = sorted((Path(__file__).parent.parent / "cluster_specs").glob("*.yaml"))
+LOCAL = {"module": "dask.distributed", "class": "LocalCluster"}
+SLURM = {"module": "dask_jobqueue", "class": "SLURMCluster"}
+SSH = {"module": "dask.distributed", "class": "SSHCluster"}
+KUBE = {"module": "dask_kubernetes.operator", "class": "KubeCluster"}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def write(content):
+        path = tmp_path / "cluster.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return load_cluster_spec(path)
+
+    return write
+
+
+def spec(base, **keys):
+    return ClusterSpec.model_validate(base | keys)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_six_files_are_shipped():
+    assert {path.stem for path in SHIPPED} == {
+        "local",
+        "local-cuda",
+        "ssh",
+        "slurm",
+        "kubernetes",
+        "address",
+    }
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_file_is_valid_and_its_class_is_there_or_named(path):
+    loaded = load_cluster_spec(path)
+    if loaded.address:
+        assert loaded.address.startswith("tcp://127.0.0.1")
+        return
+    try:
+        assert cluster_class(loaded).__name__ == loaded.class_
+    except SpecError as error:
+        assert loaded.kind.package in str(error)
+        assert "pip install" in str(error)
+
+
+def test_shipped_local_file_uses_every_core_on_loopback(monkeypatch):
+    monkeypatch.setattr(cluster_arguments, "usable_cores", lambda: 5)
+    path = next(path for path in SHIPPED if path.stem == "local")
+    kwargs = keywords(load_cluster_spec(path))
+    assert (kwargs["n_workers"], kwargs["threads_per_worker"], kwargs["processes"]) == (5, 1, True)
+    assert kwargs["host"] == "127.0.0.1"
+    assert kwargs["dashboard_address"].startswith("127.0.0.1:")
+
+
+def test_bare_local_cluster_gets_our_defaults(monkeypatch):
+    monkeypatch.setattr(cluster_arguments, "usable_cores", lambda: 6)
+    kwargs = keywords(spec(LOCAL))
+    assert (kwargs["n_workers"], kwargs["threads_per_worker"], kwargs["processes"]) == (6, 1, True)
+    assert keywords(spec(LOCAL, scale=4))["n_workers"] == 4
+    assert keywords(spec(LOCAL, kwargs={"n_workers": 3}))["n_workers"] == 3
+    assert keywords(spec(LOCAL, kwargs={"threads_per_worker": 2}))["n_workers"] == 3
+    adapt = {"minimum": 2, "maximum": 3}
+    assert keywords(spec(LOCAL, adapt=adapt))["n_workers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LOCAL | {"kwarg": {}}, ["unknown key kwarg", "kwargs", "class"]),
+        (LOCAL | {"adapt": {"min": 1, "maximum": 2}}, ["adapt.min", "minimum"]),
+        (LOCAL | {"adapt": {"minimum": 3, "maximum": 2}}, ["minimum must not exceed maximum"]),
+        (LOCAL | {"adapt": {"minimum": 0, "maximum": 2}}, ["adapt.minimum"]),
+        (LOCAL | {"adapt": {"minimum": 1, "maximum": 2}, "scale": 1}, ["scale or adapt"]),
+        (LOCAL | {"scale": 0}, ["scale"]),
+        (LOCAL | {"version": 2}, ["version"]),
+        (LOCAL | {"timeout": -1}, ["timeout"]),
+        (LOCAL | {"kwargs": [1]}, ["kwargs"]),
+        (LOCAL | {"args": [4]}, ["no args"]),
+        (LOCAL | {"environment": {"A": [1]}}, ["environment"]),
+        (
+            {"module": "subprocess", "class": "Popen"},
+            ["subprocess.Popen is not allowed", "SSHCluster"],
+        ),
+        ({"module": "dask_jobqueue", "class": "LocalCluster"}, ["not allowed"]),
+        ({"module": "dask.distributed"}, ["module and class"]),
+        ({}, ["module and class"]),
+        (LOCAL | {"address": "tcp://a:1"}, ["runs already"]),
+        ({"address": "tcp://a:1", "scale": 2}, ["runs already"]),
+        ({"address": "http://a:1"}, ["address"]),
+        ({"address": "tcp://a"}, ["address"]),
+        (SLURM, ["starts no worker by itself"]),
+        (SSH | {"scale": 2}, ["one worker a host"]),
+        ("class: [", ["not YAML"]),
+        ("- 1", ["list"]),
+        ("class: !!python/name:os.system", ["not YAML"]),
+    ],
+)
+def test_bad_file_is_refused(load, content, words):
+    with pytest.raises(SpecError) as caught:
+        load(content)
+    assert "cluster.yaml" in caught.value.found
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(SpecError, match="absent.yaml"):
+        load_cluster_spec(tmp_path / "absent.yaml")
+
+
+def test_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(SpecError, match="pip install dask-jobqueue"):
+        cluster_class(spec(SLURM, scale=1))
+    monkeypatch.setitem(sys.modules, "asyncssh", None)
+    with pytest.raises(SpecError, match="pip install asyncssh"):
+        cluster_class(spec(SSH))
+
+
+def test_package_that_breaks_on_import_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace())
+    with pytest.raises(SpecError, match="does not import"):
+        cluster_class(spec(SLURM, scale=1))
+
+
+@pytest.mark.parametrize(
+    ("base", "given", "key", "expected"),
+    [
+        (SLURM, {}, "job_script_prologue", ["export A='x y'", "export B=2"]),
+        (
+            SLURM,
+            {"job_script_prologue": ["module load x"]},
+            "job_script_prologue",
+            ["module load x", "export A='x y'", "export B=2"],
+        ),
+        (
+            SSH,
+            {"worker_options": {"nthreads": 1}},
+            "worker_options",
+            {"nthreads": 1, "env": {"A": "x y", "B": "2"}},
+        ),
+        (KUBE, {"env": [{"name": "C", "value": "3"}]}, "env", {"C": "3", "A": "x y", "B": "2"}),
+    ],
+)
+def test_environment_goes_where_the_class_takes_it(base, given, key, expected):
+    scale = {} if base is SSH else {"scale": 1}
+    made = spec(base, kwargs=given, environment={"A": "x y", "B": 2}, **scale)
+    assert keywords(made)[key] == expected
+    plain = spec(base, kwargs=given, **scale)
+    assert keywords(plain) == given
+
+
+# --- running ----------------------------------------------------------------------------------
+
+
+def _facts():
+    return os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("GENRET_TEST")
+
+
+def _holds_interrupts():
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def _children():
+    return [child for child in psutil.Process().children(recursive=True) if _is_worker(child)]
+
+
+def _is_worker(process):
+    # multiprocessing's resource tracker lives as long as this process does.
+    try:
+        return process.is_running() and "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _gone(processes, seconds=10):
+    return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+def test_two_processes_run_a_task_and_leave_nothing(monkeypatch, recwarn):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("GENRET_TEST", raising=False)
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    kwargs = {"n_workers": 2, "dashboard_address": f"127.0.0.1:{port}"}
+    with taken, connect(spec(LOCAL, kwargs=kwargs, environment={"GENRET_TEST": "x"})) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+        facts = client.run(_facts)
+        started = _children()
+        assert {pid for pid, _, _ in facts.values()} == {process.pid for process in started}
+        assert [rest for _, *rest in facts.values()] == [["1", "x"]] * 2
+        assert set(client.run(_holds_interrupts).values()) == {True}
+        info = client.scheduler_info()
+        assert info["address"].startswith("tcp://127.0.0.1:")
+        assert [worker["nthreads"] for worker in info["workers"].values()] == [1, 1]
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+        assert str(port) not in client.dashboard_link
+        settings = client.run_on_scheduler(_scheduler_settings)
+        assert settings == (10, "1h")
+    assert _gone(started)
+    assert client.status == "closed"
+    assert not {"OMP_NUM_THREADS", "GENRET_TEST"} & set(os.environ)
+    assert dask.config.get("distributed.scheduler.allowed-failures") == 3
+    assert not [warning for warning in recwarn if "already in use" in str(warning.message)]
+
+
+def _scheduler_settings(dask_scheduler=None):
+    return dask_scheduler.allowed_failures, dask.config.get(
+        "distributed.deploy.lost-worker-timeout"
+    )
+
+
+def test_environment_of_the_file_beats_the_shell(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    kwargs = {"n_workers": 1, "dashboard_address": None}
+    with connect(spec(LOCAL, kwargs=kwargs, environment={"OMP_NUM_THREADS": 3})) as client:
+        assert {threads for _, threads, _ in client.run(_facts).values()} == {"3"}
+    assert os.environ["OMP_NUM_THREADS"] == "64"
+
+
+def test_an_address_is_used_and_left_running():
+    kwargs = {"n_workers": 1, "dashboard_address": None}
+    with connect(spec(LOCAL, kwargs=kwargs)) as outer:
+        address = outer.scheduler.address
+        with (
+            pytest.raises(RuntimeError, match="ours"),
+            connect(spec({"address": address})) as inner,
+        ):
+            assert inner.submit(max, [1, 2]).result(timeout=30) == 2
+            raise RuntimeError("ours")
+        assert outer.submit(sum, [1, 2]).result(timeout=30) == 3
+        started = _children()
+    assert _gone(started)
+
+
+def test_an_interrupt_inside_closes_the_cluster():
+    kwargs = {"n_workers": 1, "dashboard_address": None}
+    with pytest.raises(KeyboardInterrupt), connect(spec(LOCAL, kwargs=kwargs)) as client:
+        started = _children()
+        raise KeyboardInterrupt
+    assert len(started) == 1 and _gone(started)
+    assert client.status == "closed"
+
+
+def test_an_interrupt_during_the_start_closes_what_was_started(monkeypatch):
+    steps = []
+
+    def start(**kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        steps.append("started")
+        return SimpleNamespace(close=lambda: steps.append("closed"))
+
+    monkeypatch.setattr(clusters, "cluster_class", lambda spec: start)
+    with pytest.raises(KeyboardInterrupt), connect(spec(LOCAL)):
+        steps.append("entered")
+    assert steps == ["started", "closed"]
+    assert not _holds_interrupts()
+
+
+def test_a_cluster_without_a_client_is_closed(monkeypatch):
+    closed = []
+    fake = SimpleNamespace(
+        close=lambda: closed.append("cluster"), scale=lambda n: closed.append(f"scaled to {n}")
+    )
+    monkeypatch.setattr(clusters, "cluster_class", lambda spec: lambda **kwargs: fake)
+    # `fake` has no scheduler: the client cannot be built.
+    with pytest.raises(GenretError, match="no scheduler answered"), connect(spec(SLURM, scale=2)):
+        pass
+    assert closed == ["scaled to 2", "cluster"]
+
+
+def test_no_scheduler_at_the_address():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    start = time.monotonic()
+    address = f"tcp://127.0.0.1:{port}"
+    with (
+        pytest.raises(GenretError, match=f"no scheduler answered at {address}") as caught,
+        connect(spec({"address": address, "timeout": 1})),
+    ):
+        pass
+    assert caught.value.exit_code == 1
+    assert time.monotonic() - start < 20
+
+
+def test_no_worker_in_time_is_an_error_that_closes():
+    kwargs = {"n_workers": 0, "dashboard_address": None}
+    with (
+        pytest.raises(GenretError, match="no worker after 0.2 s"),
+        connect(spec(LOCAL, kwargs=kwargs, timeout=0.2)),
+    ):
+        pass
+
+
+def test_unknown_argument_of_local_cluster():
+    with (
+        pytest.raises(SpecError, match="no argument n_worker") as caught,
+        connect(spec(LOCAL, kwargs={"n_worker": 2})),
+    ):
+        pass
+    assert "n_workers" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (TypeError("unexpected keyword 'x'"), SpecError, "refused its args or kwargs"),
+        (RuntimeError("sbatch: not found"), GenretError, "did not start: RuntimeError: sbatch"),
+    ],
+)
+def test_a_class_that_fails(monkeypatch, error, kind, words):
+    def broken(**kwargs):
+        raise error
+
+    monkeypatch.setattr(clusters, "cluster_class", lambda spec: broken)
+    with pytest.raises(GenretError, match=words) as caught, connect(spec(SLURM, scale=1)):
+        pass
+    assert type(caught.value) is kind
+
+
+def test_own_dask_configuration_is_kept():
+    with dask.config.set({"distributed.scheduler.allowed-failures": 7}):
+        assert clusters._settings() == {"distributed.deploy.lost-worker-timeout": "1h"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_orphans_after_a_signal(tmp_path, how):
+    script = tmp_path / "program.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import time
+            from genret_dask.clusters import ClusterSpec, connect
+
+            if __name__ == "__main__":
+                keys = {"module": "distributed", "class": "LocalCluster"}
+                keys["kwargs"] = {"n_workers": 2, "dashboard_address": None}
+                with connect(ClusterSpec.model_validate(keys)) as client:
+                    future = client.submit(time.sleep, 60)
+                    print("ready", flush=True)
+                    future.result()
+            """
+        )
+    )
+    # A session of its own: Ctrl-C reaches every process of the terminal's group.
+    program = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert program.stdout.readline() == "ready\n"
+        started = psutil.Process(program.pid).children(recursive=True)
+        assert len([process for process in started if _is_worker(process)]) == 2
+        if how == signal.SIGINT:
+            os.killpg(program.pid, how)
+        else:
+            program.send_signal(how)
+        program.communicate(timeout=40)
+        assert program.returncode in (-how, 130, 1)
+        assert _gone(started, 20)
+    finally:
+        if program.poll() is None:
+            os.killpg(program.pid, signal.SIGKILL)
