@@ -84,7 +84,7 @@ class Graph:
 
     def const(self, value: Any, dtype: type = np.int64) -> str:
         """A small constant, kept inside the graph's own file."""
-        array = np.asarray(value, dtype=dtype)
+        array: np.ndarray = np.asarray(value, dtype=dtype)
         name = f"const/{array.dtype}/{array.shape}/{array.ravel().tolist()}"
         if name not in self._initializers:
             self._initializers[name] = numpy_helper.from_array(array, name)

@@ -163,7 +163,7 @@ class TrainingSpec(Record):
     )
     max_tokens: PositiveInt = Field(32, description="input tokens kept of a pair's text")
     batch_size: PositiveInt = 64
-    examples: PositiveInt = Field(100_000, description="examples seen, repeats included")
+    examples: PositiveInt = Field(60_000, description="examples seen, repeats included")
     learning_rate: PositiveFloat = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -267,11 +267,10 @@ class FitSpec(Record):
 # --- the whole --------------------------------------------------------------------------------
 
 
-_DEFAULT_MODELS = (
-    *(ModelSpec(family="t5", size=size) for size in ("femto", "pico", "nano")),
-    ModelSpec(family="t5", size="micro", fractions=(0.25, 0.5, 1.0)),
-    *(ModelSpec(family="llama", size=size) for size in ("femto", "pico", "nano")),
-    ModelSpec(family="llama", size="micro", fractions=(0.25, 0.5, 1.0)),
+_DEFAULT_MODELS = tuple(
+    ModelSpec(family=family, size=size, fractions=(0.25, 0.5, 1.0) if size == "nano" else (1.0,))
+    for family in ("t5", "llama")
+    for size in ("femto", "pico", "nano", "micro")
 )
 
 

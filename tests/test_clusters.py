@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import cloudpickle
 import dask
 import psutil
 import pytest
@@ -21,6 +22,9 @@ from genret_dask import cluster_arguments, clusters
 from genret_dask.cluster_arguments import keywords
 from genret_dask.clusters import ClusterSpec, cluster_class, connect, load_cluster_spec
 from genret_dask.errors import GenretError, SpecError
+
+# Workers cannot import a test module by its name.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SHIPPED = sorted((Path(__file__).parent.parent / "cluster_specs").glob("*.yaml"))
 LOCAL = {"module": "dask.distributed", "class": "LocalCluster"}
@@ -37,6 +41,14 @@ def load(tmp_path):
         return load_cluster_spec(path)
 
     return write
+
+
+@pytest.fixture
+def interruptible():
+    """Undo an inherited SIG_IGN, which a shell gives to what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def spec(base, **keys):
@@ -269,7 +281,7 @@ def test_an_interrupt_inside_closes_the_cluster():
     assert client.status == "closed"
 
 
-def test_an_interrupt_during_the_start_closes_what_was_started(monkeypatch):
+def test_an_interrupt_during_the_start_closes_what_was_started(monkeypatch, interruptible):
     steps = []
 
     def start(**kwargs):
@@ -357,10 +369,12 @@ def test_no_orphans_after_a_signal(tmp_path, how):
     script.write_text(
         textwrap.dedent(
             """
+            import signal
             import time
             from genret_dask.clusters import ClusterSpec, connect
 
             if __name__ == "__main__":
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 keys = {"module": "distributed", "class": "LocalCluster"}
                 keys["kwargs"] = {"n_workers": 2, "dashboard_address": None}
                 with connect(ClusterSpec.model_validate(keys)) as client:

@@ -125,6 +125,7 @@ def open_graph(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.use_deterministic_compute = True
+    options.enable_mem_pattern = False  # shapes differ from step to step; patterns only add memory
     options.log_severity_level = 3
     session = ort.InferenceSession(path, sess_options=options, providers=[wanted])
     if wanted not in session.get_providers():
@@ -181,8 +182,8 @@ class BeamSession:
             "tokens": self._place(tokens),
             "parents": self._place(parents),
             "lengths": state.lengths,
-            "rows_start": self._place(np.array(rows[0], dtype=np.int64)),
-            "rows_stop": self._place(np.array(rows[1], dtype=np.int64)),
+            "rows_start": _on_host(rows[0]),
+            "rows_stop": _on_host(rows[1]),
         }
         inputs |= zip(self._prompt_names, state.prompt, strict=True)
         inputs |= zip(self._past_names, state.own, strict=True)
@@ -212,6 +213,11 @@ class BeamSession:
             binding.bind_output(name, self._device, 0)
         graph.run_with_iobinding(binding)
         return list(binding.get_outputs())
+
+
+def _on_host(size: int) -> ort.OrtValue:
+    """A scalar that shapes follow from: read by the host on every device."""
+    return ort.OrtValue.ortvalue_from_numpy(np.array(size, dtype=np.int64))
 
 
 def check_prompt(tokens: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

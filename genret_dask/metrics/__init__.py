@@ -1,0 +1,19 @@
+"""Metrics: lazy reductions of the cube, each a NumPy kernel under a labelled xarray function."""
+
+from genret_dask.metrics.contrastive import cgl, generation_loss, positive_loss
+from genret_dask.metrics.ranking import MEASURES, average_precision, gains, mrr, ndcg, recall
+from genret_dask.metrics.runs import write_qrels, write_run
+
+__all__ = [
+    "MEASURES",
+    "average_precision",
+    "cgl",
+    "gains",
+    "generation_loss",
+    "mrr",
+    "ndcg",
+    "positive_loss",
+    "recall",
+    "write_qrels",
+    "write_run",
+]

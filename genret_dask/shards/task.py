@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from tokenizers import Tokenizer
 
-from genret_dask.cube.open import open_cube
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import write_shard
 from genret_dask.inference.beam import Vocabulary, search
@@ -142,8 +142,9 @@ def search_flops(session: Session, lengths: np.ndarray, rows_decoded: np.ndarray
 
 
 def _read_queries(context: SweepContext) -> tuple[list[str], np.ndarray]:
-    contrast = open_cube(context.cube, allow_unsealed=True)[f"{context.kind}/{CONTRAST}"]
-    return [str(text) for text in contrast["text"].values], contrast["doc"].values
+    # Plain zarr: a Dask array would be computed by this very cluster, from inside its task.
+    group = zarr.open_group(context.cube, mode="r")[f"{context.kind}/{CONTRAST}"]
+    return [str(text) for text in group["text"][:]], group["doc"][:]
 
 
 def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:

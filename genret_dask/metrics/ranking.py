@@ -1,0 +1,152 @@
+"""Measures of ranked lists, as trec_eval defines them.
+
+Each takes the cube's search and contrast datasets and a cut-off, and gives (model, query, beam):
+lazy where the cube is lazy, and equal to what `ir_measures` computes from the files of
+`genret_dask.metrics.runs`. A query that found nothing scores 0; one without relevant documents is
+not evaluated and is NaN. A document is expected once in a ranking.
+
+To add a measure: a kernel, a function that calls it, and an entry in `MEASURES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from genret_dask.errors import InputError
+
+Measure = Callable[[xr.Dataset, xr.Dataset], xr.DataArray]
+
+
+def gains(search: xr.Dataset, contrast: xr.Dataset) -> xr.DataArray:
+    """Relevance grade of every ranked document.
+
+    Parameters
+    ----------
+    search : xarray.Dataset
+        `doc` over (model, query, beam, rank), -1 where a rank is empty.
+    contrast : xarray.Dataset
+        `doc` and `relevance` over (query, candidate); holds every relevant document of a query.
+
+    Returns
+    -------
+    xarray.DataArray
+        int32 (model, query, beam, rank); 0 where the document is not relevant or not there.
+    """
+    found = xr.apply_ufunc(
+        _gains,
+        search["doc"],
+        contrast["doc"],
+        contrast["relevance"],
+        input_core_dims=[["rank"], ["candidate"], ["candidate"]],
+        output_core_dims=[["rank"]],
+        dask="parallelized",
+        output_dtypes=[np.int32],
+        dask_gufunc_kwargs={"allow_rechunk": True},
+    )
+    return found.rename("gain").assign_attrs(long_name="relevance grade", units="1")
+
+
+def recall(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
+    """Share of a query's relevant documents among the first `k`; ``R@k`` of ir_measures."""
+    return _measure(_recall, "recall", search, contrast, k)
+
+
+def mrr(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
+    """One over the rank of the first relevant document, 0 beyond `k`; ``RR@k``."""
+    return _measure(_reciprocal_rank, "mrr", search, contrast, k)
+
+
+def ndcg(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
+    """Normalised discounted cumulative gain of the first `k`; ``nDCG@k``.
+
+    The gain is the grade itself and the discount ``log2(1 + rank)``, as in trec_eval
+    (Järvelin and Kekäläinen, 2002); the ideal ranking is cut at `k` too.
+    """
+    return _measure(_ndcg, "ndcg", search, contrast, k)
+
+
+def average_precision(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
+    """Precision at each relevant document of the first `k`, over all relevant ones; ``AP@k``."""
+    return _measure(_average_precision, "map", search, contrast, k)
+
+
+MEASURES: dict[str, Measure] = {
+    "recall@1": partial(recall, k=1),
+    "recall@5": partial(recall, k=5),
+    "recall@10": partial(recall, k=10),
+    "recall@100": partial(recall, k=100),
+    "mrr@10": partial(mrr, k=10),
+    "ndcg@10": partial(ndcg, k=10),
+    "map@10": partial(average_precision, k=10),
+}
+"""What `genret-dask metrics` reports of a ranking, by name."""
+
+
+# --- kernels: gain[..., rank] and relevance[..., candidate] in, [...] out -----------------------
+
+
+def _gains(ranked: np.ndarray, doc: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    shape = np.broadcast_shapes(ranked.shape[:-1], doc.shape[:-1], relevance.shape[:-1])
+    gain = np.zeros((*shape, ranked.shape[-1]), dtype=np.int32)
+    relevant = relevance > 0
+    # A query has few relevant documents and hundreds of negatives: only theirs are compared.
+    for column in np.flatnonzero(relevant.any(axis=tuple(range(relevant.ndim - 1)))):
+        hit = (ranked == doc[..., column, None]) & relevant[..., column, None]
+        np.copyto(gain, relevance[..., column, None], where=hit, casting="same_kind")
+    return gain
+
+
+def _recall(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
+    return _share((gain[..., :k] > 0).sum(axis=-1), (relevance > 0).sum(axis=-1))
+
+
+def _reciprocal_rank(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
+    hit = gain[..., :k] > 0
+    value = np.where(hit.any(axis=-1), 1.0 / (1 + hit.argmax(axis=-1)), 0.0)
+    return np.where((relevance > 0).any(axis=-1), value, np.nan)
+
+
+def _ndcg(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
+    ideal = -np.sort(-np.maximum(relevance, 0), axis=-1)
+    return _share(_dcg(gain[..., :k]), _dcg(ideal[..., :k]))
+
+
+def _average_precision(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
+    hit = gain[..., :k] > 0
+    precision = np.cumsum(hit, axis=-1) / np.arange(1, hit.shape[-1] + 1)
+    return _share((precision * hit).sum(axis=-1), (relevance > 0).sum(axis=-1))
+
+
+def _dcg(gain: np.ndarray) -> np.ndarray:
+    return (gain / np.log2(np.arange(2, gain.shape[-1] + 2))).sum(axis=-1)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return part / np.asarray(whole, dtype=np.float64)
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+
+def _measure(
+    kernel: Callable[..., Any], name: str, search: xr.Dataset, contrast: xr.Dataset, k: int
+) -> xr.DataArray:
+    if k < 1:
+        raise InputError(f"{name}@{k} has the cut-off {k}", expected="a cut-off of 1 or more")
+    values = xr.apply_ufunc(
+        kernel,
+        gains(search, contrast),
+        contrast["relevance"],
+        input_core_dims=[["rank"], ["candidate"]],
+        kwargs={"k": k},
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"allow_rechunk": True},
+    )
+    return values.rename(f"{name}@{k}").assign_attrs(long_name=f"{name}@{k}", units="1")

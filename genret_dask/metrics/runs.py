@@ -1,0 +1,189 @@
+"""Ranked lists and judgements as files in trec format.
+
+trec tools forget the order of the lines: they sort a query's documents by score, in single
+precision, and break ties by document id. So a written score is the cube's own, raised by as few
+single-precision steps as it takes to be above the next rank's; the run then keeps the cube's
+order. Nine digits name a single-precision number exactly.
+
+The format separates its fields by blanks. A blank inside an id is written as in a URL (``%20``),
+alike in run and qrels.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import dask
+import numpy as np
+import xarray as xr
+
+from genret_dask.artefacts import unwritable
+from genret_dask.errors import CubeError, DatasetError, InputError
+
+_BLANK = re.compile(r"\s")
+_LOWEST = np.finfo(np.float32).min
+
+
+def write_run(
+    search: xr.Dataset,
+    document_ids: Sequence[str],
+    path: Path | str,
+    *,
+    model: str,
+    beam: int,
+    tag: str | None = None,
+) -> Path:
+    """Write the ranked lists of one model at one beam size: ``query Q0 document rank score tag``.
+
+    Parameters
+    ----------
+    search : xarray.Dataset
+        `doc` and `score` over (model, query, beam, rank).
+    document_ids : sequence of str
+        Ids by row of the collection.
+    path : path
+        Replaced by one rename; its folder is made.
+    model, beam : str, int
+        Labels of the cube's coordinates.
+    tag : str, optional
+        Name of the run; model and beam by default.
+
+    Returns
+    -------
+    pathlib.Path
+        Where it was written.
+
+    Raises
+    ------
+    InputError
+        The cube has no such model or beam.
+    DatasetError
+        Two ids are the same once their blanks are written.
+    CubeError
+        A ranked document has no score, or is not a row of the collection.
+    GenretError
+        The file cannot be written.
+    """
+    picked = search[["doc", "score"]].sel(
+        model=_label(search, "model", model), beam=_label(search, "beam", beam)
+    )
+    doc, score = dask.compute(
+        picked["doc"].transpose("query", "rank").data,
+        picked["score"].transpose("query", "rank").data,
+    )
+    documents = _Names(document_ids, "document")
+    queries = _Names([str(name) for name in search["query"].values], "query")
+    tag = _written(tag or f"{model}-beam{beam}")
+
+    def lines() -> Iterator[str]:
+        for row in range(len(doc)):
+            ranked = np.flatnonzero(doc[row] >= 0)
+            scores = _descending(score[row, ranked], str(search["query"].values[row]))
+            for rank, (column, value) in enumerate(zip(ranked, scores, strict=True), start=1):
+                name = documents[int(doc[row, column])]
+                yield f"{queries[row]} Q0 {name} {rank} {value:.9g} {tag}\n"
+
+    return _write(Path(path), lines())
+
+
+def write_qrels(contrast: xr.Dataset, document_ids: Sequence[str], path: Path | str) -> Path:
+    """Write the relevant documents of every query: ``query 0 document grade``.
+
+    The sampled negatives are not written: nobody judged them.
+
+    Parameters
+    ----------
+    contrast : xarray.Dataset
+        `doc` and `relevance` over (query, candidate).
+    document_ids, path
+        As in `write_run`.
+
+    Raises
+    ------
+    DatasetError, CubeError, GenretError
+        As in `write_run`.
+    """
+    doc, relevance = dask.compute(
+        contrast["doc"].transpose("query", "candidate").data,
+        contrast["relevance"].transpose("query", "candidate").data,
+    )
+    documents = _Names(document_ids, "document")
+    queries = _Names([str(name) for name in contrast["query"].values], "query")
+    rows = np.argwhere(relevance > 0)
+    lines = (
+        f"{queries[row]} 0 {documents[int(doc[row, column])]} {relevance[row, column]}\n"
+        for row, column in rows
+    )
+    return _write(Path(path), lines)
+
+
+def _label(search: xr.Dataset, dim: str, wanted: str | int) -> str | int:
+    known = [value.item() for value in np.asarray(search[dim].values)]
+    if wanted not in known:
+        raise InputError(
+            f"the cube has no {dim} {wanted!r}", expected=f"one of {', '.join(map(str, known))}"
+        )
+    return wanted
+
+
+def _descending(score: np.ndarray, query: str) -> np.ndarray:
+    """Single-precision scores, strictly descending, as near to the given ones as that allows."""
+    if np.isnan(score).any():
+        raise CubeError(
+            f"query {query} has {int(np.isnan(score).sum())} ranked documents without a score",
+            expected="a score for each",
+            fix="remove the cube and run the sweep again",
+        )
+    found = np.maximum(score.astype(np.float32), _LOWEST)
+    for rank in range(len(found) - 2, -1, -1):
+        if found[rank] <= found[rank + 1]:
+            found[rank] = np.nextafter(found[rank + 1], np.float32(np.inf))
+    return found
+
+
+def _written(name: str) -> str:
+    return _BLANK.sub(lambda blank: quote(blank.group()), name)
+
+
+class _Names:
+    """Ids as the format can hold them, by row."""
+
+    def __init__(self, names: Sequence[str], kind: str) -> None:
+        self.kind = kind
+        self.names = [_written(name) for name in names]
+        if len(set(self.names)) != len(set(names)):
+            twice = sorted({name for name in names if _BLANK.search(name)} - {""})
+            raise DatasetError(
+                f"{kind} id {twice[0]!r} and another are the same once blanks are written as %20",
+                expected=f"{kind} ids that differ in a trec file",
+                fix="rename one of them",
+            )
+
+    def __getitem__(self, row: int) -> str:
+        if not 0 <= row < len(self.names):
+            raise CubeError(
+                f"the cube names {self.kind} row {row}",
+                expected=f"a row below {len(self.names)}, the collection's {self.kind}s",
+                fix="give the ids of the collection that the cube was made from",
+            )
+        return self.names[row]
+
+
+def _write(path: Path, lines: Iterable[str]) -> Path:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
