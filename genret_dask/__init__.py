@@ -1,3 +1,29 @@
 """Scaling laws of generative retrieval, from a YAML file to a cube of logits."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["SweepSpec", "load_spec", "open_cube", "sweep"]
+
+if TYPE_CHECKING:
+    from genret_dask.cube import open_cube
+    from genret_dask.specs import SweepSpec, load_spec
+    from genret_dask.study import sweep
+
+_HOMES = {
+    "SweepSpec": "genret_dask.specs",
+    "load_spec": "genret_dask.specs",
+    "open_cube": "genret_dask.cube",
+    "sweep": "genret_dask.study",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: importing the package must not import xarray, Dask or torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -56,6 +56,10 @@ def _local_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]
         # Left out, it is total / n_workers; "auto" itself would be total / cores a thread.
         del kwargs["memory_limit"]
     kwargs["dashboard_address"] = _dashboard(kwargs.get("dashboard_address", _DASHBOARD))
+    if kwargs["dashboard_address"] is None:
+        # The scheduler serves its health page all the same, and would ask for port 8787.
+        options = {"dashboard_address": "127.0.0.1:0", **(kwargs.get("scheduler_kwargs") or {})}
+        kwargs["scheduler_kwargs"] = options
     return kwargs
 
 
@@ -74,20 +78,21 @@ def _check_local(kwargs: dict[str, Any]) -> None:
 
 
 def _dashboard(address: str | None) -> str | None:
-    """`address`, or any free port of its host where that port is taken."""
+    """`address`, on loopback unless it names a host, with a free port where its own is taken."""
     if address is None:
         return None
     host, _, port = str(address).rpartition(":")
-    if not port.isdigit() or port == "0":
+    host = host or "127.0.0.1"  # Dask would listen on every interface
+    if not port.isdigit():
         return address
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host or "127.0.0.1", int(port)))
+            probe.bind((host, int(port)))
         except OSError:
             logger.info("dashboard port %s is taken; another one is used", port)
-            return f"{host}:0"
-    return address
+            port = "0"
+    return f"{host}:{port}"
 
 
 def usable_cores() -> int:

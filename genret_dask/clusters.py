@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from multiprocessing import resource_tracker
@@ -299,16 +300,24 @@ def _interrupts_held() -> Iterator[None]:
     """Hold Ctrl-C back while a local cluster starts; it is raised right after.
 
     A cluster interrupted half way cannot be closed. The threads and worker processes that start
-    here inherit the blocked signal, so that a later Ctrl-C reaches this thread alone, which then
+    here inherit the blocked signal, so that a later Ctrl-C reaches this process alone, which then
     closes the workers in order.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    handler = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not callable(handler) or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     # Starting the tracker unblocks SIGINT in its thread: it must be up before the workers spawn.
     resource_tracker.ensure_running()
+    held: list[int] = []
+    # Blocked here, the signal may still reach another thread; its handler then runs in this one.
+    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)

@@ -161,9 +161,9 @@ class TrainingSpec(Record):
     init: Literal["lsa", "random"] = Field(
         "lsa", description="embeddings of a model from scratch: latent semantic, or random"
     )
-    max_tokens: PositiveInt = Field(32, description="input tokens kept of a pair's text")
+    max_tokens: PositiveInt = Field(24, description="input tokens kept of a pair's text")
     batch_size: PositiveInt = 64
-    examples: PositiveInt = Field(60_000, description="examples seen, repeats included")
+    examples: PositiveInt = Field(40_000, description="examples seen, repeats included")
     learning_rate: PositiveFloat = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -172,7 +172,7 @@ class TrainingSpec(Record):
         0.1, description="share of input tokens masked, afresh at each visit"
     )
     query_share: Fraction = Field(
-        0.5, description="share of examples drawn from train queries, where there are any"
+        0.25, description="share of examples drawn from train queries, where there are any"
     )
     evaluations: PositiveInt = Field(10, description="dev evaluations and checkpoints a run")
     patience: PositiveInt = Field(4, description="evaluations without a better dev loss to stop")

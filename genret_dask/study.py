@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genret_dask.artefacts import is_current, publishing, unwritable
+from genret_dask.artefacts import is_current, publishing, read_record, unwritable
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import FORMAT, create_cube, read_attributes, seal_cube
 from genret_dask.datasets import artefact, fingerprint_of, load
@@ -28,7 +28,7 @@ from genret_dask.fingerprint import fingerprint
 from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
 from genret_dask.inference.candidates import build_candidates, select_queries
 from genret_dask.models.manifest import Manifest, read_manifest
-from genret_dask.shards.plan import ShardTask, plan_shards
+from genret_dask.shards.plan import plan_shards
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import SweepContext
@@ -90,6 +90,11 @@ class Cell:
         return label if self.fraction == 1 else f"{label}-d{self.fraction:g}"
 
 
+def cells_of(spec: SweepSpec) -> list[Cell]:
+    """The training grid, in the order of the spec, fractions ascending."""
+    return [Cell(model, fraction) for model in spec.models for fraction in sorted(model.fractions)]
+
+
 class Study:
     """The stages of a study over one run directory; each runs the stages it needs.
 
@@ -120,15 +125,6 @@ class Study:
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
         return SerialExecutor() if self._client is None else DaskExecutor(self._client)
-
-    @property
-    def cells(self) -> list[Cell]:
-        """The training grid, in the order of the spec."""
-        return [
-            Cell(model, fraction)
-            for model in self.spec.models
-            for fraction in sorted(model.fractions)
-        ]
 
     # --- inputs -------------------------------------------------------------------------------
 
@@ -223,7 +219,7 @@ class Study:
         pairs, pairs_from = self._pairs()
         tokenizer, tokenizer_from = self._tokenizer()
         tasks = []
-        for cell in self.cells:
+        for cell in cells_of(self.spec):
             training = TrainingSpec.model_validate(
                 {**self.spec.training.model_dump(), **cell.model.training}
             )
@@ -330,6 +326,27 @@ class Study:
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
 
+    # --- results ------------------------------------------------------------------------------
+
+    def analyse(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Metrics and first fits of the sealed cube, written beside it; returns their records.
+
+        Leaves metrics.json, fits.json, and trec/ with the qrels and each model's run at the
+        largest beam. Skipped when they were made from this very cube.
+        """
+        folder = self.folder / "results"
+        made_from = fingerprint("results", read_attributes(self.cube)["digest"], self.spec.fits)
+        if (read_record(folder) or {}).get("made_from") != made_from:
+            self._report("results", 0, 1)
+            with publishing(folder, made_from) as partial_folder:
+                write_results(self.cube, self.collection, self.spec, partial_folder)
+            self._report("results", 1, 1)
+        metrics, fits = (
+            json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in ("metrics.json", "fits.json")
+        )
+        return metrics, fits
+
     def _template(self, manifests: dict[str, Manifest]) -> Template:
         spec, collection, codes = self.spec.inference, self.collection, self.codes
         rows = select_queries(collection, spec.split, spec.queries, self.spec.seed)
@@ -399,15 +416,30 @@ class Study:
             raise unwritable(self.folder, error) from error
 
 
-def count_queries(collection: Collection, spec: SweepSpec) -> int:
-    """Queries that a sweep of this collection searches."""
-    inference = spec.inference
-    return len(select_queries(collection, inference.split, inference.queries, spec.seed))
+def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
+    """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
+    from genret_dask.cube import open_cube
+    from genret_dask.fits.table import first_fits
+    from genret_dask.metrics.runs import write_qrels, write_run
+    from genret_dask.metrics.table import records
 
-
-def shard_tasks(cells: list[Cell], queries: int, spec: SweepSpec) -> list[ShardTask]:
-    """The shards of a sweep, as `Study.search` plans them."""
-    return plan_shards([cell.name for cell in cells], queries, spec.inference.shard_queries)
+    tree = open_cube(cube)
+    metrics, fits = [], []
+    for kind in tree.children:
+        search = tree[f"{kind}/search"].to_dataset()
+        contrast = tree[f"{kind}/contrast"].to_dataset()
+        draws, seed = spec.fits.bootstrap, spec.seed
+        metrics += records(kind, search, contrast, draws, seed)
+        fits += first_fits(kind, search, contrast, draws, seed)
+        trec = folder / "trec" / kind
+        trec.mkdir(parents=True)
+        write_qrels(contrast, collection.document_ids, trec / "qrels.txt")
+        beam = max(spec.inference.beams)
+        for model in search["model"].values.tolist():
+            path = trec / f"{model}.beam{beam}.run"
+            write_run(search, collection.document_ids, path, model=model, beam=beam)
+    for name, content in (("metrics.json", metrics), ("fits.json", fits)):
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _train(task: TrainTask, report: Callable[[float], None]) -> dict[str, Any]:

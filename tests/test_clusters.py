@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,15 @@ def test_bare_local_cluster_gets_our_defaults(monkeypatch):
     assert keywords(spec(LOCAL, kwargs={"threads_per_worker": 2}))["n_workers"] == 3
     adapt = {"minimum": 2, "maximum": 3}
     assert keywords(spec(LOCAL, adapt=adapt))["n_workers"] == 2
+
+
+def test_dashboard_is_on_loopback_unless_a_host_is_named():
+    for given, host in ((":0", "127.0.0.1"), ("0", "127.0.0.1"), ("0.0.0.0:0", "0.0.0.0")):
+        kwargs = keywords(spec(LOCAL, kwargs={"dashboard_address": given}))
+        assert kwargs["dashboard_address"] == f"{host}:0"
+    kwargs = keywords(spec(LOCAL, kwargs={"dashboard_address": None}))
+    assert kwargs["dashboard_address"] is None
+    assert kwargs["scheduler_kwargs"] == {"dashboard_address": "127.0.0.1:0"}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +226,7 @@ def _gone(processes, seconds=10):
     return not psutil.wait_procs(processes, timeout=seconds)[1]
 
 
-def test_two_processes_run_a_task_and_leave_nothing(monkeypatch, recwarn):
+def test_two_processes_run_a_task_and_leave_nothing(monkeypatch, recwarn, interruptible):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("GENRET_TEST", raising=False)
     taken = socket.create_server(("127.0.0.1", 0))
@@ -291,10 +301,17 @@ def test_an_interrupt_during_the_start_closes_what_was_started(monkeypatch, inte
         return SimpleNamespace(close=lambda: steps.append("closed"))
 
     monkeypatch.setattr(clusters, "cluster_class", lambda spec: start)
-    with pytest.raises(KeyboardInterrupt), connect(spec(LOCAL)):
-        steps.append("entered")
+    # The system gives a signal that this thread blocks to any other thread of the process.
+    done = threading.Event()
+    threading.Thread(target=done.wait).start()
+    try:
+        with pytest.raises(KeyboardInterrupt), connect(spec(LOCAL)):
+            steps.append("entered")
+    finally:
+        done.set()
     assert steps == ["started", "closed"]
     assert not _holds_interrupts()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_cluster_without_a_client_is_closed(monkeypatch):

@@ -1,0 +1,15 @@
+"""Laws through the metrics, with bootstrap intervals."""
+
+from genret_dask.fits.bootstrap import bootstrap_mean, interval, resample_weights
+from genret_dask.fits.laws import PowerLaw, fit_power_law, fit_power_laws
+from genret_dask.fits.table import first_fits
+
+__all__ = [
+    "PowerLaw",
+    "bootstrap_mean",
+    "first_fits",
+    "fit_power_law",
+    "fit_power_laws",
+    "interval",
+    "resample_weights",
+]

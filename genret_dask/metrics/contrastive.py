@@ -126,11 +126,12 @@ def _ratio(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarray) -> np.nda
 def _softmax(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
     negative = ~is_positive & (doc >= 0)
     best = _smallest_positive(loss, doc, is_positive)
+    # -log(e^-L+ / (e^-L+ + sum e^-L-)) = log(1 + sum e^(L+ - L-)) = log(e^0 + e^z).
     with np.errstate(invalid="ignore"):
         exponent = np.where(negative, best[..., None] - loss, -np.inf)
-    # -log(e^-L+ / (e^-L+ + sum e^-L-)) = log(1 + sum e^(L+ - L-)) = log(e^0 + e^z).
-    z = np.logaddexp.reduce(exponent, axis=-1, initial=-np.inf)
-    return np.where(negative.any(axis=-1), np.logaddexp(0.0, z), np.nan)
+        z = np.logaddexp.reduce(exponent, axis=-1, initial=-np.inf)
+        value = np.logaddexp(0.0, z)
+    return np.where(negative.any(axis=-1), value, np.nan)
 
 
 _FORMS: dict[str, Callable[..., np.ndarray]] = {"ratio": _ratio, "softmax": _softmax}

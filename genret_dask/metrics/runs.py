@@ -11,6 +11,7 @@ alike in run and qrels.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,12 +69,9 @@ def write_run(
     GenretError
         The file cannot be written.
     """
-    picked = search[["doc", "score"]].sel(
-        model=_label(search, "model", model), beam=_label(search, "beam", beam)
-    )
+    labels = {"model": _label(search, "model", model), "beam": _label(search, "beam", beam)}
     doc, score = dask.compute(
-        picked["doc"].transpose("query", "rank").data,
-        picked["score"].transpose("query", "rank").data,
+        *(search[name].sel(labels).transpose("query", "rank").data for name in ("doc", "score"))
     )
     documents = _Names(document_ids, "document")
     queries = _Names([str(name) for name in search["query"].values], "query")
@@ -155,13 +153,14 @@ class _Names:
     def __init__(self, names: Sequence[str], kind: str) -> None:
         self.kind = kind
         self.names = [_written(name) for name in names]
-        if len(set(self.names)) != len(set(names)):
-            twice = sorted({name for name in names if _BLANK.search(name)} - {""})
-            raise DatasetError(
-                f"{kind} id {twice[0]!r} and another are the same once blanks are written as %20",
-                expected=f"{kind} ids that differ in a trec file",
-                fix="rename one of them",
-            )
+        first: dict[str, str] = {}
+        for name, written in zip(names, self.names, strict=True):
+            if first.setdefault(written, name) != name:
+                raise DatasetError(
+                    f"{kind} ids {first[written]!r} and {name!r} are both {written} in a trec file",
+                    expected=f"{kind} ids that differ once blanks are written as in a URL",
+                    fix="rename one of them",
+                )
 
     def __getitem__(self, row: int) -> str:
         if not 0 <= row < len(self.names):
@@ -185,5 +184,6 @@ def _write(path: Path, lines: Iterable[str]) -> Path:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path

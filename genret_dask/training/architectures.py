@@ -50,8 +50,8 @@ PRESETS: dict[str, dict[str, dict[str, int]]] = {
     "t5": {
         "femto": _t5(32, 64, 1, 1, 2, 16),
         "pico": _t5(64, 128, 1, 1, 2, 32),
-        "nano": _t5(96, 256, 2, 2, 3, 32),
-        "micro": _t5(160, 512, 2, 2, 4, 40),
+        "nano": _t5(80, 192, 2, 2, 4, 20),
+        "micro": _t5(128, 384, 2, 2, 4, 32),
         "mini": _t5(256, 1024, 4, 4, 4, 64),
         "small": _t5(512, 2048, 6, 6, 8, 64),
         "base": _t5(768, 3072, 12, 12, 12, 64),
@@ -60,8 +60,8 @@ PRESETS: dict[str, dict[str, dict[str, int]]] = {
     "llama": {
         "femto": _llama(32, 64, 2, 2, 2),
         "pico": _llama(64, 128, 2, 2, 2),
-        "nano": _llama(96, 256, 4, 3, 3),
-        "micro": _llama(160, 432, 4, 4, 4),
+        "nano": _llama(80, 208, 3, 4, 4),
+        "micro": _llama(128, 384, 3, 4, 4),
         "mini": _llama(256, 688, 6, 4, 4),
         "small": _llama(512, 1376, 14, 8, 8),
         "base": _llama(768, 2048, 24, 12, 12),
@@ -193,6 +193,11 @@ def _pretrained(
     where, options = _source(spec, source)
     weights = options if source.gguf is not None else {**options, "use_safetensors": True}
     try:
+        found = AutoConfig.from_pretrained(where, **options).model_type
+        if found != spec.family:
+            raise ModelError(
+                f"model {spec.label}: {where} holds a {found}", expected=f"a {spec.family}"
+            )
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = model_class.from_pretrained(where, torch_dtype=torch.float32, **weights)
     except (OSError, ValueError, ImportError) as error:
@@ -200,11 +205,6 @@ def _pretrained(
             f"model {spec.label}: cannot load {where}: {str(error).splitlines()[0]}",
             expected=f"weights of a {model_class.__name__} as safetensors or GGUF",
         ) from error
-    if model.config.model_type != spec.family:
-        raise ModelError(
-            f"model {spec.label}: {where} holds a {model.config.model_type}",
-            expected=spec.family,
-        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

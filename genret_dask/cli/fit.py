@@ -1,0 +1,33 @@
+"""genret-dask fit: scaling laws of a cube."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
+@click.option("--draws", default=1000, show_default=True, help="Bootstrap resamples.")
+@click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+def fit(run: Path, as_json: bool, draws: int, seed: int) -> None:
+    """Fit L(N), L(D) and recall against FLOPs to RUN's cube."""
+    from genret_dask.cube import open_cube
+    from genret_dask.fits.table import first_fits, fits_table
+
+    tree = open_cube(run)
+    found = [
+        record
+        for kind in tree.children
+        for record in first_fits(
+            kind,
+            tree[f"{kind}/search"].to_dataset(),
+            tree[f"{kind}/contrast"].to_dataset(),
+            draws,
+            seed,
+        )
+    ]
+    click.echo(json.dumps(found, indent=1) if as_json else fits_table(found))

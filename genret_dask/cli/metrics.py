@@ -1,0 +1,56 @@
+"""genret-dask metrics: one record for each identifier kind, model and beam of a cube."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
+@click.option("--draws", default=1000, show_default=True, help="Bootstrap resamples.")
+@click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
+    """Print the metrics of RUN's cube, each with its 95 % bootstrap interval."""
+    from genret_dask.cli.tables import format_table
+    from genret_dask.cube import open_cube
+    from genret_dask.metrics.table import records
+
+    tree = open_cube(run)
+    found = [
+        record
+        for kind in tree.children
+        for record in records(
+            kind,
+            tree[f"{kind}/search"].to_dataset(),
+            tree[f"{kind}/contrast"].to_dataset(),
+            draws,
+            seed,
+        )
+    ]
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    columns = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@10", "cgl")
+    click.echo(
+        format_table(
+            [
+                {
+                    "model": record["model"],
+                    "beam": record["beam"],
+                    **{name: interval_text(record[name]) for name in columns},
+                    "FLOPs/query": record["flops"],
+                }
+                for record in found
+            ]
+        )
+    )
+
+
+def interval_text(value: dict[str, float]) -> str:
+    """A mean and its interval, as in 0.412 [0.391, 0.433]."""
+    digits = 3 if value["high"] >= 0.05 else 6
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"

@@ -1,0 +1,78 @@
+"""Options that the commands which run a study share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genret_dask.cli.progress import ProgressBars
+from genret_dask.specs import SweepSpec, load_spec
+
+if TYPE_CHECKING:
+    from genret_dask.study import Study
+
+_OPTIONS = (
+    click.option(
+        "--cluster",
+        "cluster_file",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="YAML of the Dask cluster to run on; see cluster_specs/.",
+    ),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help="YAML of the study; without it, the pydoc study with small models.",
+    ),
+    click.option("--name", help="Name of the run directory, instead of the config's."),
+    click.option(
+        "--runs",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Where run directories are.",
+    ),
+)
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --cluster, --config, --name and --runs."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_spec(config_file: Path | None, name: str | None) -> SweepSpec:
+    """The study that the options describe."""
+    from genret_dask.specs import validate
+
+    spec = load_spec(config_file) if config_file else SweepSpec()
+    if name is None:
+        return spec
+    return validate(SweepSpec, {**spec.model_dump(), "name": name}, source="--name")
+
+
+@contextmanager
+def running_study(
+    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path
+) -> Iterator[Study]:
+    """A study connected to its cluster, with progress on the terminal."""
+    spec = read_spec(config_file, name)
+    from genret_dask.clusters import connect, load_cluster_spec
+
+    cluster = load_cluster_spec(cluster_file)
+    from genret_dask.study import Study
+
+    with connect(cluster) as client, ProgressBars() as progress:
+        workers = client.nthreads()
+        click.echo(f"run        {runs / spec.name}", err=True)
+        click.echo(f"dashboard  {client.dashboard_link or 'none'}", err=True)
+        click.echo(
+            f"workers    {len(workers)} with {sum(workers.values())} threads in all", err=True
+        )
+        yield Study(spec, client, runs=runs, progress=progress)

@@ -1,0 +1,97 @@
+"""genret-dask sweep: a whole study, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genret_dask.cli.options import read_spec, running_study, study_options
+
+if TYPE_CHECKING:
+    from genret_dask.study import Study
+
+
+@click.command()
+@study_options
+@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+def sweep(
+    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path, dry_run: bool
+) -> None:
+    """Train, export, search and score every model of a study, into one cube.
+
+    Finished work is kept: the same command goes on where it was stopped.
+    """
+    if dry_run:
+        _print_plan(cluster_file, config_file, name, runs)
+        return
+    with running_study(cluster_file, config_file, name, runs) as study:
+        cube = study.search()
+        records, fits = study.analyse()
+        _print_results(study, cube, records, fits)
+
+
+def _print_results(
+    study: Study, cube: Path, records: list[dict[str, Any]], fits: list[dict[str, Any]]
+) -> None:
+    from genret_dask.cli.metrics import interval_text
+    from genret_dask.cli.tables import format_table
+    from genret_dask.fits.table import fits_table
+
+    rows = [
+        {
+            "model": record["model"],
+            "N": record["n_params"],
+            "D": record["n_train"],
+            "beam": record["beam"],
+            "R@1": f"{record['recall@1']['mean']:.3f}",
+            "R@10": f"{record['recall@10']['mean']:.3f}",
+            "R@100": f"{record['recall@100']['mean']:.3f}",
+            "CGL": interval_text(record["cgl"]),
+            "FLOPs/query": record["flops"],
+        }
+        for record in records
+    ]
+    click.echo(format_table(rows))
+    click.echo()
+    click.echo(fits_table(fits))
+    click.echo()
+    click.echo(f"{_relative(study.folder)}/")
+    for path in sorted(study.folder.iterdir()):
+        if not path.name.startswith("."):
+            click.echo(f"  {path.name}{'/' if path.is_dir() else ''}")
+    click.echo()
+    click.echo("open it with:")
+    click.echo(f'  xr.open_datatree("{_relative(cube)}", engine="zarr", chunks={{}})')
+
+
+def _print_plan(cluster_file: Path, config_file: Path | None, name: str | None, runs: Path) -> None:
+    from genret_dask.clusters import load_cluster_spec, usable_cores
+    from genret_dask.datasets import load
+    from genret_dask.estimate import estimate
+
+    spec = read_spec(config_file, name)
+    load_cluster_spec(cluster_file)
+    click.echo(f"loading {spec.dataset.kind} ...", err=True)
+    plan = estimate(spec, load(spec.dataset, spec.seed))
+    cores = usable_cores()
+    click.echo(f"run        {runs / spec.name}")
+    click.echo(f"documents  {plan.documents:,}")
+    click.echo(f"queries    {plan.queries:,} of the {spec.inference.split} split")
+    click.echo(f"models     {len(plan.models)}: {', '.join(plan.models)}")
+    click.echo(f"beams      {', '.join(map(str, spec.inference.beams))}")
+    click.echo(
+        f"tasks      {plan.train_tasks} train, {plan.export_tasks} export, {plan.shards} shards"
+    )
+    click.echo(f"cube       {plan.cube_bytes / 1e6:,.1f} MB before compression")
+    click.echo(f"FLOPs      {plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search")
+    click.echo(
+        f"time       about {plan.seconds(cores) / 60:.0f} min on this machine's {cores} cores"
+        " (a rough guess; a GPU is far faster)"
+    )
+
+
+def _relative(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

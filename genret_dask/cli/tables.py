@@ -1,0 +1,126 @@
+"""Records as plain text, aligned for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+METRIC_COLUMNS = {
+    "model": "model",
+    "n_params": "N",
+    "n_train": "D",
+    "beam": "beam",
+    "recall@1": "R@1",
+    "recall@10": "R@10",
+    "cgl": "CGL",
+    "flops": "FLOPs/query",
+}
+"""Of the records of `genret_dask.metrics.table`: key to heading."""
+
+FIT_COLUMNS = {
+    "law": "law",
+    "series": "series",
+    "metric": "metric",
+    "exponent": "exponent",
+    "asymptote": "asymptote",
+    "scale": "scale",
+    "r2": "R2",
+    "n": "n",
+}
+"""Of the records of `genret_dask.fits.table`: key to heading."""
+
+
+def format_table(
+    records: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str] | None = None,
+    *,
+    intervals: bool = True,
+) -> str:
+    """Align records as a table: a heading, a rule, a line for each record.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        A value is a text, a number, None, or an estimate: a mapping of `low`, `high` and `mean`
+        or `value`.
+    columns : mapping of key to heading, optional
+        Which keys, in which order; all of the first record by default. A key that a record lacks
+        is shown as None is: by a dash.
+    intervals : bool
+        Show the bounds of estimates.
+
+    Returns
+    -------
+    str
+        Without a line break at the end; numbers stand to the right.
+
+    Examples
+    --------
+    >>> print(format_table([{"model": "t5", "beam": 10}, {"model": "llama", "beam": 2}]))
+    model  beam
+    -----  ----
+    t5       10
+    llama     2
+    """
+    if columns is None:
+        columns = {key: key for key in (records[0] if records else ())}
+    rows = [[_text(record.get(key), intervals) for key in columns] for record in records]
+    right = [
+        not any(isinstance(record.get(key), str | Sequence) for record in records)
+        for key in columns
+    ]
+    headings = list(columns.values())
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    return "\n".join(_aligned(line, widths, right) for line in lines)
+
+
+def metrics_table(records: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:
+    """The table of model x beam that ends a sweep."""
+    return format_table(records, METRIC_COLUMNS, intervals=intervals)
+
+
+def fits_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """The table of fitted laws, and under it what speaks against them."""
+    notes = [
+        f"{record['law']} {record['series']}: {'; '.join(record['warnings'])}"
+        for record in records
+        if record["warnings"]
+    ]
+    return "\n".join([format_table(records, FIT_COLUMNS), *(["", *notes] if notes else [])])
+
+
+def _text(value: Any, intervals: bool) -> str:
+    if isinstance(value, Mapping):
+        middle = _text(value.get("mean", value.get("value")), intervals)
+        if not intervals or value.get("low") is None:
+            return middle
+        return f"{middle} [{_text(value['low'], intervals)}, {_text(value['high'], intervals)}]"
+    if value is None:
+        return "-"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return _decimal(value)
+    if isinstance(value, Iterable):
+        return "; ".join(map(str, value))
+    return str(value)
+
+
+def _decimal(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    return f"{value:.3e}"
+
+
+def _aligned(cells: list[str], widths: list[int], right: list[bool]) -> str:
+    placed = (
+        cell.rjust(width) if to_right else cell.ljust(width)
+        for cell, width, to_right in zip(cells, widths, right, strict=True)
+    )
+    return "  ".join(placed).rstrip()

@@ -1,0 +1,41 @@
+"""Tables align, shorten numbers and say what is missing."""
+
+from __future__ import annotations
+
+from genret_dask.cli.tables import fits_table, format_table, metrics_table
+
+
+def estimate(mean, low=0.25, high=0.75):
+    return {"mean": mean, "low": low, "high": high}
+
+
+def test_numbers_stand_to_the_right_and_texts_to_the_left():
+    records = [
+        {"name": "t5", "n": 1234567, "loss": estimate(0.5), "note": ["a", "b"]},
+        {"name": "llama", "n": 12, "loss": estimate(None, None, None), "note": []},
+    ]
+    assert format_table(records).splitlines() == [
+        "name           n              loss  note",
+        "-----  ---------  ----------------  ----",
+        "t5     1,234,567  0.5 [0.25, 0.75]  a; b",
+        "llama         12                 -",
+    ]
+
+
+def test_columns_choose_order_and_heading():
+    found = format_table([{"a": 1, "b": 2.0}], {"b": "B", "c": "C"}, intervals=False)
+    assert found.split() == ["B", "C", "-", "-", "2", "-"]
+
+
+def test_small_large_and_missing_numbers():
+    records = [{"x": value} for value in (0.0, 1.5e-5, 0.0037393, 123456.0, float("nan"), None)]
+    cells = format_table(records).split()
+    assert cells[2:] == ["0", "1.500e-05", "0.003739", "1.235e+05", "-", "-"]
+
+
+def test_no_records_leave_the_heading():
+    assert metrics_table([]).splitlines()[0].split() == [
+        *("model", "N", "D", "beam", "R@1", "R@10", "CGL", "FLOPs/query")
+    ]
+    assert format_table([]) == "\n"
+    assert len(fits_table([]).splitlines()) == 2

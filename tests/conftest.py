@@ -1,0 +1,114 @@
+"""Small real things that many tests share: a collection, and tiny exported models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+from genret_dask.datasets.collection import Collection, Qrels
+from genret_dask.exporters import export_model
+from genret_dask.identifiers import Codes
+from genret_dask.identifiers.codes import make_unique
+from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.session import Session, open_session
+
+TEXT_ROWS = 40
+FAMILIES = ("t5", "llama")
+
+
+def make_collection(documents: int = 40, seed: int = 0) -> Collection:
+    """Documents of random words, two queries each: words of their document."""
+    rng = np.random.default_rng(seed)
+    words = [f"w{i}" for i in range(200)]
+    texts = [" ".join(rng.choice(words, 30)) + "." for _ in range(documents)]
+    queries = [
+        " ".join(rng.choice(texts[row % documents].split(), 4)) for row in range(2 * documents)
+    ]
+    rows = np.arange(2 * documents)
+    split = np.where(rows < documents, "train", np.where(rows % 3 == 0, "dev", "test"))
+    qrels = {
+        name: Qrels.from_rows(
+            rows[split == name], rows[split == name] % documents, np.ones((split == name).sum())
+        )
+        for name in ("train", "dev", "test")
+    }
+    return Collection(
+        name="toy",
+        version="1",
+        document_ids=tuple(f"d{row}" for row in range(documents)),
+        titles=("",) * documents,
+        texts=tuple(texts),
+        query_ids=tuple(f"q{row}" for row in rows),
+        queries=tuple(queries),
+        qrels=qrels,
+    )
+
+
+def write_beir(collection: Collection, folder: Path) -> Path:
+    from genret_dask.datasets import artefact
+
+    artefact.write(collection, folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A random model over 40 text rows, a start row and the rows of `codes`."""
+
+    family: str
+    hf: Any
+    folder: Path
+    session: Session
+    codes: Codes
+    vocabulary: Vocabulary
+
+
+def random_codes(documents: int, sizes: tuple[int, ...], seed: int) -> Codes:
+    rng = np.random.default_rng(seed)
+    cells = np.stack([rng.integers(0, size, documents) for size in sizes], axis=1)
+    codes = make_unique(cells.astype(np.int32))
+    return Codes(codes, tuple(int(column.max()) + 1 for column in codes.T))
+
+
+def make_model(family: str, codes: Codes, root: Path, seed: int = 0) -> TinyModel:
+    torch.manual_seed(seed)
+    rows = TEXT_ROWS + 1 + codes.rows
+    if family == "t5":
+        model = T5ForConditionalGeneration(
+            T5Config(vocab_size=rows, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+        )
+        with torch.no_grad():
+            model.shared.weight *= 3
+    else:
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=rows,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                initializer_range=0.4,
+                tie_word_embeddings=True,
+            )
+        )
+    model.eval()
+    model.config.decoder_start_token_id = TEXT_ROWS
+    model.generation_config.decoder_start_token_id = TEXT_ROWS
+    model.save_pretrained(root / "hf")
+    export_model(family, root / "hf", root / "onnx", start_token=TEXT_ROWS)
+    vocabulary = Vocabulary(TEXT_ROWS, codes.block_starts + TEXT_ROWS + 1, codes.level_sizes)
+    return TinyModel(family, model, root / "onnx", open_session(root / "onnx"), codes, vocabulary)
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def tiny(request, tmp_path_factory) -> TinyModel:
+    """A tiny model of each family over 60 documents of three levels and a unique one."""
+    codes = random_codes(60, (4, 3, 4), seed=1)
+    return make_model(request.param, codes, tmp_path_factory.mktemp(request.param))

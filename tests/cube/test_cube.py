@@ -1,0 +1,148 @@
+"""The cube's template, its write protocol, and how it opens."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from genret_dask import open_cube
+from genret_dask.cube.schema import SHARDED, Template
+from genret_dask.cube.store import create_cube, seal_cube, write_shard
+from genret_dask.errors import CubeError, GenretError, StaleError
+
+QUERIES = 5
+
+
+def make_template(fingerprint: str = "f") -> Template:
+    return Template(
+        kind="codes",
+        sizes={"model": 2, "query": QUERIES, "beam": 2, "rank": 3, "step": 2, "candidate": 4},
+        shard_queries=2,
+        model={"model": np.array(["a", "b"]), "n_params": np.array([10, 20])},
+        query={
+            "query": np.array([f"q{i}" for i in range(QUERIES)]),
+            "text": np.array(["où", "x"] + [""] * 3),
+        },
+        beam={"beam": np.array([1, 3])},
+        candidates={"doc": np.arange(QUERIES * 4, dtype=np.int32).reshape(QUERIES, 4)},
+        attributes={"fingerprint": fingerprint},
+    )
+
+
+def make_arrays(template: Template, queries: int, seed: int) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        dataset: {
+            name: (
+                100 * rng.random((queries, *[template.sizes[dim] for dim in variable.dims[2:]]))
+            ).astype(variable.dtype)
+            for name, variable in variables.items()
+        }
+        for dataset, variables in SHARDED.items()
+    }
+
+
+@pytest.fixture
+def cube(tmp_path):
+    template = make_template()
+    path = tmp_path / "cube.zarr"
+    create_cube(path, template)
+    return path, template
+
+
+def fill(path, template):
+    written = {}
+    for model in range(2):
+        for start in range(0, QUERIES, 2):
+            arrays = make_arrays(template, min(2, QUERIES - start), seed=10 * model + start)
+            write_shard(path, "codes", model, start, arrays)
+            written[model, start] = arrays
+    seal_cube(path, 6, "digest")
+    return written
+
+
+def test_what_is_written_is_read(cube):
+    path, template = cube
+    written = fill(path, template)
+    tree = open_cube(path)
+    for (model, start), arrays in written.items():
+        for dataset, variables in arrays.items():
+            for name, values in variables.items():
+                found = tree[f"codes/{dataset}"][name].values[model, start : start + 2]
+                np.testing.assert_array_equal(found, values)
+    search = tree["codes/search"]
+    assert search["text"].values.tolist()[0] == "où"
+    assert search["n_params"].values.tolist() == [10, 20]
+    assert search["score"].attrs["units"] == "nat"
+    assert tree.attrs["fingerprint"] == "f"
+
+
+def test_plain_xarray_opens_it_without_a_warning(cube, recwarn):
+    path, template = cube
+    fill(path, template)
+    with xr.open_datatree(path, engine="zarr", chunks={}) as tree:
+        assert tree["codes/search"].to_dataset().sizes["query"] == QUERIES
+    assert not [w for w in recwarn if "consolidated" in str(w.message)]
+
+
+def test_one_dask_chunk_a_shard_and_nothing_read(cube):
+    path, template = cube
+    fill(path, template)
+    score = open_cube(path)["codes/search"]["score"]
+    assert score.chunks[:2] == ((1, 1), (2, 2, 1))
+    shutil.rmtree(path / "codes" / "search" / "score" / "c")
+    assert score.mean("query").dims == ("model", "beam", "rank")  # still lazy
+
+
+def test_an_unsealed_cube_is_refused_unless_allowed(cube):
+    path, _ = cube
+    with pytest.raises(CubeError, match="not sealed"):
+        open_cube(path)
+    tree = open_cube(path, allow_unsealed=True)
+    assert np.isnan(tree["codes/search"]["score"].values).all()
+    assert (tree["codes/search"]["doc"].values == -1).all()
+
+
+def test_no_cube_is_named(tmp_path):
+    with pytest.raises(CubeError, match="there is no cube"):
+        open_cube(tmp_path)
+
+
+def test_other_settings_are_refused(cube):
+    path, _ = cube
+    create_cube(path, make_template())
+    with pytest.raises(StaleError, match="other settings") as error:
+        create_cube(path, make_template("g"))
+    assert "fingerprint g" in error.value.expected
+
+
+@pytest.mark.parametrize(("start", "queries"), [(1, 2), (0, 1), (2, 3), (4, 2)])
+def test_part_of_a_chunk_is_refused(cube, start, queries):
+    path, template = cube
+    with pytest.raises(GenretError, match="not a whole chunk"):
+        write_shard(path, "codes", 0, start, make_arrays(template, queries, 0))
+
+
+def test_a_wrong_shape_is_refused(cube):
+    path, template = cube
+    arrays = make_arrays(template, 2, 0)
+    arrays["search"]["score"] = arrays["search"]["score"][:, :, :2]
+    with pytest.raises(GenretError, match="search/score"):
+        write_shard(path, "codes", 0, 0, arrays)
+
+
+def test_empty_chunks_are_files_and_a_flipped_byte_is_noticed(cube):
+    path, template = cube
+    arrays = make_arrays(template, 2, 0)
+    arrays["search"]["score"][:] = np.nan
+    write_shard(path, "codes", 0, 0, arrays)
+    chunk = path / "codes" / "search" / "score" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 4
+    chunk.write_bytes(data)
+    with pytest.raises(Exception, match="(?i)checksum"):
+        zarr.open_group(path, mode="r")["codes/search/score"][0, :2]

@@ -1,0 +1,195 @@
+"""Search against brute force, against transformers' generate, and against itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genret_dask.inference.beam import Vocabulary, search
+from genret_dask.inference.score import score
+from tests.conftest import TEXT_ROWS, TinyModel, random_codes
+
+QUERIES = st.lists(
+    st.lists(st.integers(0, TEXT_ROWS - 1), min_size=1, max_size=9), min_size=1, max_size=4
+)
+
+
+def pad(queries: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(query) for query in queries])
+    tokens = np.zeros((len(queries), lengths.max()), dtype=np.int64)
+    for row, query in enumerate(queries):
+        tokens[row, : len(query)] = query
+    return tokens, lengths
+
+
+def torch_scores(tiny: TinyModel, query: list[int]) -> np.ndarray:
+    """Log-probability of every identifier, by teacher forcing in PyTorch; [documents]."""
+    labels = torch.from_numpy(tiny.codes.tokens + TEXT_ROWS + 1)
+    inputs = torch.cat([torch.full((len(labels), 1), TEXT_ROWS), labels[:, :-1]], dim=1)
+    prompt = torch.tensor([query]).expand(len(labels), -1)
+    with torch.inference_mode():
+        if tiny.family == "t5":
+            logits = tiny.hf(input_ids=prompt, decoder_input_ids=inputs).logits
+        else:
+            logits = tiny.hf(input_ids=torch.cat([prompt, inputs], dim=1)).logits[:, len(query) :]
+    log_p = torch.log_softmax(logits.double(), -1).gather(-1, labels[..., None])[..., 0]
+    return log_p.sum(-1).numpy()
+
+
+@settings(max_examples=10, deadline=None)
+@given(QUERIES)
+def test_a_beam_as_large_as_the_corpus_equals_scoring_everything(tiny, queries):
+    found = search(tiny.session, tiny.codes.trie, tiny.vocabulary, *pad(queries), beams=(60, 1000))
+    assert (found.doc[:, 1, 60:] == -1).all() and np.isnan(found.score[:, 1, 60:]).all()
+    for row, query in enumerate(queries):
+        expected = torch_scores(tiny, query)
+        order = np.argsort(-expected, kind="stable")
+        for beam in (0, 1):
+            np.testing.assert_array_equal(found.doc[row, beam, :60], order)
+            np.testing.assert_allclose(found.score[row, beam, :60], expected[order], atol=1e-4)
+
+
+@settings(max_examples=8, deadline=None)
+@given(QUERIES, st.sampled_from([2, 3, 5, 12, 25]))
+def test_smaller_beams_equal_transformers_generate(tiny, queries, beam):
+    found = search(tiny.session, tiny.codes.trie, tiny.vocabulary, *pad(queries), beams=(beam,))
+    labels = tiny.codes.tokens + TEXT_ROWS + 1
+    following: dict[tuple[int, ...], set[int]] = {}
+    for identifier in labels.tolist():
+        for level, token in enumerate(identifier):
+            following.setdefault(tuple(identifier[:level]), set()).add(token)
+    rows = {tuple(identifier): row for row, identifier in enumerate(labels.tolist())}
+    for row, query in enumerate(queries):
+        opening = 1 if tiny.family == "t5" else len(query) + 1
+        prompt = query if tiny.family == "t5" else [*query, TEXT_ROWS]
+        out = tiny.hf.generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            num_beams=beam,
+            num_return_sequences=beam,
+            max_new_tokens=tiny.codes.length,
+            do_sample=False,
+            length_penalty=0.0,
+            eos_token_id=None,
+            pad_token_id=0,
+            prefix_allowed_tokens_fn=lambda _, ids, opening=opening: (
+                sorted(following[tuple(ids.tolist()[opening:])])
+                if tuple(ids.tolist()[opening:]) in following
+                else [0]
+            ),
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        scores = out.sequences_scores.numpy()
+        documents = [rows.get(tuple(ids[opening:])) for ids in out.sequences.tolist()]
+        kept = np.isfinite(scores)
+        assert found.doc[row, 0, : kept.sum()].tolist() == [
+            d for d, keep in zip(documents, kept, strict=True) if keep
+        ]
+        np.testing.assert_allclose(found.score[row, 0, : kept.sum()], scores[kept], atol=1e-4)
+
+
+class TableSession:
+    """Logits drawn by a hash of query and prefix, from few values so that ties are common."""
+
+    def __init__(self, rows: int, values: int, seed: int) -> None:
+        self.rows, self.values, self.seed = rows, values, seed
+
+    def prefill(self, tokens, lengths):
+        queries = [
+            tuple(query[:length]) for query, length in zip(tokens.tolist(), lengths, strict=True)
+        ]
+        return queries, [[()] for _ in queries]
+
+    def step(self, state, tokens, parents, rows):
+        queries, prefixes = state
+        grown = [
+            [(*prefixes[q][p], t) for p, t in zip(parents[q], tokens[q].tolist(), strict=True)]
+            for q in range(len(queries))
+        ]
+        logits = np.array(
+            [
+                [self._logits(query, prefix) for prefix in grown[q]]
+                for q, query in enumerate(queries)
+            ]
+        )
+        partition = np.log(np.exp(logits).sum(-1)).astype(np.float32)
+        return logits[..., slice(*rows)].astype(np.float32), partition, (queries, grown)
+
+    def _logits(self, query, prefix):
+        rng = np.random.default_rng((self.seed, *query, 999, *prefix))
+        return rng.integers(0, self.values, self.rows).astype(np.float64)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    documents=st.integers(1, 50),
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    beams=st.lists(st.integers(1, 60), min_size=1, max_size=4, unique=True),
+    queries=st.integers(1, 3),
+    values=st.sampled_from([1, 2, 50]),
+    seed=st.integers(0, 99),
+)
+def test_the_grid_equals_plain_separate_searches(documents, sizes, beams, queries, values, seed):
+    codes = random_codes(documents, tuple(sizes), seed)
+    session = TableSession(codes.rows + 1, values, seed)
+    vocabulary = Vocabulary(0, codes.block_starts + 1, codes.level_sizes)
+    tokens, lengths = pad([[q + 1, seed] for q in range(queries)])
+    found = search(session, codes.trie, vocabulary, tokens, lengths, beams)
+    labels = [tuple(row) for row in (codes.tokens + 1).tolist()]
+    for q in range(queries):
+        query = tuple(tokens[q].tolist())
+        for place, beam in enumerate(beams):
+            kept, decoded = [((), 0.0)], 0
+            for level in range(codes.length):
+                decoded += len(kept)
+                children = []
+                for prefix, total in kept:
+                    logits = session._logits(query, (0, *prefix)).astype(np.float32)
+                    partition = np.float32(np.log(np.exp(logits.astype(float)).sum()))
+                    for token in sorted({i[level] for i in labels if i[:level] == prefix}):
+                        gain = np.float64(logits[token]) - partition
+                        children.append(((*prefix, token), total + gain))
+                kept = sorted(children, key=lambda child: (-child[1], child[0]))[:beam]
+            size = len(kept)
+            assert [labels[d] for d in found.doc[q, place, :size]] == [p for p, _ in kept]
+            assert (found.doc[q, place, size:] == -1).all()
+            assert found.rows_decoded[q, place].sum() == decoded
+            np.testing.assert_allclose(
+                found.score[q, place, :size], [s for _, s in kept], atol=1e-5
+            )
+            np.testing.assert_array_equal(found.token[q, place, :size], [p for p, _ in kept])
+
+
+@settings(max_examples=10, deadline=None)
+@given(QUERIES, st.data())
+def test_scores_equal_teacher_forcing(tiny, queries, data):
+    documents = np.array(
+        [
+            data.draw(st.lists(st.integers(-1, 59), min_size=5, max_size=5, unique=True))
+            for _ in queries
+        ],
+        dtype=np.int32,
+    )
+    logit, partition = score(tiny.session, tiny.codes, tiny.vocabulary, *pad(queries), documents)
+    for row, query in enumerate(queries):
+        expected = torch_scores(tiny, query)
+        for place, document in enumerate(documents[row]):
+            total = (logit - partition)[row, place].sum()
+            if document < 0:
+                assert np.isnan(total)
+            else:
+                assert total == pytest.approx(expected[document], abs=1e-4)
+
+
+def test_a_document_scores_what_the_search_gave_it(tiny):
+    tokens, lengths = pad([[1, 2, 3], [7, 8]])
+    found = search(tiny.session, tiny.codes.trie, tiny.vocabulary, tokens, lengths, (7,))
+    logit, partition = score(
+        tiny.session, tiny.codes, tiny.vocabulary, tokens, lengths, found.doc[:, 0]
+    )
+    np.testing.assert_allclose(logit, found.logit[:, 0], atol=1e-5)
+    np.testing.assert_allclose(partition, found.log_partition[:, 0], atol=1e-5)

@@ -1,0 +1,301 @@
+"""Training: nested subsets, addressable batches, bitwise repeats, resumption, honest counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from genret_dask.errors import ModelError, SpecError, TrainingError
+from genret_dask.specs import (
+    BeirDataset,
+    CodesIdentifiers,
+    ModelSpec,
+    PairsSpec,
+    PretrainedSpec,
+    SweepSpec,
+    TokenizerSpec,
+    TrainingSpec,
+)
+from genret_dask.study import Study
+from genret_dask.training.architectures import PRESETS, build_model, config_of, count_parameters
+from genret_dask.training.batches import Batches
+from genret_dask.training.families import identifier_logits, identifier_loss
+from genret_dask.training.loop import TrainTask, _Run, finished, train
+from genret_dask.training.pairs import SOURCES, Pairs, build_pairs, subset
+from genret_dask.training.tokenizer import train_tokenizer
+from tests.conftest import make_collection, write_beir
+
+TINY = {
+    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+    "llama": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> dict[str, TrainTask]:
+    root = tmp_path_factory.mktemp("training")
+    write_beir(make_collection(), root / "beir")
+    spec = SweepSpec(
+        name="toy",
+        dataset=BeirDataset(kind="beir", path=root / "beir"),
+        identifiers=CodesIdentifiers(levels=2, codes=6),
+        tokenizer=TokenizerSpec(vocab_size=400),
+        training=TrainingSpec(examples=512, batch_size=16, evaluations=4, patience=9, dropout=0.1),
+        models=tuple(
+            ModelSpec(family=family, config=config, name=family, fractions=(0.5, 1.0))
+            for family, config in TINY.items()
+        ),
+    )
+    return {task.name: task for task in Study(spec, runs=root / "runs").tasks}
+
+
+def elsewhere(task: TrainTask, folder: Path, **changes) -> TrainTask:
+    return replace(task, folder=folder / "checkpoint", **changes)
+
+
+# --- pairs and batches --------------------------------------------------------------------------
+
+
+def test_pairs_are_distinct_and_name_their_document():
+    collection = make_collection()
+    pairs = build_pairs(collection, PairsSpec(sentences=3, spans=4), seed=0)
+    assert len(set(zip(pairs.texts, pairs.document.tolist(), strict=True))) == len(pairs)
+    for text, document, source in zip(pairs.texts, pairs.document, pairs.source, strict=True):
+        if SOURCES[source] == "query":
+            assert text in collection.queries
+        else:
+            assert text in " ".join(collection.document(document).split())
+    assert set(pairs.document.tolist()) == set(range(len(collection)))
+    again = build_pairs(collection, PairsSpec(sentences=3, spans=4), seed=0)
+    assert again.texts == pairs.texts
+
+
+def test_test_queries_are_not_trained_on():
+    collection = make_collection()
+    held_out = {collection.queries[row] for row in collection.qrels["test"].query}
+    pairs = build_pairs(collection, PairsSpec(spans=0), seed=0)
+    queries = {t for t, s in zip(pairs.texts, pairs.source, strict=True) if SOURCES[s] == "query"}
+    assert queries and not queries & held_out
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1), st.integers(0, 9))
+def test_fractions_are_nested(first, second, seed):
+    pairs = Pairs([str(i) for i in range(97)], np.arange(97), np.zeros(97, np.int8))
+    small, large = (subset(pairs, part, seed) for part in sorted((first, second)))
+    assert set(small.texts) <= set(large.texts)
+    assert len(large) == max(1, round(max(first, second) * 97))
+
+
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 8), st.sampled_from([0.25, 1.0]))
+def test_batches_are_full_valid_and_addressable(queries, others, batch_size, share):
+    source = np.array([0] * queries + [2] * others, np.int8)
+    pairs = Pairs([""] * len(source), np.zeros(len(source), np.int32), source)
+    lengths = np.arange(len(source))
+    batches = Batches(pairs, lengths, batch_size, share, seed=1)
+    drawn = [batches.rows(step) for step in range(40)]
+    assert all(len(rows) == batch_size for rows in drawn)
+    assert max(rows.max() for rows in drawn) < len(source)
+    fresh = Batches(pairs, lengths, batch_size, share, seed=1)
+    for step in (17, 3, 39):
+        np.testing.assert_array_equal(fresh.rows(step), drawn[step])
+    if share == 1:
+        assert max(rows.max() for rows in drawn) < queries
+
+
+def test_every_pair_is_visited_before_any_twice():
+    pairs = Pairs([""] * 64, np.zeros(64, np.int32), np.ones(64, np.int8))
+    batches = Batches(pairs, np.ones(64), 4, 0.5, seed=0)
+    seen = np.concatenate([batches.rows(step) for step in range(16)])
+    assert sorted(seen.tolist()) == list(range(64))
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", list(TINY))
+def test_presets_span_a_factor_of_thirty(family):
+    tokenizer = train_tokenizer(make_collection(), TokenizerSpec(vocab_size=300))
+    sizes = [
+        count_parameters(
+            build_model(ModelSpec(family=family, size=size), tokenizer, 10, dropout=0, seed=0)[0]
+        )
+        for size in ("femto", "pico", "nano", "micro")
+    ]
+    assert sizes == sorted(sizes) and sizes[-1] >= 30 * sizes[0]
+    assert set(PRESETS[family]) >= {"femto", "pico", "nano", "micro", "mini", "small", "base"}
+
+
+@pytest.mark.parametrize("family", list(TINY))
+def test_teacher_forcing_ignores_padding_and_batch_mates(tasks, family):
+    run = _Run(tasks[family])
+    run.model.eval()
+    rows = np.argsort(run.tokens.lengths)[[0, 5, -1]]
+    labels = run.identifiers[torch.from_numpy(run.pairs.document[rows]).long()]
+
+    def losses(rows, labels):
+        tokens, lengths = run.tokens.padded(rows)
+        with torch.inference_mode():
+            logits = identifier_logits(
+                run.model, family, torch.from_numpy(tokens), torch.from_numpy(lengths), labels
+            )
+        return identifier_loss(logits, labels)
+
+    together = losses(rows, labels)
+    alone = torch.cat([losses(rows[i : i + 1], labels[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_unknown_models_are_named(tasks):
+    tokenizer = train_tokenizer(make_collection(), TokenizerSpec(vocab_size=300))
+
+    def build(**fields):
+        return build_model(ModelSpec(**fields), tokenizer, 10, dropout=0, seed=0)
+
+    with pytest.raises(SpecError, match="no size 'giant'") as error:
+        build(family="t5", size="giant")
+    assert "micro" in error.value.expected
+    with pytest.raises(SpecError, match="no field d_modle"):
+        build(family="t5", config={"d_modle": 3}, name="x")
+    with pytest.raises(SpecError, match="'bert' cannot be trained"):
+        config_of(ModelSpec(family="bert", size="base"))
+    with pytest.raises(ModelError, match="no weights at"):
+        build(family="t5", pretrained=PretrainedSpec(path=Path("nowhere")), name="x")
+
+
+@pytest.mark.parametrize("family", list(TINY))
+def test_pretrained_weights_go_on_training(tasks, family, tmp_path):
+    first = elsewhere(tasks[family], tmp_path / "a")
+    train(first)
+    again = elsewhere(
+        tasks[family],
+        tmp_path / "b",
+        model=ModelSpec(family=family, pretrained=PretrainedSpec(path=first.folder), name="again"),
+        made_from="again",
+    )
+    run = _Run(again)
+    weights = load_file(first.folder / "model.safetensors")
+    name = next(name for name in weights if "layers" in name or "block" in name)
+    torch.testing.assert_close(dict(run.model.named_parameters())[name].detach(), weights[name])
+    assert train(again)["n_params"] == finished(first)["n_params"]
+    other = "llama" if family == "t5" else "t5"
+    with pytest.raises(ModelError, match=f"holds a {family}"):
+        _Run(replace(again, model=again.model.model_copy(update={"family": other})))
+
+
+# --- the loop -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", list(TINY))
+def test_training_learns_and_repeats_bitwise(tasks, family, tmp_path):
+    first, second = (elsewhere(tasks[family], tmp_path / name) for name in "ab")
+    record = train(first)
+    assert record["history"][-1]["loss"] < record["history"][0]["loss"]
+    assert record["n_train"] == len(_Run(first).pairs)
+    assert record["examples"] == 512 and record["train_flops"] > 0
+    train(second)
+    assert (first.folder / "model.safetensors").read_bytes() == (
+        second.folder / "model.safetensors"
+    ).read_bytes()
+    assert not first.folder.with_name("checkpoint.training").exists()
+
+
+@pytest.mark.parametrize("family", list(TINY))
+def test_an_interrupted_training_goes_on_to_the_same_weights(tasks, family, tmp_path):
+    whole, broken = (elsewhere(tasks[family], tmp_path / name) for name in "ab")
+    train(whole)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at(done, total):
+        if done >= 20:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(broken, progress=stop_at)
+    assert not broken.folder.exists()
+    state = json.loads((broken.folder.with_name("checkpoint.training") / "state.json").read_text())
+    assert 0 < state["step"] < 32
+    steps = []
+    train(broken, progress=lambda done, total: steps.append(done))
+    assert min(steps) > state["step"]
+    assert (whole.folder / "model.safetensors").read_bytes() == (
+        broken.folder / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_finished_training_is_not_repeated(tasks, tmp_path):
+    task = elsewhere(tasks["t5"], tmp_path)
+    record = train(task)
+    steps = []
+    assert train(task, progress=lambda done, total: steps.append(done)) == record
+    assert not steps
+
+
+def test_state_of_other_settings_is_thrown_away(tasks, tmp_path):
+    task = elsewhere(tasks["t5"], tmp_path)
+    run = _Run(task)
+    run.train_until_evaluation(None)
+    other = _Run(replace(task, made_from="other"))
+    other.resume()
+    assert other.step == 0
+
+
+def test_patience_stops_early_and_the_best_weights_are_kept(tasks, tmp_path, monkeypatch):
+    losses = iter([3.0, 2.0, 2.5, 2.4, 1.0])
+    at_best = {}
+
+    def dev_loss(run):
+        loss = next(losses)
+        if loss == 2.0:
+            at_best.update({name: value.clone() for name, value in run._weights().items()})
+        return loss
+
+    monkeypatch.setattr(_Run, "_dev_loss", dev_loss)
+    training = tasks["t5"].training.model_copy(update={"patience": 2, "evaluations": 8})
+    task = elsewhere(tasks["t5"], tmp_path, training=training)
+    record = train(task)
+    assert [entry["dev_loss"] for entry in record["history"]] == [3.0, 2.0, 2.5, 2.4]
+    assert (record["step"], record["dev_loss"]) == (8, 2.0)
+    weights = load_file(task.folder / "model.safetensors")
+    assert all(torch.equal(weights[name], at_best[name]) for name in weights)
+
+
+def test_divergence_is_an_error(tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "genret_dask.training.loop.identifier_loss",
+        lambda logits, labels: identifier_loss(logits, labels) * float("nan"),
+    )
+    with pytest.raises(TrainingError, match="loss became nan"):
+        train(elsewhere(tasks["t5"], tmp_path))
+
+
+def test_a_latent_start_points_documents_at_their_codes(tasks):
+    """Nearest first code by the sum of a document's token rows: far better than by chance."""
+    task, texts = tasks["t5"], make_collection().texts
+    right = {}
+    for init in ("lsa", "random"):
+        training = task.training.model_copy(update={"init": init})
+        run = _Run(replace(task, training=training))
+        rows = run.model.shared.weight.detach()
+        tokens = [torch.tensor(run.tokenizer(text)["input_ids"]) for text in texts]
+        documents = torch.stack([rows[ids].sum(0) for ids in tokens])
+        first = run.identifiers[:, 0]
+        cells = torch.arange(run.start + 1, int(first.max()) + 1)
+        nearest = cells[(documents - documents.mean(0)).matmul(rows[cells].T).argmax(-1)]
+        right[init] = float((nearest == first).float().mean())
+    assert right["lsa"] > 0.5 > 0.35 > right["random"]
