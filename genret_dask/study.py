@@ -186,8 +186,8 @@ class Study:
                     Pairs(texts, dev.document[chosen], np.zeros(len(texts), np.int8)),
                     partial_folder / "dev.jsonl.gz",
                 )
-                rows = np.arange(len(collection), dtype=np.int32)
-                texts = [collection.document(row) for row in rows]
+                texts = [collection.document(row) for row in range(len(collection))]
+                rows = np.arange(len(texts), dtype=np.int32)
                 write_pairs(
                     Pairs(texts, rows, np.ones(len(rows), np.int8)),
                     partial_folder / "documents.jsonl.gz",

@@ -15,8 +15,9 @@ import click
 @click.option("--seed", default=0, show_default=True, help="Of the resamples.")
 def fit(run: Path, as_json: bool, draws: int, seed: int) -> None:
     """Fit L(N), L(D) and recall against FLOPs to RUN's cube."""
+    from genret_dask.cli.tables import fits_table
     from genret_dask.cube import open_cube
-    from genret_dask.fits.table import first_fits, fits_table
+    from genret_dask.fits.table import first_fits
 
     tree = open_cube(run)
     found = [

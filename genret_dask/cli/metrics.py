@@ -7,6 +7,19 @@ from pathlib import Path
 
 import click
 
+_COLUMNS = {
+    "model": "model",
+    "beam": "beam",
+    "recall@1": "R@1",
+    "recall@10": "R@10",
+    "recall@100": "R@100",
+    "mrr@10": "MRR@10",
+    "ndcg@10": "nDCG@10",
+    "map@10": "MAP@10",
+    "cgl": "CGL",
+    "flops": "FLOPs/query",
+}
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -34,23 +47,4 @@ def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    columns = ("recall@1", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@10", "cgl")
-    click.echo(
-        format_table(
-            [
-                {
-                    "model": record["model"],
-                    "beam": record["beam"],
-                    **{name: interval_text(record[name]) for name in columns},
-                    "FLOPs/query": record["flops"],
-                }
-                for record in found
-            ]
-        )
-    )
-
-
-def interval_text(value: dict[str, float]) -> str:
-    """A mean and its interval, as in 0.412 [0.391, 0.433]."""
-    digits = 3 if value["high"] >= 0.05 else 6
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    click.echo(format_table(found, _COLUMNS))

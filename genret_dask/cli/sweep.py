@@ -35,25 +35,9 @@ def sweep(
 def _print_results(
     study: Study, cube: Path, records: list[dict[str, Any]], fits: list[dict[str, Any]]
 ) -> None:
-    from genret_dask.cli.metrics import interval_text
-    from genret_dask.cli.tables import format_table
-    from genret_dask.fits.table import fits_table
+    from genret_dask.cli.tables import fits_table, metrics_table
 
-    rows = [
-        {
-            "model": record["model"],
-            "N": record["n_params"],
-            "D": record["n_train"],
-            "beam": record["beam"],
-            "R@1": f"{record['recall@1']['mean']:.3f}",
-            "R@10": f"{record['recall@10']['mean']:.3f}",
-            "R@100": f"{record['recall@100']['mean']:.3f}",
-            "CGL": interval_text(record["cgl"]),
-            "FLOPs/query": record["flops"],
-        }
-        for record in records
-    ]
-    click.echo(format_table(rows))
+    click.echo(metrics_table(records))
     click.echo()
     click.echo(fits_table(fits))
     click.echo()
@@ -67,7 +51,8 @@ def _print_results(
 
 
 def _print_plan(cluster_file: Path, config_file: Path | None, name: str | None, runs: Path) -> None:
-    from genret_dask.clusters import load_cluster_spec, usable_cores
+    from genret_dask.cluster_arguments import usable_cores
+    from genret_dask.clusters import load_cluster_spec
     from genret_dask.datasets import load
     from genret_dask.estimate import estimate
 

@@ -125,7 +125,7 @@ class Template:
         )
 
 
-COORDINATE_ATTRIBUTES: dict[str, dict[str, str]] = {
+COORDINATE_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "n_params": {"units": "1", "long_name": "non-embedding parameters"},
     "n_train": {"units": "1", "long_name": "distinct training pairs"},
     "train_fraction": {"units": "1", "long_name": "fraction of the training pairs"},

@@ -40,7 +40,7 @@ def create_cube(path: Path, template: Template) -> None:
     root.attrs.update(
         {"Conventions": "genret-cube", "format": FORMAT, "sealed": False, **template.attributes}
     )
-    kind = root.create_group(template.kind)
+    kind: Any = root.create_group(template.kind)
     for name, variables in SHARDED.items():
         group = kind.create_group(name)
         for variable_name, variable in variables.items():
@@ -57,11 +57,8 @@ def create_cube(path: Path, template: Template) -> None:
         for dim, coordinates in (("model", template.model), ("query", template.query)):
             for coordinate, values in coordinates.items():
                 _write_array(group, coordinate, (dim,), values)
-        coordinates = [
-            *(name for name in template.model if name != "model"),
-            *(name for name in template.query if name != "query"),
-        ]
-        group.attrs["coordinates"] = " ".join(coordinates)
+        names = sorted({*template.model, *template.query} - {"model", "query"})
+        group.attrs["coordinates"] = " ".join(names)
     for coordinate, values in template.beam.items():
         _write_array(kind[SEARCH], coordinate, ("beam",), values)
     for name, values in template.candidates.items():
@@ -113,7 +110,7 @@ def write_shard(
     GenretError
         The shard is not a whole chunk, or a shape is not the cube's.
     """
-    kind_group = zarr.open_group(path, mode="r+", zarr_format=3)[kind]
+    kind_group: Any = zarr.open_group(path, mode="r+", zarr_format=3)[kind]
     digests, written = {}, []
     with zarr.config.set({"array.write_empty_chunks": True}):
         for dataset, variables in arrays.items():
@@ -164,7 +161,7 @@ def _write_array(group: zarr.Group, name: str, dims: tuple[str, ...], values: np
         fill_value="" if text else None,
         dimension_names=dims,
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
-        attributes=COORDINATE_ATTRIBUTES.get(name, {}),
+        attributes=dict(COORDINATE_ATTRIBUTES.get(name, {})),
     )
     array[...] = values.astype(object) if text else values
 

@@ -96,10 +96,11 @@ def residual_quantise(vectors: np.ndarray, levels: int, codes: int, seed: int) -
             min_points_per_centroid=1,
         )
         kmeans.train(residual)
+        centroids = np.asarray(kmeans.centroids)
         cells[:, level] = kmeans.index.search(residual, 1)[1][:, 0]
         if level == levels - 1:
-            _separate(cells, residual, kmeans.centroids)
-        residual -= kmeans.centroids[cells[:, level]]
+            _separate(cells, residual, centroids)
+        residual -= centroids[cells[:, level]]
     return cells
 
 

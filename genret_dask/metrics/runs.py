@@ -120,7 +120,7 @@ def write_qrels(contrast: xr.Dataset, document_ids: Sequence[str], path: Path | 
 
 
 def _label(search: xr.Dataset, dim: str, wanted: str | int) -> str | int:
-    known = [value.item() for value in np.asarray(search[dim].values)]
+    known = search[dim].values.tolist()
     if wanted not in known:
         raise InputError(
             f"the cube has no {dim} {wanted!r}", expected=f"one of {', '.join(map(str, known))}"

@@ -59,7 +59,7 @@ def records(
         {
             "identifiers": kind,
             "model": str(model),
-            **{name: np.asarray(facts[name])[row].item() for name in FACTS},
+            **{name: np.asarray(facts[name]).tolist()[row] for name in FACTS},
             "beam": int(beam),
             "flops": _number(flops[row, column]),
             **{

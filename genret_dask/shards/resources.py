@@ -63,4 +63,5 @@ def worker_resources() -> Resources:
     """The resources of the worker that runs the current task."""
     from distributed import get_worker
 
-    return get_worker().plugins[PLUGIN].resources
+    plugin: Any = get_worker().plugins[PLUGIN]
+    return plugin.resources

@@ -143,7 +143,7 @@ def search_flops(session: Session, lengths: np.ndarray, rows_decoded: np.ndarray
 
 def _read_queries(context: SweepContext) -> tuple[list[str], np.ndarray]:
     # Plain zarr: a Dask array would be computed by this very cluster, from inside its task.
-    group = zarr.open_group(context.cube, mode="r")[f"{context.kind}/{CONTRAST}"]
+    group: Any = zarr.open_group(context.cube, mode="r")[f"{context.kind}/{CONTRAST}"]
     return [str(text) for text in group["text"][:]], group["doc"][:]
 
 

@@ -210,7 +210,7 @@ def _pretrained(
     return model, tokenizer
 
 
-def count_parameters(model: PreTrainedModel) -> int:
+def count_parameters(model: Any) -> int:
     """Parameters other than the input-embedding matrix.
 
     As the study counts them: a head tied to the embeddings is left out with them, an untied head

@@ -105,6 +105,7 @@ class _Run:
         self.task = task
         spec = task.training
         codes = read_codes(task.codes)
+        self.model: Any
         self.model, self.tokenizer, self.start = build_model(
             task.model,
             AutoTokenizer.from_pretrained(str(task.tokenizer), local_files_only=True),

@@ -1,0 +1,303 @@
+"""Shards: plan, ledger, and a cube that no batch, shard or executor changes."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genret_dask import open_cube
+from genret_dask.errors import CubeError, GenretError
+from genret_dask.shards.ledger import Ledger
+from genret_dask.shards.plan import ShardTask, plan_shards
+from genret_dask.shards.resources import Resources
+from genret_dask.shards.run import DaskExecutor
+from genret_dask.shards.serial import SerialExecutor
+from genret_dask.shards.task import SweepContext, batches, run_shard
+from genret_dask.specs import (
+    BeirDataset,
+    CodesIdentifiers,
+    InferenceSpec,
+    ModelSpec,
+    SweepSpec,
+    TokenizerSpec,
+    TrainingSpec,
+)
+from genret_dask.study import Study
+from tests.conftest import make_collection, write_beir
+from tests.training.test_training import TINY
+
+
+def make_spec(root: Path, **changes) -> SweepSpec:
+    fields = {
+        "name": "toy",
+        "dataset": BeirDataset(kind="beir", path=root / "beir"),
+        "identifiers": CodesIdentifiers(levels=2, codes=6),
+        "tokenizer": TokenizerSpec(vocab_size=400),
+        "training": TrainingSpec(examples=256, batch_size=16, evaluations=2),
+        "models": tuple(
+            ModelSpec(family=family, config=config, name=family) for family, config in TINY.items()
+        ),
+        "inference": InferenceSpec(
+            beams=(1, 3, 10), negatives=12, shard_queries=8, batch_queries=3
+        ),
+    }
+    return SweepSpec(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A folder with a collection, and a finished serial run of it."""
+    root = tmp_path_factory.mktemp("shards")
+    write_beir(make_collection(), root / "beir")
+    Study(make_spec(root), runs=root / "serial").search()
+    return root
+
+
+def copy_models(root: Path, runs: Path) -> None:
+    """A run directory with everything but the cube."""
+    shutil.copytree(
+        root / "serial" / "toy",
+        runs / "toy",
+        ignore=shutil.ignore_patterns("cube.zarr", "markers"),
+    )
+
+
+def differing(first: Path, second: Path) -> list[str]:
+    names = {
+        path.relative_to(base).as_posix()
+        for base in (first, second)
+        for path in base.rglob("*")
+        if path.is_file()
+    }
+    _, mismatch, errors = filecmp.cmpfiles(first, second, sorted(names), shallow=False)
+    return mismatch + errors
+
+
+# --- plan and ledger ----------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.integers(1, 200), st.integers(1, 64))
+def test_shards_cover_every_query_of_every_model_once(models, queries, shard_queries):
+    names = [f"m{i}" for i in range(models)]
+    shards = plan_shards(names, queries, shard_queries)
+    covered = np.zeros((models, queries), dtype=int)
+    for shard in shards:
+        covered[shard.model, shard.start : shard.stop] += 1
+        assert shard.start % shard_queries == 0 and shard.name == names[shard.model]
+    assert (covered == 1).all()
+    assert len({shard.key for shard in shards}) == len(shards)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 16))
+def test_a_querys_width_depends_on_its_own_length(lengths, size):
+    lengths = np.array(lengths)
+    seen = np.zeros(len(lengths), dtype=int)
+    for rows, width in batches(lengths, size):
+        assert 1 <= len(rows) <= size
+        seen[rows] += 1
+        assert (-(-lengths[rows] // 8) * 8 == width).all()
+    assert (seen == 1).all()
+
+
+def test_only_markers_of_this_cube_count(tmp_path):
+    task = ShardTask(0, "m", 0, 4)
+    ledger = Ledger(tmp_path / "markers", "f")
+    assert not ledger.is_done(task)
+    ledger.mark(task, {"search/score": "00"})
+    assert ledger.is_done(task)
+    assert not Ledger(tmp_path / "markers", "other").is_done(task)
+    path = tmp_path / "markers" / f"{task.key}.json"
+    path.write_text(path.read_text()[:20])
+    assert not ledger.is_done(task)
+    with pytest.raises(CubeError, match="no marker"):
+        ledger.digest([task])
+
+
+# --- the cube -----------------------------------------------------------------------------------
+
+
+def test_the_dask_run_gives_the_same_cube_bit_for_bit(root, tmp_path):
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        seen = []
+        cube = Study(
+            make_spec(root),
+            client,
+            runs=tmp_path,
+            progress=lambda stage, done, total: seen.append((stage, done, total)),
+        ).search()
+        workers = client.run(
+            lambda dask_worker: len(dask_worker.plugins["genret-resources"].resources._sessions)
+        )
+    assert not differing(root / "serial" / "toy" / "cube.zarr", cube)
+    assert {stage for stage, done, total in seen if done == total} >= {"train", "export", "search"}
+    assert sum(workers.values()) >= 2
+
+
+@pytest.mark.parametrize(("shard_queries", "batch_queries"), [(8, 1), (5, 16), (64, 7)])
+def test_batch_and_shard_size_change_no_ranking(root, tmp_path, shard_queries, batch_queries):
+    copy_models(root, tmp_path)
+    inference = make_spec(root).inference.model_copy(
+        update={"shard_queries": shard_queries, "batch_queries": batch_queries}
+    )
+    cube = Study(make_spec(root, inference=inference), runs=tmp_path).search()
+    one, other = open_cube(root / "serial" / "toy"), open_cube(cube)
+    for dataset in ("search", "contrast"):
+        first, second = (tree[f"codes/{dataset}"].to_dataset() for tree in (one, other))
+        for name in first.data_vars:
+            if first[name].dtype.kind == "f" and name != "flops":
+                np.testing.assert_allclose(second[name], first[name], atol=1e-5, rtol=0)
+            else:
+                np.testing.assert_array_equal(second[name], first[name])
+
+
+def test_a_broken_off_run_does_only_what_is_left(root, tmp_path, monkeypatch):
+    copy_models(root, tmp_path)
+    study = Study(make_spec(root), runs=tmp_path)
+    done = []
+    real = run_shard
+
+    def breaks(task, context, resources=None):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(task.key)
+        return real(task, context, resources)
+
+    monkeypatch.setattr("genret_dask.shards.serial.run_shard", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        study.search()
+    with pytest.raises(CubeError, match="not sealed"):
+        open_cube(tmp_path / "toy")
+    again = []
+    monkeypatch.setattr(
+        "genret_dask.shards.serial.run_shard",
+        lambda task, *rest: (again.append(task.key), real(task, *rest))[1],
+    )
+    cube = Study(make_spec(root), runs=tmp_path).search()
+    assert len(done) == 3 and not set(done) & set(again)
+    assert not differing(root / "serial" / "toy" / "cube.zarr", cube)
+
+
+def test_a_finished_run_does_nothing(root, monkeypatch):
+    seen = []
+    Study(
+        make_spec(root), runs=root / "serial", progress=lambda *report: seen.append(report)
+    ).search()
+    assert not seen
+
+
+def test_flops_are_those_of_the_rows_each_beam_decodes(root):
+    from genret_dask.models.flops import prefill_flops, step_flops
+    from genret_dask.models.manifest import read_manifest
+
+    search = open_cube(root / "serial" / "toy")["codes/search"].to_dataset()
+    assert (np.diff(search["flops"].values, axis=-1) > 0).all()
+    assert (search["rows_decoded"].sel(beam=1) == search.sizes["step"]).all()
+    architecture = read_manifest(root / "serial" / "toy" / "models" / "t5").architecture
+    flops = search["flops"].sel(model="t5", beam=1).values
+    options = {
+        float(
+            prefill_flops(architecture, n) + sum(step_flops(architecture, n, t) for t in range(k))
+        )
+        for n in range(1, 33)
+        for k in [search.sizes["step"]]
+    }
+    assert all(any(value == pytest.approx(option) for option in options) for value in flops)
+
+
+def test_digests_in_markers_are_those_of_the_cube(root):
+    import hashlib
+
+    run = root / "serial" / "toy"
+    search = open_cube(run)["codes/search"].to_dataset()
+    markers = list((run / "markers").rglob("*.json"))
+    assert len(markers) == open_cube(run).attrs["shards"]
+    for path in markers:
+        marker = json.loads(path.read_text())
+        values = search["logit"].sel(model=marker["model"]).values
+        values = np.ascontiguousarray(values[marker["start"] : marker["stop"]])
+        found = hashlib.sha256(values.tobytes()).hexdigest()
+        assert marker["sha256"]["search/logit"] == found
+
+
+# --- executors ----------------------------------------------------------------------------------
+
+
+def fails_on_odd(task, report):
+    report(0.5)
+    if task % 2:
+        raise GenretError(f"task {task} is odd")
+    return task * 10
+
+
+@pytest.fixture(scope="module")
+def client():
+    from distributed import Client
+
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as c:
+        yield c
+
+
+@pytest.mark.parametrize("kind", ["serial", "dask"])
+def test_executors_agree_and_report(client, kind):
+    executor = SerialExecutor() if kind == "serial" else DaskExecutor(client)
+    seen = []
+    found = executor.map(
+        fails_on_odd,
+        [0, 2, 4],
+        ["a-0", "a-2", "a-4"],
+        cost=lambda task: task + 1,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert found == [0, 20, 40]
+    assert seen[-1] == (9, 9) and seen == sorted(seen)
+
+
+def test_one_failure_is_raised_as_it_is_and_the_rest_is_done(client):
+    with pytest.raises(GenretError, match="task 1 is odd"):
+        DaskExecutor(client).map(fails_on_odd, [0, 1, 2], ["b-0", "b-1", "b-2"])
+
+
+def test_many_failures_are_counted_and_named(client):
+    keys = [f"c-{i}" for i in range(40)]
+    with pytest.raises(GenretError, match=r"20 of 40 tasks failed") as error:
+        DaskExecutor(client).map(fails_on_odd, range(40), keys)
+    assert "c-1" in str(error.value)
+
+
+def test_sessions_beyond_a_few_are_closed(root):
+    resources = Resources()
+    folder = root / "serial" / "toy" / "models"
+    for threads in range(1, 7):
+        resources.session(folder / "t5", "cpu", threads)
+    assert len(resources._sessions) == 4
+    same = resources.session(folder / "t5", "cpu", 6)
+    assert same is resources.session(folder / "t5", "cpu", 6)
+
+
+def test_a_context_is_small(root):
+    import pickle
+
+    context = SweepContext(
+        cube=root,
+        markers=root,
+        codes=root,
+        exports={"a": root},
+        kind="codes",
+        inference=InferenceSpec(),
+        fingerprint="f",
+    )
+    assert len(pickle.dumps(context)) < 4000
