@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 
 from genret_dask.artefacts import is_current, publishing, read_record, unwritable
@@ -339,7 +340,9 @@ class Study:
         if (read_record(folder) or {}).get("made_from") != made_from:
             self._report("results", 0, 1)
             with publishing(folder, made_from) as partial_folder:
-                write_results(self.cube, self.collection, self.spec, partial_folder)
+                # Many small reductions: threads here are faster than the cluster's scheduler.
+                with dask.config.set(scheduler="threads"):
+                    write_results(self.cube, self.collection, self.spec, partial_folder)
             self._report("results", 1, 1)
         metrics, fits = (
             json.loads((folder / name).read_text(encoding="utf-8"))

@@ -56,6 +56,8 @@ def bootstrap_mean(values: xr.DataArray, draws: int = 1000, seed: int = 0) -> xr
     """
     n = values.sizes["query"]
     if dask.is_dask_collection(values):
+        # Whole along query first: left to apply_ufunc, other dimensions are split in return.
+        values = values.chunk(query=-1)
         # One task makes the weights where they are needed; none travels with the graph.
         lazy = dask.delayed(resample_weights, pure=True)(n, draws, seed)
         weights = da.from_delayed(lazy, shape=(draws, n), dtype=np.float64)

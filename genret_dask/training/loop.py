@@ -29,7 +29,7 @@ from genret_dask.training.architectures import build_model, config_of, count_par
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
 from genret_dask.training.pairs import Pairs, read_pairs, subset
-from genret_dask.training.warmstart import latent_rows
+from genret_dask.training.warmstart import warm_start
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -250,14 +250,7 @@ class _Run:
         documents = tokenize(
             pairs.texts, self.tokenizer.backend_tokenizer, 512, end=None, empty=empty
         )
-        rows = self.model.get_input_embeddings().weight
-        seen, terms, cells = latent_rows(
-            documents, codes.codes, codes.level_sizes, self.start, rows.shape[1]
-        )
-        scale = float(rows.detach().square().mean().sqrt())
-        with torch.no_grad():
-            rows[: self.start][torch.from_numpy(seen)] = torch.from_numpy(terms[seen]) * scale
-            rows[self.start + 1 :] = torch.from_numpy(cells) * scale
+        warm_start(self.model, documents, codes, self.start)
 
     # --- checkpoints --------------------------------------------------------------------------
 

@@ -75,25 +75,40 @@ def test_an_exact_law_is_recovered(exponent, asymptote, log_x0):
     assert law.r2 == pytest.approx(1, abs=1e-9)
 
 
+def best_of_grid(x, y, weights):
+    """The judge: SciPy's non-negative least squares at each of many exponents."""
+    root = np.sqrt(weights)
+    return min(
+        nnls(np.stack([(x / x[0]) ** -a, np.ones(len(x))], axis=1) * root[:, None], y * root)[1]
+        ** 2
+        for a in np.geomspace(*EXPONENTS, 400)
+    )
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(3, 8))
 def test_no_exponent_of_a_fine_grid_does_better(seed, n):
-    """The judge: SciPy's non-negative least squares at each of many exponents."""
     rng = np.random.default_rng(seed)
     x = np.sort(rng.lognormal(0, 2, n))
     y = np.sort(rng.random(n))[::-1] + rng.choice([0, 1]) + rng.normal(0, 0.05, n).clip(-0.1)
     y, weights = np.maximum(y, 0), rng.uniform(0.2, 2, n)
-    root = np.sqrt(weights)
-    best = min(
-        nnls(np.stack([(x / x[0]) ** -a, np.ones(n)], axis=1) * root[:, None], y * root)[1] ** 2
-        for a in np.geomspace(*EXPONENTS, 400)
-    )
+    best = best_of_grid(x, y, weights)
     law = fit_power_law(x, y, weights)
     found = (weights * (y - law.predict(x)) ** 2).sum()
     assert found <= best * (1 + 1e-9) + 1e-15
     if np.isfinite(law.exponent):
         assert law.exponent >= EXPONENTS[0] and law.exponent <= EXPONENTS[1]
         assert law.asymptote >= 0
+
+
+def test_a_fall_followed_by_a_rise_is_fitted_as_a_fall():
+    """A rising law would fit better, and is not one of ours."""
+    x, y = 2.0 ** np.arange(10), np.array([0.6, *np.arange(9) / 10])
+    law = fit_power_law(x, y)
+    assert law.exponent > 1
+    assert law.predict(1) > law.predict(2)
+    assert ((y - law.predict(x)) ** 2).sum() <= best_of_grid(x, y, np.ones(10)) * (1 + 1e-9)
+    assert "y rises at 8 of 9 steps of x" in law.warnings
 
 
 def test_weights_are_those_of_curve_fit():
