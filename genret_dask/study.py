@@ -339,10 +339,10 @@ class Study:
         made_from = fingerprint("results", read_attributes(self.cube)["digest"], self.spec.fits)
         if (read_record(folder) or {}).get("made_from") != made_from:
             self._report("results", 0, 1)
-            with publishing(folder, made_from) as partial_folder:
-                # Many small reductions: threads here are faster than the cluster's scheduler.
-                with dask.config.set(scheduler="threads"):
-                    write_results(self.cube, self.collection, self.spec, partial_folder)
+            # Many small reductions: threads here are faster than the cluster's scheduler.
+            threads = dask.config.set(scheduler="threads")
+            with publishing(folder, made_from) as partial_folder, threads:
+                write_results(self.cube, self.collection, self.spec, partial_folder)
             self._report("results", 1, 1)
         metrics, fits = (
             json.loads((folder / name).read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ import dask
 import numpy as np
 import xarray as xr
 
-from genret_dask.fits.bootstrap import bootstrap_mean
 from genret_dask.fits.laws import fit_power_law, fit_power_laws
+from genret_dask.metrics.bootstrap import bootstrap_mean
 from genret_dask.metrics.contrastive import cgl
 from genret_dask.metrics.ranking import recall
 

@@ -9,7 +9,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from genret_dask.fits.bootstrap import bootstrap_mean, interval
+from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.metrics.contrastive import cgl, positive_loss
 from genret_dask.metrics.ranking import MEASURES
 
