@@ -157,8 +157,7 @@ def config_of(spec: ModelSpec) -> Any:
     if spec.pretrained is None:
         config_class = _CLASSES[spec.family][0]
         return config_class(**_config_fields(spec, config_class, dropout=0.0))
-    where, options = _source(spec, spec.pretrained)
-    return AutoConfig.from_pretrained(where, **options)
+    return _pretrained_config(spec, spec.pretrained)
 
 
 def _unknown_family(spec: ModelSpec) -> SpecError:
@@ -187,24 +186,39 @@ def _source(spec: ModelSpec, source: PretrainedSpec) -> tuple[str, dict[str, Any
     return found
 
 
+def _pretrained_config(spec: ModelSpec, source: PretrainedSpec) -> Any:
+    """The configuration of pretrained weights, once they are known to be of the family."""
+    where, options = _source(spec, source)
+    try:
+        config = AutoConfig.from_pretrained(where, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unloadable(spec, where, error) from error
+    if config.model_type != spec.family:
+        raise ModelError(
+            f"model {spec.label}: {where} holds a {config.model_type}",
+            expected=f"a {spec.family}",
+        )
+    return config
+
+
+def _unloadable(spec: ModelSpec, where: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"model {spec.label}: cannot load {where}: {str(error).splitlines()[0]}",
+        expected=f"a {spec.family} as safetensors or GGUF, with its tokeniser",
+    )
+
+
 def _pretrained(
     spec: ModelSpec, source: PretrainedSpec, model_class: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    _pretrained_config(spec, source)
     where, options = _source(spec, source)
     weights = options if source.gguf is not None else {**options, "use_safetensors": True}
     try:
-        found = AutoConfig.from_pretrained(where, **options).model_type
-        if found != spec.family:
-            raise ModelError(
-                f"model {spec.label}: {where} holds a {found}", expected=f"a {spec.family}"
-            )
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = model_class.from_pretrained(where, torch_dtype=torch.float32, **weights)
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(
-            f"model {spec.label}: cannot load {where}: {str(error).splitlines()[0]}",
-            expected=f"weights of a {model_class.__name__} as safetensors or GGUF",
-        ) from error
+        raise _unloadable(spec, where, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
