@@ -12,6 +12,7 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.attention import StepFrame, output_prompt
 from genret_dask.exporters.graph import MASKED, Graph, Weights
 from genret_dask.exporters.publish import load_checkpoint, publish
+from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
 
@@ -52,19 +53,7 @@ def export(
     config = model.config
     theta = _rope_theta(config, checkpoint)
     _refuse_variants(config, checkpoint)
-    architecture = Architecture(
-        kind="decoder",
-        d_model=config.hidden_size,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        d_head=getattr(config, "head_dim", None)
-        or config.hidden_size // config.num_attention_heads,
-        d_ff=config.intermediate_size,
-        gated=True,
-        encoder_layers=0,
-        decoder_layers=config.num_hidden_layers,
-        vocab_size=config.vocab_size,
-    )
+    architecture = architecture_of(config)
     state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     writer = _Writer(config, state, architecture, theta)
     return publish(

@@ -14,6 +14,7 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.graph import Graph, Weights
 from genret_dask.exporters.publish import load_checkpoint, publish
+from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
 
@@ -57,18 +58,7 @@ def export(
             f"{checkpoint}: feed_forward_proj is {config.feed_forward_proj!r}",
             expected=f"one of {', '.join(_FEED_FORWARD)}",
         )
-    architecture = Architecture(
-        kind="encoder-decoder",
-        d_model=config.d_model,
-        heads=config.num_heads,
-        kv_heads=config.num_heads,
-        d_head=config.d_kv,
-        d_ff=config.d_ff,
-        gated=_FEED_FORWARD[config.feed_forward_proj],
-        encoder_layers=config.num_layers,
-        decoder_layers=config.num_decoder_layers,
-        vocab_size=config.vocab_size,
-    )
+    architecture = architecture_of(config)
     state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     writer = _Writer(config, state, architecture)
     return publish(
