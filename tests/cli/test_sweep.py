@@ -207,3 +207,13 @@ def test_a_place_that_cannot_be_written_is_named(root, tmp_path):
 
 def test_metrics_without_a_cube_are_refused(tmp_path):
     refused(CliRunner().invoke(main, ["metrics", str(tmp_path)]), "there is no cube", code=1)
+
+
+def test_the_readmes_first_snippet_runs(root, swept):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    snippet = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    assert '"runs/pydoc"' in snippet and "beam=100" in snippet
+    run = str(root / "runs" / "toy")
+    names: dict = {}
+    exec(snippet.replace("runs/pydoc", run).replace("beam=100", "beam=10"), names)
+    assert names["tree"].attrs["documents"] == 40
