@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -119,7 +120,10 @@ class DaskExecutor:
 
 
 class _Shares:
-    """Progress of many tasks at once, by the latest share of each."""
+    """Progress of many tasks at once, by the latest share of each.
+
+    Reports come from the client's event loop and from the thread that gathers results.
+    """
 
     def __init__(
         self, costs: dict[str, float], progress: Callable[[float, float], None] | None
@@ -127,15 +131,17 @@ class _Shares:
         self._costs, self._progress = costs, progress
         self._total = sum(costs.values())
         self._shares: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def report(self, event: dict[str, Any]) -> None:
         key, share = event["key"], event["share"]
-        if key not in self._costs or share <= self._shares.get(key, 0.0):
-            return
-        self._shares[key] = share
-        if self._progress:
-            done = sum(self._costs[key] * share for key, share in self._shares.items())
-            self._progress(done, self._total)
+        with self._lock:
+            if key not in self._costs or share <= self._shares.get(key, 0.0):
+                return
+            self._shares[key] = share
+            if self._progress:
+                done = sum(self._costs[key] * share for key, share in self._shares.items())
+                self._progress(done, self._total)
 
 
 class _Shard:
