@@ -77,10 +77,10 @@ def publishing(folder: Path, made_from: str, **facts: Any) -> Iterator[Path]:
     record = {"made_from": made_from, **facts, "files": files}
     (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for path in [*partial.rglob("*"), partial]:
-        _fsync(path)
+        fsync(path)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
-    _fsync(folder.parent)
+    fsync(folder.parent)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -115,7 +115,8 @@ def unwritable(path: Path, error: OSError) -> GenretError:
     )
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have the operating system put a file, or a folder's entries, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

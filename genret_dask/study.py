@@ -421,17 +421,14 @@ class Study:
 
 def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
     """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
-    from genret_dask.cube import open_cube
+    from genret_dask.cube import kinds, open_cube
     from genret_dask.fits.table import first_fits
     from genret_dask.metrics.runs import write_qrels, write_run
     from genret_dask.metrics.table import records
 
-    tree = open_cube(cube)
     metrics, fits = [], []
-    for kind in tree.children:
-        search = tree[f"{kind}/search"].to_dataset()
-        contrast = tree[f"{kind}/contrast"].to_dataset()
-        draws, seed = spec.fits.bootstrap, spec.seed
+    draws, seed = spec.fits.bootstrap, spec.seed
+    for kind, search, contrast in kinds(open_cube(cube)):
         metrics += records(kind, search, contrast, draws, seed)
         fits += first_fits(kind, search, contrast, draws, seed)
         trec = folder / "trec" / kind

@@ -16,19 +16,12 @@ import click
 def fit(run: Path, as_json: bool, draws: int, seed: int) -> None:
     """Fit L(N), L(D) and recall against FLOPs to RUN's cube."""
     from genret_dask.cli.tables import fits_table
-    from genret_dask.cube import open_cube
+    from genret_dask.cube import kinds, open_cube
     from genret_dask.fits.table import first_fits
 
-    tree = open_cube(run)
     found = [
         record
-        for kind in tree.children
-        for record in first_fits(
-            kind,
-            tree[f"{kind}/search"].to_dataset(),
-            tree[f"{kind}/contrast"].to_dataset(),
-            draws,
-            seed,
-        )
+        for kind, search, contrast in kinds(open_cube(run))
+        for record in first_fits(kind, search, contrast, draws, seed)
     ]
     click.echo(json.dumps(found, indent=1) if as_json else fits_table(found))

@@ -29,20 +29,13 @@ _COLUMNS = {
 def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     """Print the metrics of RUN's cube, each with its 95 % bootstrap interval."""
     from genret_dask.cli.tables import format_table
-    from genret_dask.cube import open_cube
+    from genret_dask.cube import kinds, open_cube
     from genret_dask.metrics.table import records
 
-    tree = open_cube(run)
     found = [
         record
-        for kind in tree.children
-        for record in records(
-            kind,
-            tree[f"{kind}/search"].to_dataset(),
-            tree[f"{kind}/contrast"].to_dataset(),
-            draws,
-            seed,
-        )
+        for kind, search, contrast in kinds(open_cube(run))
+        for record in records(kind, search, contrast, draws, seed)
     ]
     if as_json:
         click.echo(json.dumps(found, indent=1))

@@ -53,7 +53,8 @@ class ProgressBars:
 
     def _open(self, stage: str, total: float) -> None:
         self._close()
-        self._stage, self._began = stage, time.monotonic()
+        self._stage = stage
+        self._began = self._spoke = time.monotonic()
         if self._bars:
             self._bar = tqdm(
                 total=total,

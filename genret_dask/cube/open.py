@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import xarray as xr
 
+from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import read_attributes
 from genret_dask.errors import CubeError
 
@@ -48,6 +50,16 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
         return xr.open_datatree(
             path, engine="zarr", chunks={}, consolidated=bool(attributes.get("sealed"))
+        )
+
+
+def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
+    """Yield each identifier kind of a cube with its search and contrast datasets."""
+    for kind in tree.children:
+        yield (
+            kind,
+            tree[f"{kind}/{SEARCH}"].to_dataset(),
+            tree[f"{kind}/{CONTRAST}"].to_dataset(),
         )
 
 

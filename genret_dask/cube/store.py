@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from genret_dask.artefacts import fsync
 from genret_dask.cube.schema import CONTRAST, COORDINATE_ATTRIBUTES, SEARCH, SHARDED, Template
 from genret_dask.errors import CubeError, GenretError, StaleError
 
@@ -65,7 +66,7 @@ def create_cube(path: Path, template: Template) -> None:
         _write_array(kind[CONTRAST], name, ("query", "candidate"), values)
     _fsync_tree(partial)
     os.replace(partial, path)
-    _fsync(path.parent)
+    fsync(path.parent)
 
 
 def check_cube(path: Path, fingerprint: str) -> None:
@@ -126,10 +127,10 @@ def write_shard(
                 )
                 written.append(path / kind / dataset / name / key)
     for file in written:
-        _fsync(file)
+        fsync(file)
     for folder in sorted({parent for file in written for parent in file.parents}):
         if path in folder.parents:
-            _fsync(folder)
+            fsync(folder)
     return digests
 
 
@@ -176,16 +177,8 @@ def _require_whole_chunk(array: zarr.Array, region: slice, values: np.ndarray, n
         )
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _fsync_tree(root: Path) -> None:
     for folder, _, files in os.walk(root):
         for name in files:
-            _fsync(Path(folder) / name)
-        _fsync(Path(folder))
+            fsync(Path(folder) / name)
+        fsync(Path(folder))

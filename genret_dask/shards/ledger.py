@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genret_dask.artefacts import fsync
 from genret_dask.errors import CubeError
 from genret_dask.shards.plan import ShardTask
 
@@ -55,11 +56,7 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fsync(self.folder)
         return marker
 
     def digest(self, tasks: list[ShardTask]) -> str:
