@@ -163,7 +163,7 @@ class TrainingSpec(Record):
     )
     max_tokens: PositiveInt = Field(24, description="input tokens kept of a pair's text")
     batch_size: PositiveInt = 64
-    examples: PositiveInt = Field(40_000, description="examples seen, repeats included")
+    examples: PositiveInt = Field(60_000, description="examples seen, repeats included")
     learning_rate: PositiveFloat = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
