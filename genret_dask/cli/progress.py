@@ -28,6 +28,7 @@ class ProgressBars:
         self._bars = self._stream.isatty()
         self._stage: str | None = None
         self._bar: tqdm | None = None
+        self._before = 0.0
         self._began = self._spoke = time.monotonic()
 
     def __enter__(self) -> ProgressBars:
@@ -43,7 +44,7 @@ class ProgressBars:
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         if stage != self._stage:
-            self._open(stage, total)
+            self._open(stage, done, total)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
         elif done >= total or time.monotonic() - self._spoke >= _LINE_SECONDS:
@@ -51,13 +52,16 @@ class ProgressBars:
             self._stream.write(self._line(stage, done, total) + "\n")
             self._stream.flush()
 
-    def _open(self, stage: str, total: float) -> None:
+    def _open(self, stage: str, done: float, total: float) -> None:
+        """Start a stage; what was done before does not count in its rate."""
         self._close()
+        self._before = done if done < total else 0.0
         self._stage = stage
         self._began = self._spoke = time.monotonic()
         if self._bars:
             self._bar = tqdm(
                 total=total,
+                initial=self._before,
                 desc=stage,
                 unit=_UNITS.get(stage, "steps"),
                 unit_scale=True,
@@ -69,7 +73,7 @@ class ProgressBars:
     def _line(self, stage: str, done: float, total: float) -> str:
         unit, elapsed = _UNITS.get(stage, "steps"), time.monotonic() - self._began
         line = f"{stage:<12}{done / total:4.0%}  {done:,.0f}/{total:,.0f} {unit}  {elapsed:.0f} s"
-        if 0 < done < total:
+        if self._before < done < total:
             line += (
                 f", {done / elapsed:,.1f} {unit}/s, {elapsed * (total - done) / done:.0f} s left"
             )

@@ -42,6 +42,15 @@ def test_lines_elsewhere_come_now_and_then_with_rate_and_remaining_time(clock):
     assert lines[-1] == "search      100%  100/100 queries  40 s"
 
 
+def test_work_done_before_does_not_count_in_the_rate(clock):
+    out = io.StringIO()
+    with ProgressBars(out) as bars:
+        bars("search", 50, 100)
+        clock.now += 12
+        bars("search", 62, 100)
+    assert out.getvalue() == "search       62%  62/100 queries  12 s, 1.0 queries/s, 38 s left\n"
+
+
 def test_a_terminal_gets_a_bar_for_each_stage():
     out = Terminal()
     with ProgressBars(out) as bars:
