@@ -74,9 +74,8 @@ class ProgressBars:
         unit, elapsed = _UNITS.get(stage, "steps"), time.monotonic() - self._began
         line = f"{stage:<12}{done / total:4.0%}  {done:,.0f}/{total:,.0f} {unit}  {elapsed:.0f} s"
         if self._before < done < total:
-            line += (
-                f", {done / elapsed:,.1f} {unit}/s, {elapsed * (total - done) / done:.0f} s left"
-            )
+            rate = (done - self._before) / elapsed
+            line += f", {rate:,.1f} {unit}/s, {(total - done) / rate:.0f} s left"
         return line
 
     def _close(self) -> None:
