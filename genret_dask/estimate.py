@@ -19,7 +19,7 @@ from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import SweepSpec, TrainingSpec
 from genret_dask.study import Cell, cells_of
 
-CPU_TRAINING_RATE, CPU_SEARCH_RATE = 110e9, 50e9
+CPU_TRAINING_RATE, CPU_SEARCH_RATE = 60e9, 80e9
 """FLOP/s of one core, seen with models of 10^4 to 10^6 parameters on a 2-core AVX-512 machine."""
 
 

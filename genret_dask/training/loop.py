@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from genret_dask.artefacts import is_current, publishing
+from genret_dask.artefacts import is_current, publishing, read_record
 from genret_dask.errors import TrainingError
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.models.architectures import architecture_of
@@ -70,9 +71,16 @@ def finished(task: TrainTask) -> dict[str, Any] | None:
 
 def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
-    architecture = architecture_of(config_of(task.model))
-    spec = task.training
-    return float(spec.examples * training_flops_per_example(architecture, spec.max_tokens, 4))
+    config = config_of(task.model)
+    if task.model.pretrained is None:
+        tokenizer = Tokenizer.from_file(str(task.tokenizer / "tokenizer.json"))
+        config.vocab_size = tokenizer.get_vocab_size()
+    level_sizes = (read_record(task.codes) or {})["level_sizes"]
+    config.vocab_size += 1 + sum(level_sizes)
+    per_example = training_flops_per_example(
+        architecture_of(config), task.training.max_tokens, len(level_sizes)
+    )
+    return float(task.training.examples * per_example)
 
 
 def train(task: TrainTask, threads: int = 1, progress: Progress | None = None) -> dict[str, Any]:

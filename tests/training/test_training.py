@@ -28,7 +28,7 @@ from genret_dask.study import Study
 from genret_dask.training.architectures import PRESETS, build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import identifier_logits, identifier_loss
-from genret_dask.training.loop import TrainTask, _Run, finished, train
+from genret_dask.training.loop import TrainTask, _Run, finished, train, training_flops
 from genret_dask.training.pairs import SOURCES, Pairs, build_pairs, subset
 from genret_dask.training.tokenizer import train_tokenizer
 from tests.conftest import make_collection, write_beir
@@ -236,6 +236,13 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tasks, family, tmp_
     assert (whole.folder / "model.safetensors").read_bytes() == (
         broken.folder / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("family", list(TINY))
+def test_the_planned_cost_bounds_the_recorded_one(tasks, family, tmp_path):
+    task = elsewhere(tasks[family], tmp_path)
+    record = train(task)  # whose inputs are shorter than the longest allowed
+    assert record["train_flops"] < training_flops(task) < 4 * record["train_flops"]
 
 
 def test_a_finished_training_is_not_repeated(tasks, tmp_path):
