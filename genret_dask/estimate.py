@@ -16,7 +16,7 @@ from genret_dask.models.flops import (
     training_flops_per_example,
 )
 from genret_dask.shards.plan import plan_shards
-from genret_dask.specs import SweepSpec, TrainingSpec
+from genret_dask.specs import SweepSpec
 from genret_dask.study import Cell, cells_of
 
 CPU_TRAINING_RATE, CPU_SEARCH_RATE = 60e9, 80e9
@@ -88,7 +88,7 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
 
 
 def _train_flops(spec: SweepSpec, cell: Cell) -> float:
-    training = TrainingSpec.model_validate({**spec.training.model_dump(), **cell.model.training})
+    training = cell.training(spec)
     architecture = _architecture(spec, cell)
     per_example = training_flops_per_example(
         architecture, training.max_tokens, spec.identifiers.levels + 1

@@ -90,6 +90,11 @@ class Cell:
         label = self.model.label
         return label if self.fraction == 1 else f"{label}-d{self.fraction:g}"
 
+    def training(self, spec: SweepSpec) -> TrainingSpec:
+        """The study's recipe with the model's own overrides."""
+        overrides = self.model.training
+        return TrainingSpec.model_validate({**spec.training.model_dump(), **overrides})
+
 
 def cells_of(spec: SweepSpec) -> list[Cell]:
     """The training grid, in the order of the spec, fractions ascending."""
@@ -221,9 +226,7 @@ class Study:
         tokenizer, tokenizer_from = self._tokenizer()
         tasks = []
         for cell in cells_of(self.spec):
-            training = TrainingSpec.model_validate(
-                {**self.spec.training.model_dump(), **cell.model.training}
-            )
+            training = cell.training(self.spec)
             model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
             inputs = (model, cell.fraction, training, made_from, pairs_from, tokenizer_from)
             tasks.append(

@@ -116,14 +116,6 @@ class Template:
         }
         return tuple(extent[dim] for dim in variable.dims)
 
-    def nbytes(self) -> int:
-        """Uncompressed size of the sharded arrays in bytes."""
-        return sum(
-            int(np.prod(self.shape(variable))) * np.dtype(variable.dtype).itemsize
-            for group in SHARDED.values()
-            for variable in group.values()
-        )
-
 
 COORDINATE_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "n_params": {"units": "1", "long_name": "non-embedding parameters"},
