@@ -1,7 +1,7 @@
 """Exporters: one module a model family, found through the entry points of `genret_dask.exporters`.
 
-An exporter is a function ``export(checkpoint, folder, *, start_token, tolerance, provenance)`` that
-returns a `Manifest`; a package of its own can bring more families.
+An exporter is a function ``export(checkpoint, folder, *, start_token, tolerance, precision,
+provenance)`` that returns a `Manifest`; a package of its own can bring more families.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def export_model(family: str, checkpoint: Path, folder: Path, **options: Any) ->
     folder : Path
         Where the exported model goes; replaced when there.
     **options
-        start_token, and optionally tolerance and provenance; see `genret_dask.exporters.t5.export`.
+        start_token, and optionally tolerance, precision and provenance; see
+        `genret_dask.exporters.t5.export`.
 
     Raises
     ------

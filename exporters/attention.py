@@ -12,6 +12,9 @@ import numpy as np
 
 from genret_dask.exporters.graph import MASKED, Graph
 
+_TILE = 4096  # vocabulary rows whose logits are held at a time
+_LOWERED = -30.0  # exp() of it is far below the resolution of float32
+
 
 class StepFrame:
     """Inputs, sizes and outputs that every family's `step` graph has.
@@ -32,8 +35,8 @@ class StepFrame:
         self._stop = g.input("rows_stop", np.int64, [])
         prompt = [
             (
-                g.input(f"prompt_key_{i}", np.float32, ["batch", kv_heads, width, "prompt"]),
-                g.input(f"prompt_value_{i}", np.float32, ["batch", kv_heads, "prompt", width]),
+                g.input(f"prompt_key_{i}", g.dtype, ["batch", kv_heads, width, "prompt"]),
+                g.input(f"prompt_value_{i}", g.dtype, ["batch", kv_heads, "prompt", width]),
             )
             for i in range(layers)
         ]
@@ -41,8 +44,8 @@ class StepFrame:
         past = ["past_rows", "time", self.kv]
         self._past = [
             (
-                g.input(f"past_key_{i}", np.float32, past),
-                g.input(f"past_value_{i}", np.float32, past),
+                g.input(f"past_key_{i}", g.dtype, past),
+                g.input(f"past_value_{i}", g.dtype, past),
             )
             for i in range(layers)
         ]
@@ -61,9 +64,10 @@ class StepFrame:
         new = []
         for past, now, kind in zip(self._past[layer], (key, value), ("key", "value"), strict=True):
             history = g.op("Gather", past, self._parents, axis=0)
-            grown = g.op("Concat", history, g.op("Unsqueeze", now, g.const([1])), axis=1)
-            g.output(f"own_{kind}_{layer}", grown, np.float32, ["rows", "new_time", self.kv])
-            new.append(grown)
+            last = g.op("Unsqueeze", g.narrow(now), g.const([1]))
+            grown = g.op("Concat", history, last, axis=1)
+            g.output(f"own_{kind}_{layer}", grown, g.dtype, ["rows", "new_time", self.kv])
+            new.append(g.wide(grown))
         return new[0], new[1]
 
     def own_scores(self, query: str, keys: str) -> str:
@@ -100,15 +104,15 @@ class StepFrame:
         g, groups = self.g, self.heads // self.kv_heads
         if groups == 1:
             shape: list[int | str] = [self.batch, self.beams, self.heads, self.width]
-            folded = g.heads(query, shape, (0, 2, 1, 3))
+            folded = g.narrow(g.heads(query, shape, (0, 2, 1, 3)))
             scores = g.op("MatMul", folded, self.prompt[layer][0])
         else:
             shape = [self.batch, self.beams, self.kv_heads, groups, self.width]
             folded = g.heads(query, shape, (0, 2, 3, 1, 4))
-            folded = g.reshape(folded, [0, self.kv_heads, -1, self.width])
+            folded = g.narrow(g.reshape(folded, [0, self.kv_heads, -1, self.width]))
             scores = g.op("MatMul", folded, self.prompt[layer][0])
             scores = g.reshape(scores, [self.batch, self.heads, self.beams, -1])
-        return g.op("Add", scores, self.mask)
+        return g.op("Add", g.wide(scores), self.mask)
 
     def prompt_mix(self, weights: str, layer: int) -> str:
         """Prompt values averaged with weights [batch, heads, beams, prompt]; [rows, ...]."""
@@ -117,22 +121,35 @@ class StepFrame:
             size = g.size(weights, 3)
             weights = g.reshape(weights, [0, self.kv_heads, groups, self.beams, size])
             weights = g.reshape(weights, [0, self.kv_heads, -1, size])
-        mixed = g.op("MatMul", weights, self.prompt[layer][1])
+        mixed = g.wide(g.op("MatMul", g.narrow(weights), self.prompt[layer][1]))
         if groups > 1:
             mixed = g.reshape(mixed, [self.batch, self.heads, self.beams, self.width])
         return g.reshape(g.op("Transpose", mixed, perm=[0, 2, 1, 3]), [-1, self.heads * self.width])
 
     def finish(self, hidden: str, name: str, head: np.ndarray) -> None:
-        """Output the asked block of logits and the log-partition of the whole vocabulary."""
+        """Output the asked block of logits and the log-partition of the whole vocabulary.
+
+        Only the asked rows' logits exist as such, in float32; all others are summed up by tiles of
+        the vocabulary, so that no step holds [rows, vocabulary]. The asked rows enter the partition
+        as they are given out, not as rounded in their tile: no token's loss is below zero.
+        """
         g = self.g
-        logits = g.op("Gemm", hidden, g.weight(name, head), transB=1)
-        # The kernel of LogSoftmax is vectorised; that of ReduceLogSumExp is nine times slower.
-        normal = g.op("LogSoftmax", logits, axis=-1)
-        first = [g.const([0]), g.const([1]), g.const([-1])]
-        partition = g.op("Sub", g.op("Slice", logits, *first), g.op("Slice", normal, *first))
         axis = g.const([0])
         start, stop = (g.op("Unsqueeze", row, axis) for row in (self._start, self._stop))
-        block = g.op("Slice", logits, start, stop, g.const([-1]))
+        asked = g.op("Slice", g.weight(name, head, g.dtype), start, stop, axis)
+        block = g.op("Gemm", hidden, g.wide(asked), transB=1)
+        row = g.span(g.const([len(head)]))
+        inside = g.op("And", g.op("GreaterOrEqual", row, start), g.op("Less", row, stop))
+        zero, lowered = g.const(0.0, np.float32), g.const(_LOWERED, np.float32)
+        bias = g.narrow(g.op("Where", inside, lowered, zero))
+        parts = [self._log_partition(block)]
+        for first in range(0, len(head), _TILE):
+            rows = first, min(first + _TILE, len(head))
+            tile = g.weight(name, head, g.dtype, rows=rows)
+            part = g.op("Slice", bias, g.const([rows[0]]), g.const([rows[1]]), axis)
+            logits = g.op("Gemm", g.narrow(hidden), tile, part, transB=1)
+            parts.append(self._log_partition(g.wide(logits)))
+        partition = g.op("ReduceLogSumExp", g.op("Concat", *parts, axis=-1), g.const([-1]))
         g.output(
             "logits",
             g.reshape(block, [self.batch, self.beams, g.op("Sub", stop, start)]),
@@ -146,6 +163,14 @@ class StepFrame:
             ["batch", "beams"],
         )
 
+    def _log_partition(self, logits: str) -> str:
+        """Log-sum-exp along the last axis, which stays."""
+        g = self.g
+        # The kernel of LogSoftmax is vectorised; that of ReduceLogSumExp is nine times slower.
+        normal = g.op("LogSoftmax", logits, axis=-1)
+        first = [g.const([0]), g.const([1]), g.const([-1])]
+        return g.op("Sub", g.op("Slice", logits, *first), g.op("Slice", normal, *first))
+
 
 def length_mask(g: Graph, lengths: str, size: str) -> str:
     """What to add to scores so that positions from `lengths` on are not seen, [batch,1,1,size]."""
@@ -156,5 +181,6 @@ def length_mask(g: Graph, lengths: str, size: str) -> str:
 
 def output_prompt(g: Graph, layer: int, key: str, value: str, kv_heads: int, width: int) -> None:
     """Publish a layer's prompt state: keys [.., width, prompt], values [.., prompt, width]."""
-    g.output(f"prompt_key_{layer}", key, np.float32, ["batch", kv_heads, width, "prompt"])
-    g.output(f"prompt_value_{layer}", value, np.float32, ["batch", kv_heads, "prompt", width])
+    key, value = g.narrow(key), g.narrow(value)
+    g.output(f"prompt_key_{layer}", key, g.dtype, ["batch", kv_heads, width, "prompt"])
+    g.output(f"prompt_value_{layer}", value, g.dtype, ["batch", kv_heads, "prompt", width])

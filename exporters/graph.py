@@ -1,4 +1,9 @@
-"""A small builder of ONNX graphs whose weights lie in one shared external file."""
+"""A small builder of ONNX graphs whose weights lie in one shared external file.
+
+A graph has a type of its own, float32, float16 or bfloat16: that of the operands and results of
+its matrix products, of its embedding tables, and of the keys and values it hands on. All else is
+float32: the residual stream, norms, softmaxes, rotations, activations, the asked logits.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -17,11 +23,21 @@ MASKED = -1e9
 """Added to the scores of keys that must not be seen: exp() of it is exactly 0 in float32."""
 
 _ALIGNMENT = 4096  # what the ONNX format asks for, so that weights can be memory-mapped
-_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
+_TYPES = {
+    np.dtype(np.bool_): TensorProto.BOOL,
+    np.dtype(np.int32): TensorProto.INT32,
+    np.dtype(np.int64): TensorProto.INT64,
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float64): TensorProto.DOUBLE,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
+}
+_SUFFIXES = {np.dtype(np.float16): "/fp16", np.dtype(ml_dtypes.bfloat16): "/bf16"}
+_FLOAT_TYPES: dict[str, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 
 class Weights:
-    """Float32 arrays by name in one file, written as they come, shared by all graphs of a model.
+    """Arrays by name in one file, written as they come, shared by all graphs of a model.
 
     Parameters
     ----------
@@ -39,15 +55,29 @@ class Weights:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
     def place(self, name: str, array: np.ndarray) -> tuple[int, int]:
         """Offset and length in bytes of `name` in the file; the first call writes the array."""
         if name not in self._places:
-            array = np.ascontiguousarray(array, dtype=np.float32)
+            array = np.ascontiguousarray(array)
             start = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
             self._file.seek(start)
-            self._file.write(array.data)
+            self._file.write(array.view(np.uint8).data)
             self._places[name] = (start, array.nbytes)
         return self._places[name]
+
+
+def external(
+    name: str, kind: int, shape: Sequence[int], start: int, length: int
+) -> onnx.TensorProto:
+    """A constant of ONNX type `kind` whose bytes lie in the weights file."""
+    tensor = TensorProto(name=name, data_type=kind, dims=shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
 
 
 class Graph:
@@ -59,11 +89,15 @@ class Graph:
         The graph's name and its file's stem.
     weights : Weights
         Where `weight` puts large arrays.
+    precision : str
+        "fp16" and "bf16" give the graph that type; all others leave it float32.
     """
 
-    def __init__(self, name: str, weights: Weights) -> None:
+    def __init__(self, name: str, weights: Weights, precision: str = "fp32") -> None:
         self.name = name
+        self.dtype: Any = _FLOAT_TYPES.get(precision, np.float32)
         self._weights = weights
+        self._casts: dict[tuple[str, int], str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -90,15 +124,33 @@ class Graph:
             self._initializers[name] = numpy_helper.from_array(array, name)
         return name
 
-    def weight(self, name: str, array: np.ndarray) -> str:
-        """A float32 array in the shared weights file; the same name is stored once."""
+    def weight(
+        self,
+        name: str,
+        array: np.ndarray,
+        dtype: Any = np.float32,
+        rows: tuple[int, int] | None = None,
+    ) -> str:
+        """An array, or a run of its rows, in the shared weights file; stored once a name and type.
+
+        Parameters
+        ----------
+        rows : (int, int), optional
+            Half-open and cut to the array; they lie in the file where the whole array has them.
+        """
+        dtype = np.dtype(dtype)
+        name += _SUFFIXES.get(dtype, "")
+        if name not in self._weights:
+            array = array.astype(dtype, copy=False)
+        start, length = self._weights.place(name, array)
+        shape = array.shape
+        if rows is not None:
+            first, last = rows[0], min(rows[1], shape[0])
+            name, shape = f"{name}[{first}:{last}]", (last - first, *shape[1:])
+            start += first * (length // array.shape[0])
+            length = length // array.shape[0] * shape[0]
         if name not in self._initializers:
-            start, length = self._weights.place(name, array)
-            tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", length)):
-                tensor.external_data.add(key=key, value=str(value))
-            self._initializers[name] = tensor
+            self._initializers[name] = external(name, _TYPES[dtype], shape, start, length)
         return name
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -132,9 +184,32 @@ class Graph:
         stop = self.op("Squeeze", size, self.const([0]))
         return self.op("Range", self.const(0), stop, self.const(1))
 
-    def linear(self, value: str, name: str, weight: np.ndarray) -> str:
-        """Multiply by the transpose of a PyTorch weight, [out, in]."""
-        return self.op("MatMul", value, self.weight(name, weight.T))
+    def narrow(self, value: str) -> str:
+        """A float32 value in the graph's type."""
+        return self._cast(value, self.dtype)
+
+    def wide(self, value: str) -> str:
+        """A value of the graph's type in float32."""
+        return self._cast(value, np.float32)
+
+    def _cast(self, value: str, dtype: Any) -> str:
+        if self.dtype == np.float32:
+            return value
+        key = (value, _TYPES[np.dtype(dtype)])
+        if key not in self._casts:
+            self._casts[key] = self.op("Cast", value, to=key[1])
+        return self._casts[key]
+
+    def linear(self, value: str, name: str, weight: np.ndarray, *, exact: bool = False) -> str:
+        """Multiply by the transpose of a PyTorch weight, [out, in]; `exact` stays in float32."""
+        if exact:
+            return self.op("MatMul", value, self.weight(name, weight.T))
+        operand = self.narrow(value)
+        return self.wide(self.op("MatMul", operand, self.weight(name, weight.T, self.dtype)))
+
+    def embed(self, tokens: str, name: str, table: np.ndarray) -> str:
+        """Rows of an embedding table."""
+        return self.wide(self.op("Gather", self.weight(name, table, self.dtype), tokens))
 
     def rms_norm(self, value: str, name: str, weight: np.ndarray, epsilon: float) -> str:
         """Divide by the root mean square of the last axis, times `weight`."""

@@ -12,9 +12,11 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.attention import StepFrame, output_prompt
 from genret_dask.exporters.graph import MASKED, Graph, Weights
 from genret_dask.exporters.publish import load_checkpoint, publish
+from genret_dask.exporters.select import selection
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
+from genret_dask.specs import Precision
 
 
 def export(
@@ -22,7 +24,8 @@ def export(
     folder: Path,
     *,
     start_token: int,
-    tolerance: float = 1e-3,
+    tolerance: float | None = None,
+    precision: Precision = "fp32",
     provenance: dict[str, Any] | None = None,
 ) -> Manifest:
     """Export a `LlamaForCausalLM` checkpoint as beam-native graphs.
@@ -37,8 +40,11 @@ def export(
         Where the exported model goes; replaced when there.
     start_token : int
         The token between a query and its identifier.
-    tolerance : float
-        Largest accepted |difference| in log-probability against PyTorch.
+    tolerance : float, optional
+        Largest accepted |difference| in log-probability against PyTorch; by default the one that
+        `genret_dask.exporters.parity.TOLERANCES` has for the precision.
+    precision : {"fp32", "fp16", "bf16", "int8"}
+        16 bits: see `genret_dask.exporters.graph`; int8: see `genret_dask.exporters.quantise`.
     provenance : dict, optional
         Kept in the manifest as it is.
 
@@ -55,7 +61,7 @@ def export(
     _refuse_variants(config, checkpoint)
     architecture = architecture_of(config)
     state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    writer = _Writer(config, state, architecture, theta)
+    writer = _Writer(config, state, architecture, theta, precision)
     return publish(
         folder,
         checkpoint=checkpoint,
@@ -65,6 +71,7 @@ def export(
         write=writer.write,
         start_token=start_token,
         tolerance=tolerance,
+        precision=precision,
         provenance=provenance,
     )
 
@@ -101,8 +108,9 @@ class _Writer:
         state: dict[str, np.ndarray],
         shape: Architecture,
         theta: float,
+        precision: str,
     ) -> None:
-        self.config, self.state, self.shape = config, state, shape
+        self.config, self.state, self.shape, self.precision = config, state, shape, precision
         self.inner, self.kv = shape.heads * shape.d_head, shape.kv_heads * shape.d_head
         exponents = np.arange(0, shape.d_head, 2, dtype=np.float32) / np.float32(shape.d_head)
         self.frequencies = (np.float32(1.0) / np.float32(theta) ** exponents).astype(np.float32)
@@ -110,8 +118,9 @@ class _Writer:
     def write(self, folder: Path) -> None:
         """Write both graphs and their weights."""
         with Weights(folder) as weights:
-            self._prefill(Graph("prefill", weights)).save(folder)
-            self._step(Graph("step", weights)).save(folder)
+            self._prefill(Graph("prefill", weights, self.precision)).save(folder)
+            self._step(Graph("step", weights, self.precision)).save(folder)
+            selection(weights).save(folder)
 
     def _norm(self, g: Graph, x: str, name: str) -> str:
         name = f"{name}.weight"
@@ -154,7 +163,7 @@ class _Writer:
 
     def _embed(self, g: Graph, tokens: str) -> str:
         name = "model.embed_tokens.weight"
-        return g.op("Gather", g.weight(name, self.state[name]), tokens)
+        return g.embed(tokens, name, self.state[name])
 
     def _prefill(self, g: Graph) -> Graph:
         shape = self.shape
@@ -190,10 +199,12 @@ class _Writer:
             q = g.op("Transpose", q, perm=[0, 2, 1, 3])
             # Query heads that share a key become rows of one product.
             q = g.reshape(q, [0, kv_heads, -1, d])
-            scores = g.reshape(g.op("MatMul", q, key), [batch, heads, size, size])
+            scores = g.wide(g.op("MatMul", g.narrow(q), g.narrow(key)))
+            scores = g.reshape(scores, [batch, heads, size, size])
             weights = g.op("Softmax", g.op("Add", scores, mask), axis=-1)
             weights = g.reshape(weights, [batch, kv_heads, -1, size])
-            mixed = g.reshape(g.op("MatMul", weights, value), [batch, heads, size, d])
+            mixed = g.wide(g.op("MatMul", g.narrow(weights), g.narrow(value)))
+            mixed = g.reshape(mixed, [batch, heads, size, d])
             mixed = g.op("Transpose", mixed, perm=[0, 2, 1, 3])
             mixed = g.reshape(mixed, [0, 0, self.inner])
             x = g.op("Add", x, self._linear(g, mixed, f"{name}.self_attn.o_proj"))

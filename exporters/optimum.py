@@ -16,6 +16,7 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.publish import load_checkpoint, publish
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
+from genret_dask.specs import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ def export(
     folder: Path,
     *,
     start_token: int,
-    tolerance: float = 1e-3,
+    tolerance: float | None = None,
+    precision: Precision = "fp32",
     provenance: dict[str, Any] | None = None,
 ) -> Manifest:
     """Export a causal language model of any family that optimum knows.
@@ -38,18 +40,28 @@ def export(
         Where the exported model goes; replaced when there.
     start_token : int
         The token between a query and its identifier.
-    tolerance : float
-        Largest accepted |difference| in log-probability against PyTorch.
+    tolerance : float, optional
+        Largest accepted |difference| in log-probability against PyTorch; by default the one that
+        `genret_dask.exporters.parity.TOLERANCES` has for the precision.
+    precision : {"fp32", "int8"}
+        int8: see `genret_dask.exporters.quantise`.
     provenance : dict, optional
         Kept in the manifest as it is.
 
     Raises
     ------
     ModelError
-        optimum is not installed or does not export this family, or the checkpoint is incomplete.
+        optimum is not installed or does not export this family or precision, or the checkpoint is
+        incomplete.
     ParityError
         The graph disagrees with PyTorch; nothing is published.
     """
+    if precision not in ("fp32", "int8"):
+        raise ModelError(
+            f"family optimum does not export in {precision}",
+            expected="fp32 or int8",
+            fix="families t5 and llama export in 16 bits",
+        )
     model = load_checkpoint(AutoModelForCausalLM, checkpoint, None)
     if model.config.is_encoder_decoder:
         raise ModelError(
@@ -65,6 +77,7 @@ def export(
         write=lambda staging: _write(Path(checkpoint), staging),
         start_token=start_token,
         tolerance=tolerance,
+        precision=precision,
         provenance=provenance,
         graph="optimum",
     )

@@ -17,15 +17,16 @@ from transformers import AutoConfig
 
 import genret_dask
 from genret_dask.errors import ModelError
-from genret_dask.exporters.parity import check_parity
-from genret_dask.inference.session import session_for
+from genret_dask.exporters.parity import TOLERANCES, check_parity, session_on_cpu
+from genret_dask.exporters.quantise import quantise
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest, Parity, hash_files, write_manifest
+from genret_dask.specs import Precision
 
 logger = logging.getLogger(__name__)
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+_PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "optimum-onnx", "torch", "transformers")
 
 
 def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) -> Any:
@@ -90,7 +91,8 @@ def publish(
     architecture: Architecture,
     write: Callable[[Path], None],
     start_token: int,
-    tolerance: float,
+    tolerance: float | None,
+    precision: Precision,
     provenance: dict[str, Any] | None,
     graph: Literal["beam", "optimum"] = "beam",
 ) -> Manifest:
@@ -99,7 +101,8 @@ def publish(
     Parameters
     ----------
     write : callable
-        Puts the graphs into the folder that it is given.
+        Puts the graphs into the folder that it is given: of `precision`, but float32 ones for
+        int8, which are quantised here.
 
     Raises
     ------
@@ -113,8 +116,14 @@ def publish(
             f"start token {start_token}",
             expected=f"a row of the vocabulary of {architecture.vocab_size}",
         )
+    tolerance = TOLERANCES[precision] if tolerance is None else tolerance
     with _staged(Path(folder)) as staging:
-        write(staging)
+        if precision == "int8":
+            with tempfile.TemporaryDirectory(prefix=".fp32.", dir=staging.parent) as source:
+                write(Path(source))
+                quantise(Path(source), staging)
+        else:
+            write(staging)
         for name in _TOKENIZER_FILES:
             if (Path(checkpoint) / name).is_file():
                 shutil.copyfile(Path(checkpoint) / name, staging / name)
@@ -122,6 +131,7 @@ def publish(
         manifest = Manifest(
             family=family,
             graph=graph,
+            precision=precision,
             n_params=count_parameters(model),
             start_token=start_token,
             vocab_size=architecture.vocab_size,
@@ -131,7 +141,8 @@ def publish(
             provenance=provenance or {},
             versions=_versions(),
         )
-        parity = check_parity(session_for(staging, manifest), model, tolerance=tolerance)
+        with session_on_cpu(staging, manifest) as session:
+            parity = check_parity(session, model, tolerance=tolerance)
         manifest = manifest.model_copy(update={"parity": parity})
         write_manifest(staging, manifest)
     logger.info("exported %s to %s", family, folder)

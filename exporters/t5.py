@@ -14,9 +14,11 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.graph import Graph, Weights
 from genret_dask.exporters.publish import load_checkpoint, publish
+from genret_dask.exporters.select import selection
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
+from genret_dask.specs import Precision
 
 _FEED_FORWARD = {"relu": False, "gated-gelu": True}
 
@@ -26,7 +28,8 @@ def export(
     folder: Path,
     *,
     start_token: int,
-    tolerance: float = 1e-3,
+    tolerance: float | None = None,
+    precision: Precision = "fp32",
     provenance: dict[str, Any] | None = None,
 ) -> Manifest:
     """Export a `T5ForConditionalGeneration` checkpoint as beam-native graphs.
@@ -39,8 +42,11 @@ def export(
         Where the exported model goes; replaced when there.
     start_token : int
         The decoder's first input.
-    tolerance : float
-        Largest accepted |difference| in log-probability against PyTorch.
+    tolerance : float, optional
+        Largest accepted |difference| in log-probability against PyTorch; by default the one that
+        `genret_dask.exporters.parity.TOLERANCES` has for the precision.
+    precision : {"fp32", "fp16", "bf16", "int8"}
+        16 bits: see `genret_dask.exporters.graph`; int8: see `genret_dask.exporters.quantise`.
     provenance : dict, optional
         Kept in the manifest as it is.
 
@@ -60,7 +66,7 @@ def export(
         )
     architecture = architecture_of(config)
     state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    writer = _Writer(config, state, architecture)
+    writer = _Writer(config, state, architecture, precision)
     return publish(
         folder,
         checkpoint=checkpoint,
@@ -70,6 +76,7 @@ def export(
         write=writer.write,
         start_token=start_token,
         tolerance=tolerance,
+        precision=precision,
         provenance=provenance,
     )
 
@@ -114,15 +121,18 @@ def relative_bias(
 
 
 class _Writer:
-    def __init__(self, config: Any, state: dict[str, np.ndarray], shape: Architecture) -> None:
-        self.config, self.state, self.shape = config, state, shape
+    def __init__(
+        self, config: Any, state: dict[str, np.ndarray], shape: Architecture, precision: str
+    ) -> None:
+        self.config, self.state, self.shape, self.precision = config, state, shape, precision
         self.inner = shape.heads * shape.d_head
 
     def write(self, folder: Path) -> None:
         """Write both graphs and their weights."""
         with Weights(folder) as weights:
-            self._prefill(Graph("prefill", weights)).save(folder)
-            self._step(Graph("step", weights)).save(folder)
+            self._prefill(Graph("prefill", weights, self.precision)).save(folder)
+            self._step(Graph("step", weights, self.precision)).save(folder)
+            selection(weights).save(folder)
 
     def _norm(self, g: Graph, x: str, name: str, scale: float = 1.0) -> str:
         weight = self.state[f"{name}.weight"] * np.float32(scale)
@@ -143,7 +153,9 @@ class _Writer:
             inner = g.op("Mul", g.op("Gelu", gate, approximate="tanh"), up)
         else:
             inner = g.op("Relu", self._linear(g, n, f"{dense}.wi"))
-        return g.op("Add", x, self._linear(g, inner, f"{dense}.wo"))
+        # Its results pass float16's largest number in trained models.
+        wo = g.linear(inner, f"{dense}.wo", self.state[f"{dense}.wo.weight"], exact=True)
+        return g.op("Add", x, wo)
 
     def _bias(self, g: Graph, stack: str, distance: str, bidirectional: bool) -> str:
         """Bias of each (key - query) distance, heads last."""
@@ -168,7 +180,7 @@ class _Writer:
         )
         bias = g.op("Transpose", self._bias(g, "encoder", distance, True), perm=[2, 0, 1])
         mask = g.op("Add", bias, length_mask(g, "lengths", size))
-        x = g.op("Gather", g.weight("shared.weight", self.state["shared.weight"]), "tokens")
+        x = g.embed("tokens", "shared.weight", self.state["shared.weight"])
         for i in range(self.shape.encoder_layers):
             name = f"encoder.block.{i}.layer"
             n = self._norm(g, x, f"{name}.0.layer_norm")
@@ -178,8 +190,10 @@ class _Writer:
             q = g.heads(q, [0, 0, heads, d], (0, 2, 1, 3))
             k = g.heads(k, [0, 0, heads, d], (0, 2, 3, 1))
             v = g.heads(v, [0, 0, heads, d], (0, 2, 1, 3))
-            seen = g.op("Softmax", g.op("Add", g.op("MatMul", q, k), mask), axis=-1)
-            mixed = g.op("Transpose", g.op("MatMul", seen, v), perm=[0, 2, 1, 3])
+            scores = g.wide(g.op("MatMul", g.narrow(q), g.narrow(k)))
+            seen = g.op("Softmax", g.op("Add", scores, mask), axis=-1)
+            mixed = g.wide(g.op("MatMul", g.narrow(seen), g.narrow(v)))
+            mixed = g.op("Transpose", mixed, perm=[0, 2, 1, 3])
             mixed = g.reshape(mixed, [0, 0, self.inner])
             x = g.op("Add", x, self._linear(g, mixed, f"{attention}.o"))
             x = self._feed_forward(g, x, f"{name}.1")
@@ -194,7 +208,7 @@ class _Writer:
     def _step(self, g: Graph) -> Graph:
         config, shape = self.config, self.shape
         frame = StepFrame(g, shape.decoder_layers, shape.heads, shape.heads, shape.d_head)
-        x = g.op("Gather", g.weight("shared.weight", self.state["shared.weight"]), frame.tokens)
+        x = g.embed(frame.tokens, "shared.weight", self.state["shared.weight"])
         now = g.op("Add", frame.time, g.const([1]))
         distance = g.op("Sub", g.span(now), frame.time)
         bias = g.op("Transpose", self._bias(g, "decoder", distance, False), perm=[1, 0])

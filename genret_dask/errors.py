@@ -81,3 +81,7 @@ class DeviceError(GenretError):
 
 class TrainingError(GenretError):
     """Training diverged or could not go on."""
+
+
+class BudgetError(GenretError):
+    """Not even one query at a time fits into the memory that a worker may hold."""

@@ -9,15 +9,16 @@ import numpy as np
 from genret_dask.cube.schema import SHARDED
 from genret_dask.datasets.collection import Collection
 from genret_dask.inference.candidates import select_queries
+from genret_dask.inference.memory import Decoding
 from genret_dask.models.flops import (
     Architecture,
     prefill_flops,
     step_flops,
     training_flops_per_example,
 )
-from genret_dask.shards.plan import plan_shards
+from genret_dask.shards.plan import padded_widths, plan_shards
 from genret_dask.specs import SweepSpec
-from genret_dask.study import Cell, cells_of
+from genret_dask.study import Cell, cells_of, models_of
 
 CPU_TRAINING_RATE, CPU_SEARCH_RATE = 60e9, 80e9
 """FLOP/s of one core, seen with models of 10^4 to 10^6 parameters on a 2-core AVX-512 machine."""
@@ -31,10 +32,13 @@ class Estimate:
     ----------
     documents, queries : int
     models : list of str
+        Of the cube: each trained model in each precision.
     train_tasks, export_tasks, shards : int
     cube_bytes : int
         Before compression.
     train_flops, search_flops : float
+    task_bytes, query_bytes : int
+        Memory that a search task takes for a whole batch, and for one query at a time.
     """
 
     documents: int
@@ -46,6 +50,8 @@ class Estimate:
     cube_bytes: int
     train_flops: float
     search_flops: float
+    task_bytes: int
+    query_bytes: int
 
     def seconds(self, cores: int) -> float:
         """Rough time on that many CPU cores, start-up and data preparation left out."""
@@ -57,12 +63,12 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     """Plan a sweep of a collection without writing anything."""
     inference = spec.inference
     rows = select_queries(collection, inference.split, inference.queries, spec.seed)
-    cells = cells_of(spec)
+    cells, models = cells_of(spec), models_of(spec)
     levels = spec.identifiers.levels + 1
     qrels = collection.qrels[inference.split].relevant()
     positives = int(np.bincount(qrels.query)[rows].max())
     sizes = {
-        "model": len(cells),
+        "model": len(models),
         "query": len(rows),
         "beam": len(inference.beams),
         "rank": min(max(inference.beams), len(collection)),
@@ -77,13 +83,19 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     return Estimate(
         documents=len(collection),
         queries=len(rows),
-        models=[cell.name for cell in cells],
+        models=models,
         train_tasks=len(cells),
-        export_tasks=len(cells),
-        shards=len(plan_shards([cell.name for cell in cells], len(rows), inference.shard_queries)),
+        export_tasks=len(models),
+        shards=len(plan_shards(models, len(rows), inference.shard_queries)),
         cube_bytes=cube_bytes,
         train_flops=sum(_train_flops(spec, cell) for cell in cells),
-        search_flops=sum(_search_flops(spec, cell, sizes) for cell in cells),
+        search_flops=len(spec.export.precision)
+        * sum(_search_flops(spec, cell, sizes) for cell in cells),
+        task_bytes=max(
+            _task_bytes(spec, cell, sizes, len(collection), inference.batch_queries)
+            for cell in cells
+        ),
+        query_bytes=max(_task_bytes(spec, cell, sizes, len(collection), 1) for cell in cells),
     )
 
 
@@ -104,6 +116,25 @@ def _search_flops(spec: SweepSpec, cell: Cell, sizes: dict[str, int]) -> float:
     steps = step_flops(architecture, tokens, np.arange(sizes["step"]))
     per_query = 2 * prefill_flops(architecture, tokens) + (rows * steps).sum()
     return float(sizes["query"] * per_query)
+
+
+def _task_bytes(
+    spec: SweepSpec, cell: Cell, sizes: dict[str, int], documents: int, batch_queries: int
+) -> int:
+    """Memory of a search task that decodes so many of the longest queries at once."""
+    inference, levels = spec.inference, sizes["step"]
+    reachable = [min(spec.identifiers.codes**level, documents) for level in range(levels)]
+    decoding = Decoding(
+        architecture=_architecture(spec, cell),
+        graph="beam",
+        nodes=(*reachable, documents),
+        blocks=(spec.identifiers.codes,) * levels,
+        beams=inference.beams,
+    )
+    shard, candidates = min(inference.shard_queries, sizes["query"]), sizes["candidate"]
+    prompt = int(padded_widths(np.array(inference.max_tokens)))
+    decoded = min(batch_queries, shard) * decoding.query_bytes(prompt, candidates)
+    return shard * decoding.result_bytes(candidates) + decoded
 
 
 def _architecture(spec: SweepSpec, cell: Cell) -> Architecture:

@@ -25,6 +25,16 @@ from genret_dask.errors import SpecError
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Provider = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+PROVIDERS: dict[Precision, tuple[Provider, ...]] = {
+    "fp32": ("cpu", "cuda"),
+    "fp16": ("cpu", "cuda"),
+    "bf16": ("cuda",),
+    "int8": ("cpu",),
+}
+"""Where ONNX Runtime runs a precision. The CPU has no bfloat16 product, and computes float16 ones
+in float32, between casts; the fused integer products have no CUDA kernel."""
 
 
 class Record(BaseModel):
@@ -236,7 +246,19 @@ class ModelSpec(Record):
 
 
 class ExportSpec(Record):
-    tolerance: PositiveFloat = Field(1e-3, description="largest |difference| in log-probability")
+    tolerance: PositiveFloat = Field(
+        1e-3, description="largest |difference| in log-probability at fp32"
+    )
+    precision: tuple[Precision, ...] = Field(
+        ("fp32",), description="fp32, fp16, bf16, int8: each makes a model of its own of a cell"
+    )
+
+    @field_validator("precision")
+    @classmethod
+    def _distinct(cls, precision: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if not precision or len(set(precision)) != len(precision):
+            raise ValueError("precisions must be distinct and not empty")
+        return tuple(sorted(precision, key=lambda name: name != "fp32"))
 
 
 class InferenceSpec(Record):
@@ -250,7 +272,23 @@ class InferenceSpec(Record):
     shard_queries: PositiveInt = Field(64, description="queries a task")
     batch_queries: PositiveInt = Field(16, description="queries decoded together")
     provider: Provider = "cpu"
-    threads: PositiveInt = Field(1, description="ONNX Runtime threads a task")
+    threads: PositiveInt | None = Field(
+        None, description="ONNX Runtime threads a task; the host's cores shared among its tasks"
+    )
+    memory: str | None = Field(
+        None, description="what a worker process may hold, as 4GB; 60 % of its memory limit"
+    )
+
+    @field_validator("memory")
+    @classmethod
+    def _a_size(cls, memory: str | None) -> str | None:
+        if memory is not None and _bytes(memory) < 2**20:
+            raise ValueError("give a size with its unit, of 1 MiB or more, such as 4GB or 512MiB")
+        return memory
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.memory is None else _bytes(self.memory)
 
     @field_validator("beams")
     @classmethod
@@ -258,6 +296,16 @@ class InferenceSpec(Record):
         if not beams:
             raise ValueError("give at least one beam size")
         return tuple(sorted(set(beams)))
+
+
+def _bytes(size: str) -> int:
+    """A size in bytes; 0 where it is none."""
+    from dask.utils import parse_bytes
+
+    try:
+        return parse_bytes(size)
+    except (ValueError, OverflowError):
+        return 0
 
 
 class FitSpec(Record):
@@ -290,13 +338,33 @@ class SweepSpec(Record):
 
     @model_validator(mode="after")
     def _distinct_models(self) -> SweepSpec:
-        labels = [model.label for model in self.models]
+        labels = [
+            precise_name(model.label, precision)
+            for model in self.models
+            for precision in self.export.precision
+        ]
         if not labels:
             raise ValueError("give at least one model")
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
             raise ValueError(f"models share a name: {', '.join(repeated)}; give each its own name")
         return self
+
+    @model_validator(mode="after")
+    def _precisions_that_run(self) -> SweepSpec:
+        provider = self.inference.provider
+        for precision in self.export.precision:
+            if provider not in PROVIDERS[precision]:
+                raise ValueError(
+                    f"export.precision {precision} does not run with inference.provider "
+                    f"{provider}, only with {' or '.join(PROVIDERS[precision])}"
+                )
+        return self
+
+
+def precise_name(cell: str, precision: str) -> str:
+    """The name of a cell's model in a precision: fp32 has the cell's own, `t5-micro.int8`."""
+    return cell if precision == "fp32" else f"{cell}.{precision}"
 
 
 def load_spec(path: Path | str) -> SweepSpec:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from genret_dask.cube.schema import Template
 from genret_dask.cube.store import FORMAT, create_cube, read_attributes, seal_cube
 from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.collection import Collection
-from genret_dask.errors import ModelError
+from genret_dask.exporters.task import ExportTask, is_exported, run_export
 from genret_dask.fingerprint import fingerprint
 from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
 from genret_dask.inference.candidates import build_candidates, select_queries
@@ -33,7 +33,8 @@ from genret_dask.shards.plan import plan_shards
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import SweepContext
-from genret_dask.specs import ModelSpec, SweepSpec, TrainingSpec
+from genret_dask.shards.usage import MemoryUse
+from genret_dask.specs import ModelSpec, SweepSpec, TrainingSpec, precise_name
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from genret_dask.training.loop import TrainTask
 
 logger = logging.getLogger(__name__)
+
+RESULTS = ("metrics", "fits", "precision")
+"""Stems of the JSON files that `Study.analyse` leaves."""
 
 Progress = Callable[[str, float, float], None]
 """Gets a stage, the work done and the work in all, in the stage's own unit."""
@@ -101,6 +105,15 @@ def cells_of(spec: SweepSpec) -> list[Cell]:
     return [Cell(model, fraction) for model in spec.models for fraction in sorted(model.fractions)]
 
 
+def models_of(spec: SweepSpec) -> list[str]:
+    """Names of the exported models, which are the cube's: each cell in each precision."""
+    return [
+        precise_name(cell.name, precision)
+        for cell in cells_of(spec)
+        for precision in spec.export.precision
+    ]
+
+
 class Study:
     """The stages of a study over one run directory; each runs the stages it needs.
 
@@ -108,6 +121,11 @@ class Study:
     ----------
     spec, client, runs, progress
         As `sweep` takes them.
+
+    Attributes
+    ----------
+    memory : list of MemoryUse
+        What each worker held during the search; empty where there was nothing to search.
 
     Raises
     ------
@@ -125,6 +143,7 @@ class Study:
     ) -> None:
         self.spec = spec
         self.folder = Path(runs).absolute() / spec.name
+        self.memory: list[MemoryUse] = []
         self._progress = progress
         self._client = client
 
@@ -267,39 +286,38 @@ class Study:
     # --- export -------------------------------------------------------------------------------
 
     def export(self) -> dict[str, Manifest]:
-        """Export every checkpoint; returns the manifests by name, in the order of the spec."""
+        """Export every checkpoint in every precision; returns the manifests by the model's name.
+
+        They are in the order of `models_of`.
+        """
         records = self.train()
-        found = {task.name: self._exported(task) for task in self.tasks}
-        todo = [task for task in self.tasks if found[task.name] is None]
+        tolerance = self.spec.export.tolerance
+        tasks = [
+            ExportTask(
+                name=(name := precise_name(task.name, precision)),
+                family=task.model.family,
+                checkpoint=task.folder,
+                made_from=task.made_from,
+                record=records[task.name],
+                precision=precision,
+                tolerance=tolerance if precision == "fp32" else None,
+                folder=self._export_folder(name),
+            )
+            for task in self.tasks
+            for precision in self.spec.export.precision
+        ]
+        todo = [task for task in tasks if not is_exported(task)]
         if todo:
-            tolerance = self.spec.export.tolerance
             self.executor.map(
-                _export,
-                [
-                    (task, records[task.name], self._export_folder(task.name), tolerance)
-                    for task in todo
-                ],
+                run_export,
+                todo,
                 [f"export-{task.name}" for task in todo],
                 progress=partial(self._report, "export"),
             )
-        return {task.name: read_manifest(self._export_folder(task.name)) for task in self.tasks}
+        return {task.name: read_manifest(task.folder) for task in tasks}
 
     def _export_folder(self, name: str) -> Path:
         return self.folder / "models" / name
-
-    def _exported(self, task: TrainTask) -> Manifest | None:
-        folder = self._export_folder(task.name)
-        if not (folder / "manifest.json").is_file():
-            return None
-        manifest = read_manifest(folder)
-        if manifest.provenance.get("made_from") != task.made_from:
-            raise ModelError(
-                f"{folder} was exported from another checkpoint "
-                f"({manifest.provenance.get('made_from')})",
-                expected=task.made_from,
-                fix=f"give the run another name, or remove {folder}",
-            )
-        return manifest
 
     # --- search -------------------------------------------------------------------------------
 
@@ -308,7 +326,10 @@ class Study:
         return self.folder / "cube.zarr"
 
     def search(self) -> Path:
-        """Search and score every shard that is not in the cube, then seal it; returns its path."""
+        """Search and score every shard that is not in the cube, then seal it; returns its path.
+
+        Leaves resources.json: what each worker of the last search held in memory.
+        """
         manifests = self.export()
         template = self._template(manifests)
         create_cube(self.cube, template)
@@ -325,18 +346,21 @@ class Study:
         shards = plan_shards(list(manifests), template.sizes["query"], template.shard_queries)
         todo = [task for task in shards if not context.ledger.is_done(task)]
         if todo:
-            self.executor.search(todo, context, partial(self._report, "search"))
+            report = partial(self._report, "search")
+            self.memory = self.executor.search(todo, context, report)
+            write_memory(self.memory, self.folder / "resources.json")
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
 
     # --- results ------------------------------------------------------------------------------
 
-    def analyse(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def analyse(self) -> dict[str, list[dict[str, Any]]]:
         """Metrics and first fits of the sealed cube, written beside it; returns their records.
 
-        Leaves metrics.json, fits.json, and trec/ with the qrels and each model's run at the
-        largest beam. Skipped when they were made from this very cube.
+        Leaves metrics.json, fits.json, where there are models in a reduced precision
+        precision.json (see `genret_dask.metrics.precision`), and trec/ with the qrels and each
+        model's run at the largest beam. Skipped when they were made from this very cube.
         """
         folder = self.folder / "results"
         made_from = fingerprint("results", read_attributes(self.cube)["digest"], self.spec.fits)
@@ -347,11 +371,11 @@ class Study:
             with publishing(folder, made_from) as partial_folder, threads:
                 write_results(self.cube, self.collection, self.spec, partial_folder)
             self._report("results", 1, 1)
-        metrics, fits = (
-            json.loads((folder / name).read_text(encoding="utf-8"))
-            for name in ("metrics.json", "fits.json")
-        )
-        return metrics, fits
+        return {
+            path.stem: json.loads(path.read_text(encoding="utf-8"))
+            for name in RESULTS
+            if (path := folder / f"{name}.json").is_file()
+        }
 
     def _template(self, manifests: dict[str, Manifest]) -> Template:
         spec, collection, codes = self.spec.inference, self.collection, self.codes
@@ -363,7 +387,7 @@ class Study:
         hashes = {
             name: fingerprint("model", manifest.files) for name, manifest in manifests.items()
         }
-        settings = spec.model_dump(mode="json", exclude={"batch_queries", "threads"})
+        settings = spec.model_dump(mode="json", exclude={"batch_queries", "threads", "memory"})
         made_from = fingerprint("cube", FORMAT, hashes, self._codes_made_from, settings)
         return Template(
             kind=self.spec.identifiers.kind,
@@ -422,18 +446,31 @@ class Study:
             raise unwritable(self.folder, error) from error
 
 
+def write_memory(uses: list[MemoryUse], path: Path) -> None:
+    """Write what workers held in memory as JSON, and warn of those that went over their budget."""
+    for use in uses:
+        level = logging.WARNING if use.is_over else logging.INFO
+        logger.log(level, "peak memory %s", use)
+    partial_file = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    text = json.dumps({"memory": [asdict(use) for use in uses]}, indent=1) + "\n"
+    partial_file.write_text(text, encoding="utf-8")
+    os.replace(partial_file, path)
+
+
 def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
     """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
     from genret_dask.cube import kinds, open_cube
     from genret_dask.fits.table import first_fits
+    from genret_dask.metrics.precision import precision_changes
     from genret_dask.metrics.runs import write_qrels, write_run
     from genret_dask.metrics.table import records
 
-    metrics, fits = [], []
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
     draws, seed = spec.fits.bootstrap, spec.seed
     for kind, search, contrast in kinds(open_cube(cube)):
-        metrics += records(kind, search, contrast, draws, seed)
-        fits += first_fits(kind, search, contrast, draws, seed)
+        found["metrics"] += records(kind, search, contrast, draws, seed)
+        found["fits"] += first_fits(kind, search, contrast, draws, seed)
+        found["precision"] += precision_changes(kind, search, contrast, draws, seed)
         trec = folder / "trec" / kind
         trec.mkdir(parents=True)
         write_qrels(contrast, collection.document_ids, trec / "qrels.txt")
@@ -441,28 +478,13 @@ def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: P
         for model in search["model"].values.tolist():
             path = trec / f"{model}.beam{beam}.run"
             write_run(search, collection.document_ids, path, model=model, beam=beam)
-    for name, content in (("metrics.json", metrics), ("fits.json", fits)):
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for name, content in found.items():
+        if content or name != "precision":
+            text = json.dumps(content, indent=1) + "\n"
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def _train(task: TrainTask, report: Callable[[float], None]) -> dict[str, Any]:
     from genret_dask.training.loop import train
 
     return train(task, progress=lambda done, total: report(done / total))
-
-
-def _export(
-    task: tuple[TrainTask, dict[str, Any], Path, float], report: Callable[[float], None]
-) -> None:
-    from genret_dask.exporters import export_model
-
-    train_task, record, folder, tolerance = task
-    kept = ("n_train", "train_fraction", "train_flops", "end_token", "empty_token", "dev_loss")
-    export_model(
-        train_task.model.family,
-        train_task.folder,
-        folder,
-        start_token=record["start_token"],
-        tolerance=tolerance,
-        provenance={"made_from": train_task.made_from, **{key: record[key] for key in kept}},
-    )

@@ -76,7 +76,10 @@ def random_codes(documents: int, sizes: tuple[int, ...], seed: int) -> Codes:
     return Codes(codes, tuple(int(column.max()) + 1 for column in codes.T))
 
 
-def make_model(family: str, codes: Codes, root: Path, seed: int = 0) -> TinyModel:
+def make_model(
+    family: str, codes: Codes, root: Path, seed: int = 0, head: float = 1.0
+) -> TinyModel:
+    """A random model; with a `head` of 0 all its logits are equal."""
     torch.manual_seed(seed)
     rows = TEXT_ROWS + 1 + codes.rows
     if family == "t5":
@@ -98,6 +101,8 @@ def make_model(family: str, codes: Codes, root: Path, seed: int = 0) -> TinyMode
                 tie_word_embeddings=True,
             )
         )
+    with torch.no_grad():
+        model.get_output_embeddings().weight *= head
     model.eval()
     model.config.decoder_start_token_id = TEXT_ROWS
     model.generation_config.decoder_start_token_id = TEXT_ROWS

@@ -53,6 +53,11 @@ def test_a_full_file_is_read(load):
     assert spec.models == (ModelSpec(family="t5", size="nano", fractions=(0.5, 1.0)),)
 
 
+@pytest.mark.parametrize(("memory", "size"), [(None, None), ("4GB", 4 * 10**9), ("512 MiB", 2**29)])
+def test_memory_is_a_size(load, memory, size):
+    assert load({"inference": {"memory": memory}}).inference.memory_bytes == size
+
+
 def test_specs_are_frozen():
     with pytest.raises(ValidationError):
         SweepSpec().seed = 1
@@ -85,6 +90,10 @@ def test_unknown_key_is_named_with_the_valid_ones(load, content, key, valid):
         ({"inference": {"beams": "ten"}}, "inference.beams"),
         ({"inference": {"negatives": 0}}, "inference.negatives"),
         ({"inference": {"provider": "tpu"}}, "inference.provider"),
+        ({"inference": {"threads": 0}}, "inference.threads"),
+        ({"inference": {"memory": "much"}}, "4GB or 512MiB"),
+        ({"inference": {"memory": "1kB"}}, "1 MiB or more"),
+        ({"inference": {"memory": 4e9}}, "inference.memory"),
         ({"seed": -1}, "seed"),
         ({"seed": "one"}, "seed"),
         ({"name": "a/b"}, "name"),
@@ -135,3 +144,34 @@ def test_not_text(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(SpecError, match="absent.yaml"):
         load_spec(tmp_path / "absent.yaml")
+
+
+def test_precisions_are_kept_with_fp32_first(load):
+    assert SweepSpec().export.precision == ("fp32",)
+    assert load({"export": {"precision": ["int8", "fp32"]}}).export.precision == ("fp32", "int8")
+    cuda = {"export": {"precision": ["bf16", "fp16"]}, "inference": {"provider": "cuda"}}
+    assert load(cuda).export.precision == ("bf16", "fp16")
+
+
+@pytest.mark.parametrize("precision", [[], ["fp32", "fp32"]])
+def test_precisions_are_distinct_and_some(load, precision):
+    assert "distinct and not empty" in refused(load, {"export": {"precision": precision}})
+
+
+def test_an_unknown_precision_is_named_with_those_there_are(load):
+    message = refused(load, {"export": {"precision": ["fp8"]}})
+    assert "export.precision.0" in message and "'bf16'" in message
+
+
+@pytest.mark.parametrize(("precision", "provider"), [("int8", "cuda"), ("bf16", "cpu")])
+def test_a_precision_that_the_provider_cannot_run_is_refused(load, precision, provider):
+    content = {"export": {"precision": ["fp32", precision]}, "inference": {"provider": provider}}
+    expected = f"export.precision {precision} does not run with inference.provider {provider}"
+    assert expected in refused(load, content)
+
+
+def test_a_precision_cannot_take_another_models_name(load):
+    models = [{"family": "t5", "size": "nano", "name": name} for name in ("a", "a.int8")]
+    assert "share a name: a.int8" in refused(
+        load, {"models": models, "export": {"precision": ["fp32", "int8"]}}
+    )

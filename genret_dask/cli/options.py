@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genret_dask.cli.progress import ProgressBars
-from genret_dask.specs import SweepSpec, load_spec
+from genret_dask.specs import SweepSpec, load_spec, validate
 
 if TYPE_CHECKING:
     from genret_dask.study import Study
@@ -47,22 +47,28 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def read_spec(config_file: Path | None, name: str | None) -> SweepSpec:
+def read_spec(config_file: Path | None, name: str | None, memory: str | None = None) -> SweepSpec:
     """The study that the options describe."""
-    from genret_dask.specs import validate
-
     spec = load_spec(config_file) if config_file else SweepSpec()
-    if name is None:
-        return spec
-    return validate(SweepSpec, {**spec.model_dump(), "name": name}, source="--name")
+    if name is not None:
+        spec = validate(SweepSpec, {**spec.model_dump(), "name": name}, source="--name")
+    if memory is not None:
+        inference = {**spec.inference.model_dump(), "memory": memory}
+        content = {**spec.model_dump(), "inference": inference}
+        spec = validate(SweepSpec, content, source="--memory")
+    return spec
 
 
 @contextmanager
 def running_study(
-    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path
+    cluster_file: Path,
+    config_file: Path | None,
+    name: str | None,
+    runs: Path,
+    memory: str | None = None,
 ) -> Iterator[Study]:
     """A study connected to its cluster, with progress on the terminal."""
-    spec = read_spec(config_file, name)
+    spec = read_spec(config_file, name, memory)
     from genret_dask.clusters import connect, load_cluster_spec
 
     cluster = load_cluster_spec(cluster_file)

@@ -10,37 +10,51 @@ import click
 from genret_dask.cli.options import read_spec, running_study, study_options
 
 if TYPE_CHECKING:
+    from genret_dask.specs import SweepSpec
     from genret_dask.study import Study
 
 
 @click.command()
 @study_options
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="What a worker process may hold while it searches, as 4GB; by default 60 % of its limit.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 def sweep(
-    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path, dry_run: bool
+    cluster_file: Path,
+    config_file: Path | None,
+    name: str | None,
+    runs: Path,
+    memory: str | None,
+    dry_run: bool,
 ) -> None:
     """Train, export, search and score every model of a study, into one cube.
 
     Finished work is kept: the same command goes on where it was stopped.
     """
     if dry_run:
-        _print_plan(cluster_file, config_file, name, runs)
+        _print_plan(cluster_file, read_spec(config_file, name, memory), runs)
         return
-    with running_study(cluster_file, config_file, name, runs) as study:
+    with running_study(cluster_file, config_file, name, runs, memory) as study:
         cube = study.search()
-        records, fits = study.analyse()
-        _print_results(study, cube, records, fits)
+        results = study.analyse()
+        for use in study.memory:
+            click.echo(f"peak memory  {use}", err=True)
+        _print_results(study, cube, results)
 
 
-def _print_results(
-    study: Study, cube: Path, records: list[dict[str, Any]], fits: list[dict[str, Any]]
-) -> None:
-    from genret_dask.cli.tables import fits_table, metrics_table
+def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, Any]]]) -> None:
+    from genret_dask.cli.tables import fits_table, metrics_table, precision_table
 
-    click.echo(metrics_table(records))
+    click.echo(metrics_table(results["metrics"]))
     click.echo()
-    click.echo(fits_table(fits))
+    click.echo(fits_table(results["fits"]))
     click.echo()
+    if "precision" in results:
+        click.echo(precision_table(results["precision"]))
+        click.echo()
     click.echo(f"{_relative(study.folder)}/")
     for path in sorted(study.folder.iterdir()):
         if not path.name.startswith("."):
@@ -50,13 +64,14 @@ def _print_results(
     click.echo(f'  xr.open_datatree("{_relative(cube)}", engine="zarr", chunks={{}})')
 
 
-def _print_plan(cluster_file: Path, config_file: Path | None, name: str | None, runs: Path) -> None:
+def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
+    from dask.utils import format_bytes
+
     from genret_dask.cluster_arguments import usable_cores
     from genret_dask.clusters import load_cluster_spec
     from genret_dask.datasets import load
     from genret_dask.estimate import estimate
 
-    spec = read_spec(config_file, name)
     load_cluster_spec(cluster_file)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
     plan = estimate(spec, load(spec.dataset, spec.seed))
@@ -70,6 +85,11 @@ def _print_plan(cluster_file: Path, config_file: Path | None, name: str | None, 
         f"tasks      {plan.train_tasks} train, {plan.export_tasks} export, {plan.shards} shards"
     )
     click.echo(f"cube       {plan.cube_bytes / 1e6:,.1f} MB before compression")
+    click.echo(
+        f"memory     {format_bytes(plan.task_bytes)} to decode {spec.inference.batch_queries} "
+        f"queries at once, {format_bytes(plan.query_bytes)} for one, beside the process and its "
+        f"models; budget {spec.inference.memory or '60 % of the memory limit'} a worker"
+    )
     click.echo(f"FLOPs      {plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search")
     click.echo(
         f"time       about {plan.seconds(cores) / 60:.0f} min on this machine's {cores} cores"

@@ -31,6 +31,15 @@ FIT_COLUMNS = {
 """Of the records of `genret_dask.fits.table`: key to heading."""
 
 
+PRECISION_COLUMNS = {
+    "model": "model",
+    "cgl": "CGL less fp32's",
+    "recall@10": "R@10 less fp32's",
+    "recall@100": "R@100 less fp32's",
+}
+"""Of the records of `genret_dask.metrics.precision`: key to heading."""
+
+
 def format_table(
     records: Sequence[Mapping[str, Any]],
     columns: Mapping[str, str] | None = None,
@@ -89,6 +98,11 @@ def fits_table(records: Sequence[Mapping[str, Any]]) -> str:
         if record["warnings"]
     ]
     return "\n".join([format_table(records, FIT_COLUMNS), *(["", *notes] if notes else [])])
+
+
+def precision_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """The table of what reduced precisions change, each with its 95 % interval."""
+    return format_table(records, PRECISION_COLUMNS)
 
 
 def _text(value: Any, intervals: bool) -> str:

@@ -27,7 +27,7 @@ class Series:
     ----------
     law : str
         "L(N)", "L(D)" or "L(C)".
-    family, name, metric : str
+    family, precision, name, metric : str
         What the points have in common, and what y is.
     x, y : float64[n]
     draws : float64[draws, n]
@@ -36,6 +36,7 @@ class Series:
 
     law: str
     family: str
+    precision: str
     name: str
     metric: str
     x: np.ndarray
@@ -55,8 +56,9 @@ def first_fits(
       beam sizes. A beam below 10 returns fewer than 10 documents, which is part of what it costs
       to search with little.
 
-    Series of fewer than two distinct x are left out. Intervals are of laws fitted to the same
-    resamples of the queries; FLOPs stay those of all queries.
+    A series is of one precision; those of others than fp32 have it in their names, as in
+    ``t5 int8``. Series of fewer than two distinct x are left out. Intervals are of laws fitted to
+    the same resamples of the queries; FLOPs stay those of all queries.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def first_fits(
     Returns
     -------
     list of dict
-        identifiers, law, family, series, metric; exponent and asymptote as
+        identifiers, law, family, precision, series, metric; exponent and asymptote as
         ``{"value": float, "low": float, "high": float}`` with 95 % percentile bounds; scale, r2,
         n, warnings. None stands for a value that there is not.
     """
@@ -83,7 +85,7 @@ def first_fits(
         "flops": search["flops"].mean("query").transpose("model", "beam"),
         **{
             name: search[name].variable
-            for name in ("family", "n_params", "n_train", "train_fraction")
+            for name in ("family", "precision", "n_params", "n_train", "train_fraction")
         },
     }
     found = {name: np.asarray(value) for name, value in dask.compute(lazy)[0].items()}
@@ -96,20 +98,27 @@ def first_fits(
     ]
 
 
-def _over_parameters(found: dict[str, np.ndarray]) -> Iterator[Series]:
+def _groups(found: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and rows of the models that one law can be of: a family in a precision."""
     for family in _distinct(found["family"]):
-        of_family = found["family"] == family
-        largest = found["train_fraction"][of_family].max()
-        rows = np.flatnonzero(of_family & (found["train_fraction"] == largest))
-        yield _cgl_series(found, "L(N)", family, family, rows, "n_params")
+        for precision in _distinct(found["precision"]):
+            rows = (found["family"] == family) & (found["precision"] == precision)
+            if rows.any():
+                yield family if precision == "fp32" else f"{family} {precision}", rows
+
+
+def _over_parameters(found: dict[str, np.ndarray]) -> Iterator[Series]:
+    for group, of_group in _groups(found):
+        largest = found["train_fraction"][of_group].max()
+        rows = np.flatnonzero(of_group & (found["train_fraction"] == largest))
+        yield _cgl_series(found, "L(N)", group, rows, "n_params")
 
 
 def _over_pairs(found: dict[str, np.ndarray]) -> Iterator[Series]:
-    for family in _distinct(found["family"]):
-        of_family = found["family"] == family
-        for size in np.unique(found["n_params"][of_family]):
-            rows = np.flatnonzero(of_family & (found["n_params"] == size))
-            yield _cgl_series(found, "L(D)", family, f"{family} N={size:,}", rows, "n_train")
+    for group, of_group in _groups(found):
+        for size in np.unique(found["n_params"][of_group]):
+            rows = np.flatnonzero(of_group & (found["n_params"] == size))
+            yield _cgl_series(found, "L(D)", f"{group} N={size:,}", rows, "n_train")
 
 
 def _over_flops(found: dict[str, np.ndarray]) -> Iterator[Series]:
@@ -117,6 +126,7 @@ def _over_flops(found: dict[str, np.ndarray]) -> Iterator[Series]:
         yield Series(
             "L(C)",
             str(found["family"][row]),
+            str(found["precision"][row]),
             str(model),
             "1 - recall@10",
             found["flops"][row],
@@ -126,11 +136,12 @@ def _over_flops(found: dict[str, np.ndarray]) -> Iterator[Series]:
 
 
 def _cgl_series(
-    found: dict[str, np.ndarray], law: str, family: str, name: str, rows: np.ndarray, x: str
+    found: dict[str, np.ndarray], law: str, name: str, rows: np.ndarray, x: str
 ) -> Series:
     return Series(
         law,
-        family,
+        str(found["family"][rows[0]]),
+        str(found["precision"][rows[0]]),
         name,
         "cgl",
         found[x][rows].astype(np.float64),
@@ -145,6 +156,7 @@ def _without_gaps(series: Series) -> Series:
     return Series(
         series.law,
         series.family,
+        series.precision,
         series.name,
         series.metric,
         series.x[there],
@@ -164,6 +176,7 @@ def _record(series: Series) -> dict[str, Any]:
     return {
         "law": series.law,
         "family": series.family,
+        "precision": series.precision,
         "series": series.name,
         "metric": series.metric,
         "exponent": _estimate(law.exponent, resampled.exponent[fitted]),

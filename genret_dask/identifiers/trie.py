@@ -18,11 +18,12 @@ class Trie:
 
     Attributes
     ----------
-    children : list of int64[nodes(l) + 1], one a level
+    children : list of int32[nodes(l) + 1], one a level
         Children of node n of level l are the nodes children[l][n] .. children[l][n + 1] of
         level l + 1.
-    codes : list of int32[nodes(l + 1)], one a level
-        The code on the edge into each node of level l + 1, ascending among siblings.
+    codes : list of unsigned[nodes(l + 1)], one a level
+        The code on the edge into each node of level l + 1, ascending among siblings; in the
+        smallest type that holds the level's codes.
     documents : int32[leaves]
         Collection row of each leaf.
     """
@@ -44,20 +45,18 @@ class Trie:
         ValueError
             Two rows are equal.
         """
-        order = np.lexsort(codes.T[::-1])
+        order = _lexicographic(codes)
         ordered = np.asarray(codes)[order]
         children, edges = [], []
-        # `differs[i]`: row i starts a node of the level at hand; True for the root's only node.
-        differs = np.zeros(len(ordered), dtype=bool)
-        differs[0] = True
-        for level in range(ordered.shape[1]):
-            parents = np.flatnonzero(differs)
-            column = ordered[:, level]
-            differs = differs.copy()
-            differs[1:] |= column[1:] != column[:-1]
-            nodes = np.flatnonzero(differs)
-            children.append(np.append(np.searchsorted(nodes, parents), len(nodes)))
-            edges.append(column[nodes].astype(np.int32))
+        # `opens[i]`: row i opens a node of the level at hand; at the root, the first row alone.
+        opens = np.zeros(len(ordered), dtype=bool)
+        opens[0] = True
+        for column in ordered.T:
+            parents = np.flatnonzero(opens)
+            opens[1:] |= column[1:] != column[:-1]
+            node = np.cumsum(opens, dtype=np.int32) - np.int32(1)
+            children.append(np.append(node[parents], node[-1] + np.int32(1)))
+            edges.append(column[opens].astype(np.min_scalar_type(column.max())))
         if len(edges[-1]) != len(ordered):
             raise ValueError("two documents have the same codes")
         return cls(children, edges, order.astype(np.int32))
@@ -76,7 +75,7 @@ class Trie:
         -------
         parent : int64[c]
             Index into `nodes` of each child's parent, ascending.
-        code : int32[c]
+        code : unsigned[c]
             Code on the edge to the child.
         child : int64[c]
             The child's number in level + 1.
@@ -101,10 +100,24 @@ class Trie:
         depth = len(list(folder.glob("trie.children.*.npy")))
 
         def load(name: str) -> np.ndarray:
-            return np.load(folder / name, mmap_mode="r")
+            return np.asarray(np.load(folder / name, mmap_mode="r"))
 
         return cls(
             [load(f"trie.children.{level}.npy") for level in range(depth)],
             [load(f"trie.codes.{level}.npy") for level in range(depth)],
             load("trie.documents.npy"),
         )
+
+
+def _lexicographic(codes: np.ndarray) -> np.ndarray:
+    """The order that sorts rows; as many levels as fit are compared at once, as one integer."""
+    words: list[np.ndarray] = []
+    left = 0  # bits free in the last word
+    for column in np.asarray(codes).T:
+        bits = max(1, int(column.max()).bit_length())
+        if bits > left:
+            words.append(np.zeros(len(codes), dtype=np.uint64))
+            left = 64
+        words[-1] = words[-1] << np.uint64(bits) | column.astype(np.uint64)
+        left -= bits
+    return np.argsort(words[0]) if len(words) == 1 else np.lexsort(words[::-1])

@@ -88,31 +88,30 @@ def search(
         Beam sizes; one larger than the corpus returns every document.
     """
     queries, sizes = len(tokens), np.asarray(beams)
-    live = _Rows.root(queries, len(sizes), trie.depth)
+    live = Rows.root(queries, len(sizes), trie.depth)
     rows_decoded = np.zeros((queries, len(sizes), trie.depth), dtype=np.int32)
     state = session.prefill(tokens, lengths)
     parents = np.zeros((queries, 1), dtype=np.int64)
     last = np.full((queries, 1), vocabulary.start_token, dtype=np.int64)
 
     for level in range(trie.depth):
-        np.add.at(rows_decoded[:, :, level], live.query, live.member)
+        rows_decoded[:, :, level] = np.add.reduceat(
+            live.member, np.searchsorted(live.query, np.arange(queries)), axis=1, dtype=np.int32
+        ).T
         logits, log_partition, state = session.step(state, last, parents, vocabulary.block(level))
         parent, code, node = trie.expand(level, live.node)
         place = live.query[parent], live.slot[parent]
         logit, partition = logits[(*place, code)], log_partition[place]
         score = live.score[parent] + (logit.astype(np.float64) - partition)
 
-        order = np.lexsort((node, -score, live.query[parent]))
-        member = _select(live.query[parent][order], live.member[parent][order], sizes)
-        kept = member.any(axis=1)
-        chosen = order[kept]
+        chosen, member = _select(live.query[parent], node, score, live.member[:, parent], sizes)
         came_from = parent[chosen]
         live = live.grow(
             came_from,
             level,
             node=node[chosen],
             score=score[chosen],
-            member=member[kept],
+            member=member,
             token=code[chosen] + vocabulary.block_starts[level],
             logit=logit[chosen],
             log_partition=partition[chosen],
@@ -123,41 +122,71 @@ def search(
         parents = np.zeros((queries, width), dtype=np.int64)
         parents[live.query, live.slot] = place[1][chosen]
 
-    return _collect(live, trie.documents, queries, sizes, rows_decoded)
+    return collect(live, trie.documents, queries, sizes, rows_decoded)
 
 
-def _select(query: np.ndarray, member: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Of children sorted by query and rank, which each beam size keeps; bool [children, beams].
+def _select(
+    query: np.ndarray, node: np.ndarray, score: np.ndarray, member: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of children sorted by query, which the beam sizes keep: each the best of its own members'.
 
-    A beam keeps the first `size` children of its own members.
+    Returns
+    -------
+    chosen : int64[rows]
+        Children that any beam keeps, by query, then rank.
+    member : bool[beams, rows]
     """
-    counts = np.cumsum(member, axis=0)
+    contends = np.zeros(len(query), dtype=bool)
+    for mine, size in zip(member, sizes, strict=True):
+        held = np.flatnonzero(mine)
+        contends[held[_reaches(query[held], score[held], size)]] = True
+    contenders = np.flatnonzero(contends)
+    order = contenders[np.lexsort((node[contenders], -score[contenders], query[contenders]))]
+    query, member = query[order], member[:, order]
+    counts = np.cumsum(member, axis=1)
     first = np.searchsorted(query, query)
-    before = np.where(first[:, None] > 0, counts[first - 1], 0)
-    return member & (counts - before <= sizes)
+    before = np.where(first > 0, counts[:, first - 1], 0)
+    member &= counts - before <= sizes[:, None]
+    kept = member.any(axis=0)
+    return order[kept], member[:, kept]
+
+
+def _reaches(query: np.ndarray, score: np.ndarray, size: int) -> np.ndarray:
+    """Of children sorted by query, which score at least the `size`-th best of their query.
+
+    Takes linear time, so that only the few that are left need sorting.
+    """
+    first = np.searchsorted(query, np.arange(query[-1] + 1))
+    width = int(np.diff(np.append(first, len(query))).max())
+    if width <= size:
+        return np.ones(len(query), dtype=bool)
+    table = np.full((len(first), width), -np.inf)
+    table[query, np.arange(len(query)) - first[query]] = score
+    last = np.partition(table, width - size, axis=1)[:, width - size]
+    return score >= last[query]
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The union of the beams' prefixes, sorted by query, then by descending score."""
 
     query: np.ndarray  # int64[rows]
     slot: np.ndarray  # int64[rows], place within the query
     node: np.ndarray  # int64[rows], trie node
     score: np.ndarray  # float64[rows]
-    member: np.ndarray  # bool[rows, beams]: which beam sizes hold the prefix
+    member: np.ndarray  # bool[beams, rows]: which beam sizes hold the prefix
     token: np.ndarray  # int64[rows, steps]
     logit: np.ndarray  # float32[rows, steps]
     log_partition: np.ndarray  # float32[rows, steps]
 
     @classmethod
-    def root(cls, queries: int, beams: int, depth: int) -> _Rows:
+    def root(cls, queries: int, beams: int, depth: int) -> Rows:
         return cls(
             query=np.arange(queries),
             slot=np.zeros(queries, dtype=np.int64),
             node=np.zeros(queries, dtype=np.int64),
             score=np.zeros(queries),
-            member=np.ones((queries, beams), dtype=bool),
+            member=np.ones((beams, queries), dtype=bool),
             token=np.full((queries, depth), -1, dtype=np.int64),
             logit=np.full((queries, depth), np.nan, dtype=np.float32),
             log_partition=np.full((queries, depth), np.nan, dtype=np.float32),
@@ -174,23 +203,24 @@ class _Rows:
         token: np.ndarray,
         logit: np.ndarray,
         log_partition: np.ndarray,
-    ) -> _Rows:
+    ) -> Rows:
         """The rows of the next level: each a row of this one, longer by a token."""
         query = self.query[came_from]
         history = [self.token[came_from], self.logit[came_from], self.log_partition[came_from]]
         for past, new in zip(history, (token, logit, log_partition), strict=True):
             past[:, level] = new
         slot = np.arange(len(query)) - np.searchsorted(query, query)
-        return _Rows(query, slot, node, score, member, *history)
+        return Rows(query, slot, node, score, member, *history)
 
 
-def _collect(
-    rows: _Rows,
+def collect(
+    rows: Rows,
     documents: np.ndarray,
     queries: int,
     sizes: np.ndarray,
     rows_decoded: np.ndarray,
 ) -> Beams:
+    """The ranks of each beam size, from the rows of the last level."""
     shape = (queries, len(sizes), int(sizes.max()))
     depth = rows.token.shape[1]
     found = Beams(
@@ -202,7 +232,7 @@ def _collect(
         rows_decoded=rows_decoded,
     )
     for beam in range(len(sizes)):
-        held = np.flatnonzero(rows.member[:, beam])
+        held = np.flatnonzero(rows.member[beam])
         query = rows.query[held]
         place = query, beam, np.arange(len(held)) - np.searchsorted(query, query)
         found.token[place] = rows.token[held]

@@ -12,11 +12,22 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import ArrayLike
 
 from genret_dask.errors import DeviceError
 from genret_dask.models.manifest import Manifest, read_manifest
+from genret_dask.specs import PROVIDERS
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ELEMENTS = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
+"""ONNX's number of an input's type; NumPy itself has no bfloat16."""
+
+# One arena of host memory for all graphs of the process: arenas do not shrink, and with one each,
+# every graph that is open would hold on to its own widest moment.
+ort.create_and_register_allocator(
+    ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT),
+    ort.OrtArenaCfg(0, -1, -1, -1),
+)
 
 
 class Session(Protocol):
@@ -86,7 +97,8 @@ def open_session(folder: Path | str, provider: str = "cpu", threads: int = 1) ->
     ModelError
         A file is missing or is not what the manifest says.
     DeviceError
-        ONNX Runtime does not have the provider, or cannot use it here.
+        ONNX Runtime does not have the provider, or cannot use it here, or not for the model's
+        precision.
     """
     return session_for(Path(folder), read_manifest(folder), provider, threads)
 
@@ -95,6 +107,13 @@ def session_for(
     folder: Path, manifest: Manifest, provider: str = "cpu", threads: int = 1
 ) -> Session:
     """Open a folder whose manifest is at hand, without checking its files."""
+    if provider not in PROVIDERS[manifest.precision] and provider in _PROVIDERS:
+        raise DeviceError(
+            f"{folder} holds a model in {manifest.precision}, which provider {provider!r} "
+            "cannot run",
+            expected=" or ".join(PROVIDERS[manifest.precision]),
+            fix="set inference.provider, or export the model in another precision",
+        )
     if manifest.graph == "optimum":
         from genret_dask.inference.past import PastSession
 
@@ -127,7 +146,10 @@ def open_graph(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.use_deterministic_compute = True
     options.enable_mem_pattern = False  # shapes differ from step to step; patterns only add memory
     options.log_severity_level = 3
-    session = ort.InferenceSession(path, sess_options=options, providers=[wanted])
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # TF32 would round the operands of float32 products to ten bits.
+    settings = {"use_tf32": "0"} if provider == "cuda" else {}
+    session = ort.InferenceSession(path, sess_options=options, providers=[(wanted, settings)])
     if wanted not in session.get_providers():
         raise DeviceError(
             f"onnxruntime could not start {wanted}; it fell back to "
@@ -153,7 +175,8 @@ class BeamSession:
 
     def __init__(self, folder: Path, manifest: Manifest, provider: str, threads: int) -> None:
         self.manifest = manifest
-        self._device = provider
+        self._folder, self.device, self._threads = folder, provider, threads
+        self._select: ort.InferenceSession | None = None
         self._prefill = open_graph(folder / "prefill.onnx", provider, threads)
         self._step = open_graph(folder / "step.onnx", provider, threads)
         layers = range(manifest.architecture.decoder_layers)
@@ -161,16 +184,19 @@ class BeamSession:
         self._prompt_names = [f"prompt_{kind}_{i}" for i in layers for kind in kinds]
         self._past_names = [f"past_{kind}_{i}" for i in layers for kind in kinds]
         self._own_names = [f"own_{kind}_{i}" for i in layers for kind in kinds]
+        types = {value.name: value.type for value in self._step.get_inputs()}
+        self._own_type = _ELEMENTS[types[self._past_names[0]]]
 
     def prefill(self, tokens: np.ndarray, lengths: np.ndarray) -> BeamState:
         """See `Session.prefill`."""
         tokens, lengths = check_prompt(tokens, lengths)
-        placed = self._place(lengths)
-        inputs = {"tokens": self._place(tokens), "lengths": placed}
+        placed = self.place(lengths)
+        inputs = {"tokens": self.place(tokens), "lengths": placed}
         prompt = self._run(self._prefill, inputs, self._prompt_names, ())
         queries = len(tokens)
-        empty = np.zeros((queries, 0, self.manifest.architecture.kv), dtype=np.float32)
-        own = (self._place(empty),) * len(self._past_names)
+        shape = [queries, 0, self.manifest.architecture.kv]
+        empty = ort.OrtValue.ortvalue_from_shape_and_type(shape, self._own_type, self.device, 0)
+        own = (empty,) * len(self._past_names)
         return BeamState(placed, tuple(prompt), own, queries, 1)
 
     def step(
@@ -178,23 +204,59 @@ class BeamSession:
     ) -> tuple[np.ndarray, np.ndarray, BeamState]:
         """See `Session.step`."""
         tokens, parents = check_step(tokens, parents, rows, state.queries, state.beams, self)
+        logits, partition, new = self._decode(
+            state, self.place(tokens), self.place(parents), rows, "cpu"
+        )
+        return logits.numpy(), partition.numpy(), new
+
+    def step_resident(
+        self,
+        state: BeamState,
+        tokens: ort.OrtValue,
+        parents: ort.OrtValue,
+        rows: tuple[int, int],
+    ) -> tuple[ort.OrtValue, ort.OrtValue, BeamState]:
+        """`step`, arrays staying on the device; parents are rows of the whole batch."""
+        return self._decode(state, tokens, parents, rows, self.device)
+
+    def select_resident(self, inputs: dict[str, ort.OrtValue]) -> dict[str, ort.OrtValue]:
+        """Run the graph `select`; outputs by name, on the session's device."""
+        if self._select is None:
+            path = self._folder / "select.onnx"
+            self._select = open_graph(path, self.device, self._threads)
+        names = [value.name for value in self._select.get_outputs()]
+        return dict(zip(names, self._run(self._select, inputs, names, ()), strict=True))
+
+    def place(self, array: np.ndarray) -> ort.OrtValue:
+        """A copy of an array on the session's device."""
+        return ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+    def _decode(
+        self,
+        state: BeamState,
+        tokens: ort.OrtValue,
+        parents: ort.OrtValue,
+        rows: tuple[int, int],
+        device: str,
+    ) -> tuple[ort.OrtValue, ort.OrtValue, BeamState]:
+        """One step; logits and log-partition come to `device`."""
         inputs = {
-            "tokens": self._place(tokens),
-            "parents": self._place(parents),
+            "tokens": tokens,
+            "parents": parents,
             "lengths": state.lengths,
-            "rows_start": _on_host(rows[0]),
-            "rows_stop": _on_host(rows[1]),
+            "rows_start": on_host(rows[0]),
+            "rows_stop": on_host(rows[1]),
         }
         inputs |= zip(self._prompt_names, state.prompt, strict=True)
         inputs |= zip(self._past_names, state.own, strict=True)
-        logits, partition, *own = self._run(
-            self._step, inputs, self._own_names, ("logits", "log_partition")
-        )
-        new = BeamState(state.lengths, state.prompt, tuple(own), state.queries, tokens.shape[1])
-        return logits.numpy(), partition.numpy(), new
-
-    def _place(self, array: np.ndarray) -> ort.OrtValue:
-        return ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+        found = ("logits", "log_partition")
+        if device == self.device:
+            logits, partition, *own = self._run(self._step, inputs, (*found, *self._own_names), ())
+        else:
+            logits, partition, *own = self._run(self._step, inputs, self._own_names, found)
+        beams = tokens.shape()[1]
+        new = BeamState(state.lengths, state.prompt, tuple(own), state.queries, beams)
+        return logits, partition, new
 
     def _run(
         self,
@@ -210,14 +272,14 @@ class BeamSession:
         for name in leave:
             binding.bind_output(name, "cpu")
         for name in stay:
-            binding.bind_output(name, self._device, 0)
+            binding.bind_output(name, self.device, 0)
         graph.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
 
-def _on_host(size: int) -> ort.OrtValue:
-    """A scalar that shapes follow from: read by the host on every device."""
-    return ort.OrtValue.ortvalue_from_numpy(np.array(size, dtype=np.int64))
+def on_host(sizes: ArrayLike) -> ort.OrtValue:
+    """int64 that shapes follow from: read by the host on every device."""
+    return ort.OrtValue.ortvalue_from_numpy(np.array(sizes, dtype=np.int64))
 
 
 def check_prompt(tokens: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

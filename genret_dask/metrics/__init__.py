@@ -1,6 +1,7 @@
 """Metrics: lazy reductions of the cube, each a NumPy kernel under a labelled xarray function."""
 
 from genret_dask.metrics.contrastive import cgl, generation_loss, positive_loss
+from genret_dask.metrics.precision import precision_changes
 from genret_dask.metrics.ranking import MEASURES, average_precision, gains, mrr, ndcg, recall
 from genret_dask.metrics.runs import write_qrels, write_run
 
@@ -13,6 +14,7 @@ __all__ = [
     "mrr",
     "ndcg",
     "positive_loss",
+    "precision_changes",
     "recall",
     "write_qrels",
     "write_run",

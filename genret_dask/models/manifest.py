@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from genret_dask.errors import ModelError
 from genret_dask.fingerprint import sha256_file
 from genret_dask.models.flops import Architecture
+from genret_dask.specs import Precision
 
 MANIFEST = "manifest.json"
 
@@ -46,7 +47,7 @@ class Manifest(_Frozen):
     family : str
     graph : {"beam", "optimum"}
         Beam-native `prefill` and `step` graphs, or one generic graph with past keys and values.
-    precision : str
+    precision : {"fp32", "fp16", "bf16", "int8"}
     n_params : int
         Parameters other than the input-embedding matrix; a tied head is left out with it.
     start_token : int
@@ -66,7 +67,7 @@ class Manifest(_Frozen):
     format: Literal[1] = 1
     family: str
     graph: Literal["beam", "optimum"] = "beam"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     n_params: PositiveInt
     start_token: NonNegativeInt
     vocab_size: PositiveInt

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+_WIDTH = 8  # queries are padded to a multiple of this many tokens
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,38 @@ class ShardTask:
 def plan_shards(models: Sequence[str], queries: int, shard_queries: int) -> list[ShardTask]:
     """Shards of every model, model by model, so that a worker holds few models at a time."""
     return [
-        ShardTask(row, name, start, min(start + shard_queries, queries))
+        ShardTask(row, name, start, stop)
         for row, name in enumerate(models)
-        for start in range(0, queries, shard_queries)
+        for start, stop in runs(queries, shard_queries)
     ]
+
+
+def padded_widths(lengths: np.ndarray) -> np.ndarray:
+    """What each query is padded to.
+
+    It depends on the query's own length alone, so that its batch mates change nothing.
+    """
+    return -(-lengths // _WIDTH) * _WIDTH
+
+
+def batches(lengths: np.ndarray, most: Callable[[int], int]) -> list[tuple[np.ndarray, int]]:
+    """Queries decoded together, as rows of `lengths`, and their padded width; the widest first.
+
+    Parameters
+    ----------
+    lengths : int64[queries]
+    most : callable
+        Gets a width; returns how many queries of it a batch may have.
+    """
+    widths = padded_widths(lengths)
+    found = []
+    for width in np.unique(widths)[::-1].tolist():
+        rows = np.flatnonzero(widths == width)
+        pieces = math.ceil(len(rows) / most(width))
+        found += [(piece, width) for piece in np.array_split(rows, pieces)]
+    return found
+
+
+def runs(size: int, most: int) -> list[tuple[int, int]]:
+    """Half-open ranges that cover `size` items in order, `most` in each but the last."""
+    return [(first, min(first + most, size)) for first in range(0, size, most)]

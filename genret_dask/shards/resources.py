@@ -1,42 +1,115 @@
-"""What a process keeps between shards: ONNX Runtime sessions, codes, queries."""
+"""What a process keeps between shards, and what it may use: memory and cores."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dask.system import CPU_COUNT
 from distributed import WorkerPlugin
+from distributed.system import MEMORY_LIMIT
 
+from genret_dask.errors import SpecError
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.inference.session import Session, open_session
+from genret_dask.shards.usage import MemoryUse, Peak, resident
+from genret_dask.specs import Provider
 
 PLUGIN = "genret-resources"
+SHARE = 0.6
+"""Of a worker's memory limit, what it may hold unless told otherwise; Dask spills from there on."""
+
 _OPEN_SESSIONS = 4
+_GRAPHS = 2**25  # bytes of a session's graphs and kernels, at most
+_FIRST_USE = 2**24  # bytes of code and buffers that the first shard touches
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine that a process runs on, as far as it may use it.
+
+    Attributes
+    ----------
+    cores : int
+    workers, threads : int
+        Dask workers on it, this one included, and their threads.
+    """
+
+    cores: int = CPU_COUNT
+    workers: int = 1
+    threads: int = 1
+
+    def threads_each(self, asked: int | None) -> int:
+        """ONNX Runtime threads of a task: as asked, or the cores shared among the workers' threads.
+
+        Raises
+        ------
+        SpecError
+            All tasks together would have more threads than there are cores.
+        """
+        share = max(1, self.cores // self.threads)
+        if asked is None:
+            return share
+        if asked > share:
+            raise SpecError(
+                f"inference.threads {asked}, with {self.threads} tasks at once on a machine, is "
+                f"{asked * self.threads} threads for {self.cores} cores",
+                expected=f"at most {share}",
+                fix="leave threads out, or give the cluster fewer workers or fewer threads each",
+            )
+        return asked
 
 
 class Resources:
-    """Opened lazily, shared by the threads of a process, never pickled into a task."""
+    """Opened lazily, shared by the threads of a process, never pickled into a task.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    worker : str
+        Name of the process.
+    memory_limit : int, optional
+        What Dask lets the process hold, in bytes; its share of the machine's memory when left out.
+    tasks : int
+        Tasks that run in it at once.
+
+    Attributes
+    ----------
+    host : Host
+    """
+
+    def __init__(
+        self, worker: str = "this process", memory_limit: int | None = None, tasks: int = 1
+    ) -> None:
+        self.host = Host()
+        self._worker, self._limit, self._tasks = worker, memory_limit, tasks
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Any, ...], _Open] = OrderedDict()
         self._others: dict[tuple[Any, ...], Any] = {}
+        self._mapped: dict[Path, int] = {}
+        self._base: int | None = None
+        self._expected = 0
+        self._peak: Peak | None = None
 
     def session(self, folder: Path, provider: str, threads: int) -> Session:
         """The session of an exported model; the few used last stay open."""
         key = (folder, provider, threads, (folder / "manifest.json").stat().st_mtime_ns)
         with self._lock:
+            if self._peak is None:
+                self._peak = Peak()
             if key not in self._sessions:
-                self._sessions[key] = open_session(folder, provider=provider, threads=threads)
+                self._sessions[key] = _open(folder, provider, threads)
                 while len(self._sessions) > _OPEN_SESSIONS:
                     self._sessions.popitem(last=False)
             self._sessions.move_to_end(key)
-            return self._sessions[key]
+            return self._sessions[key].session
 
     def codes(self, folder: Path) -> Codes:
+        self._mapped[folder] = _file_bytes(folder)
         stamp = (folder / "artefact.json").stat().st_mtime_ns
         return self.cached(("codes", folder, stamp), lambda: read_codes(folder))
 
@@ -46,6 +119,81 @@ class Resources:
                 self._others[key] = load()
             return self._others[key]
 
+    # --- memory -------------------------------------------------------------------------------
+
+    def budget(self, asked: int | None, provider: Provider) -> int | None:
+        """Bytes that the process may hold; None, without a bound, where a GPU decodes."""
+        if asked is not None or provider != "cpu":
+            return asked
+        return int(SHARE * (self._limit or MEMORY_LIMIT // self.host.workers))
+
+    def room(self, budget: int | None, wanted: int) -> int:
+        """Bytes of the budget that are left to a task, beside what is loaded and other tasks.
+
+        Models that no task needs any more are closed while less than `wanted` is left.
+        """
+        if budget is None:
+            return sys.maxsize
+        with self._lock:
+            while self._room(budget) < wanted and len(self._sessions) > self._tasks:
+                self._sessions.popitem(last=False)
+            return self._room(budget)
+
+    def needed(self, wanted: int) -> int:
+        """The budget with which a task would have `wanted` bytes left."""
+        with self._lock:
+            return self._loaded() + self._tasks * wanted
+
+    def expect(self, task_bytes: int) -> None:
+        """Take note of what a task is estimated to take."""
+        with self._lock:
+            self._expected = max(self._expected, self._loaded() + self._tasks * task_bytes)
+
+    def use(self, budget: int | None, provider: Provider) -> MemoryUse:
+        """What the process has held since it loaded the first thing."""
+        peak = self._peak or Peak()
+        on_host = provider == "cpu"
+        return MemoryUse(
+            worker=self._worker,
+            peak_bytes=peak.read(),
+            since=peak.since,
+            estimated_bytes=self._expected if on_host else None,
+            budget_bytes=budget if on_host else None,
+        )
+
+    def _room(self, budget: int) -> int:
+        return max(0, budget - self._loaded()) // self._tasks
+
+    def _loaded(self) -> int:
+        """What the process holds when nothing is decoded, and files that it may yet read."""
+        sessions = self._sessions.values()
+        if self._base is None:
+            self._base = resident() + _FIRST_USE - sum(opened.grown for opened in sessions)
+        mapped = sum(self._mapped.values())
+        return self._base + mapped + sum(opened.grown + opened.mapped for opened in sessions)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A session, what the process grew by when it was opened, and the files that it maps."""
+
+    session: Session
+    grown: int
+    mapped: int
+
+
+def _open(folder: Path, provider: str, threads: int) -> _Open:
+    before, mapped = resident(), _file_bytes(folder)
+    session = open_session(folder, provider=provider, threads=threads)
+    # What other tasks take meanwhile is not the session's, which has at most two copies of its
+    # weights, in a type at most twice as wide.
+    grown = min(max(0, resident() - before), 4 * mapped + _GRAPHS)
+    return _Open(session, grown, mapped)
+
+
+def _file_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
 
 class ResourcesPlugin(WorkerPlugin):
     """Gives every Dask worker its `Resources`."""
@@ -53,15 +201,26 @@ class ResourcesPlugin(WorkerPlugin):
     name = PLUGIN
 
     def setup(self, worker: Any) -> None:
-        self.resources = Resources()
+        limit = worker.memory_manager.memory_limit
+        self.resources = Resources(worker.address, limit, worker.state.nthreads)
 
     def teardown(self, worker: Any) -> None:
         del self.resources
 
 
 def worker_resources() -> Resources:
-    """The resources of the worker that runs the current task."""
-    from distributed import get_worker
+    """The resources of the worker that runs the current task.
 
-    plugin: Any = get_worker().plugins[PLUGIN]
+    The scheduler is asked who else is on the host, as workers come and go.
+    """
+    from distributed import get_worker
+    from distributed.comm.addressing import get_address_host
+    from distributed.utils import sync
+
+    worker = get_worker()
+    plugin: Any = worker.plugins[PLUGIN]
+    here = get_address_host(worker.address)
+    threads: dict[str, int] = sync(worker.loop, worker.scheduler.ncores)
+    near = [count for address, count in threads.items() if get_address_host(address) == here]
+    plugin.resources.host = Host(workers=len(near), threads=sum(near))
     return plugin.resources

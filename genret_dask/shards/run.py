@@ -13,6 +13,7 @@ from distributed import Client, Future, as_completed, get_worker
 from genret_dask.errors import GenretError
 from genret_dask.shards.resources import ResourcesPlugin
 from genret_dask.shards.task import SweepContext, run_shard
+from genret_dask.shards.usage import MemoryUse, by_worker
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ class DaskExecutor:
                     results[rows[future.key]] = future.result()
                 else:
                     failures.append((future.key, _exception(future)))
-                    logger.error("%s failed: %s", *failures[-1])
+                    if not _same(failures[:-1], failures[-1][1]):
+                        logger.error("%s failed: %s", *failures[-1])
                 shares.report({"key": future.key, "share": 1.0})
                 future.release()
                 submit_next()
@@ -104,15 +106,16 @@ class DaskExecutor:
         tasks: Sequence[Any],
         context: SweepContext,
         progress: Callable[[float, float], None] | None = None,
-    ) -> None:
-        """Compute every shard that has no marker."""
-        self.map(
+    ) -> list[MemoryUse]:
+        """Compute every shard that has no marker; returns what each worker held in memory."""
+        uses = self.map(
             _Shard(context),
             tasks,
             [task.key for task in tasks],
             cost=lambda task: task.queries,
             progress=progress,
         )
+        return by_worker(uses)
 
     def _window(self) -> int:
         threads = sum(self.client.nthreads().values())
@@ -150,7 +153,7 @@ class _Shard:
     def __init__(self, context: SweepContext) -> None:
         self.context = context
 
-    def __call__(self, task: Any, report: Callable[[float], None]) -> dict[str, Any]:
+    def __call__(self, task: Any, report: Callable[[float], None]) -> MemoryUse:
         return run_shard(task, self.context)
 
 
@@ -175,10 +178,20 @@ def _exception(future: Future) -> BaseException:
         return error
 
 
+def _same(failures: list[tuple[str, BaseException]], error: BaseException) -> int:
+    """How many failed for the very same reason."""
+    return sum(type(one) is type(error) and str(one) == str(error) for _, one in failures)
+
+
 def _failure(failures: list[tuple[str, BaseException]], tasks: int) -> GenretError:
-    known = [error for _, error in failures if isinstance(error, GenretError)]
-    if len(failures) == 1 and known:
-        return known[0]
+    first = failures[0][1]
+    if isinstance(first, GenretError) and _same(failures, first) == len(failures):
+        return first
     lines = [f"{len(failures)} of {tasks} tasks failed:"]
-    lines += [f"  {key}: {type(error).__name__}: {error}" for key, error in failures[:5]]
-    return GenretError("\n".join(lines), fix="run the same command again: finished work is kept")
+    for key, error in failures[:5]:
+        found = error.found if isinstance(error, GenretError) else error
+        lines.append(f"  {key}: {type(error).__name__}: {found}")
+    one_kind = len({type(error) for _, error in failures}) == 1
+    fix = first.fix if isinstance(first, GenretError) and one_kind else None
+    again = "run the same command again: finished work is kept"
+    return GenretError("\n".join(lines), fix=fix or again)

@@ -7,6 +7,7 @@ from typing import Any
 
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import SweepContext, run_shard
+from genret_dask.shards.usage import MemoryUse, by_worker
 
 Progress = Callable[[str, float, float], None]
 
@@ -46,11 +47,13 @@ class SerialExecutor:
         tasks: Sequence[Any],
         context: SweepContext,
         progress: Callable[[float, float], None] | None = None,
-    ) -> None:
-        self.map(
+    ) -> list[MemoryUse]:
+        """Compute every shard that has no marker; see `DaskExecutor.search`."""
+        uses = self.map(
             lambda task, report: run_shard(task, context, self.resources),
             tasks,
             [task.key for task in tasks],
             cost=lambda task: task.queries,
             progress=progress,
         )
+        return by_worker(uses)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from dask.utils import format_bytes
 from tokenizers import Tokenizer
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import write_shard
-from genret_dask.inference.beam import Vocabulary, search
+from genret_dask.errors import BudgetError
+from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.memory import Decoding
+from genret_dask.inference.resident import searcher
 from genret_dask.inference.score import score
 from genret_dask.inference.session import Session
 from genret_dask.models.flops import prefill_flops, step_flops
 from genret_dask.models.tokens import Tokens, tokenize
 from genret_dask.shards.ledger import Ledger
-from genret_dask.shards.plan import ShardTask
+from genret_dask.shards.plan import ShardTask, batches, padded_widths, runs
 from genret_dask.shards.resources import Resources, worker_resources
+from genret_dask.shards.usage import MemoryUse
 from genret_dask.specs import InferenceSpec
-
-_WIDTH = 8  # queries are padded to a multiple of this many tokens, each to its own
 
 
 @dataclass(frozen=True)
@@ -55,28 +57,46 @@ class SweepContext:
 
 def run_shard(
     task: ShardTask, context: SweepContext, resources: Resources | None = None
-) -> dict[str, Any]:
-    """Compute and write a shard, unless its marker says that it is there; returns the marker.
+) -> MemoryUse:
+    """Compute and write a shard, unless its marker says that it is there.
 
     Parameters
     ----------
     resources : Resources, optional
         Those of the current Dask worker by default.
+
+    Returns
+    -------
+    MemoryUse
+        Of this process, up to now.
+
+    Raises
+    ------
+    BudgetError
+        Not even one query fits into the memory that the process may hold.
+    SpecError
+        More threads are asked for than there are cores.
     """
-    if (marker := context.ledger.read(task)) is not None:
-        return marker
-    arrays = compute_shard(task, context, resources or worker_resources())
-    digests = write_shard(context.cube, context.kind, task.model, task.start, arrays)
-    return context.ledger.mark(task, digests)
+    resources = resources or worker_resources()
+    if context.ledger.read(task) is None:
+        arrays = compute_shard(task, context, resources)
+        digests = write_shard(context.cube, context.kind, task.model, task.start, arrays)
+        context.ledger.mark(task, digests)
+    spec = context.inference
+    return resources.use(resources.budget(spec.memory_bytes, spec.provider), spec.provider)
 
 
 def compute_shard(
     task: ShardTask, context: SweepContext, resources: Resources
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of a shard by dataset and variable, each [queries, ...]."""
+    """The arrays of a shard by dataset and variable, each [queries, ...].
+
+    However the memory cuts a shard into batches, rankings are the same; logits are too, bit for
+    bit, unless a runtime's kernel rounds a batch of one query differently.
+    """
     spec = context.inference
     folder = context.exports[task.name]
-    session = resources.session(folder, spec.provider, spec.threads)
+    session = resources.session(folder, spec.provider, resources.host.threads_each(spec.threads))
     codes = resources.codes(context.codes)
     texts, candidates = resources.cached(
         ("queries", context.cube, context.fingerprint), lambda: _read_queries(context)
@@ -91,12 +111,25 @@ def compute_shard(
         lambda: _tokens(session, folder, texts[task.start : task.stop], spec.max_tokens),
     )
     documents = candidates[task.start : task.stop]
+    decoding = Decoding(
+        architecture=session.manifest.architecture,
+        graph=session.manifest.graph,
+        nodes=(1, *map(len, codes.trie.codes)),
+        blocks=codes.level_sizes,
+        beams=spec.beams,
+    )
+    widths = np.unique(padded_widths(tokens.lengths)).tolist()
+    splits = _splits(task, decoding, spec, widths, documents.shape[1], resources)
 
     parts: list[tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]] = []
-    for rows, width in batches(tokens.lengths, spec.batch_queries):
+    for rows, width in batches(tokens.lengths, lambda width: splits[width][0]):
         padded, lengths = tokens.padded(rows, width)
-        found = search(session, codes.trie, vocabulary, padded, lengths, spec.beams)
-        logit, log_partition = score(session, codes, vocabulary, padded, lengths, documents[rows])
+        found = searcher(session)(session, codes.trie, vocabulary, padded, lengths, spec.beams)
+        scored = [
+            score(session, codes, vocabulary, padded, lengths, documents[rows, first:last])
+            for first, last in runs(documents.shape[1], splits[width][1])
+        ]
+        logit, log_partition = (np.concatenate(part, axis=1) for part in zip(*scored, strict=True))
         parts.append(
             (
                 rows,
@@ -117,18 +150,49 @@ def compute_shard(
     return _in_query_order(parts)
 
 
-def batches(lengths: np.ndarray, batch_queries: int) -> list[tuple[np.ndarray, int]]:
-    """Rows decoded together and their padded width.
+def _splits(
+    task: ShardTask,
+    decoding: Decoding,
+    spec: InferenceSpec,
+    widths: list[int],
+    candidates: int,
+    resources: Resources,
+) -> dict[int, tuple[int, int]]:
+    """Queries and candidates that are decoded together, by padded width, within the budget.
 
-    A query's width depends on its own length alone, so that its batch mates change nothing.
+    Raises
+    ------
+    BudgetError
+        Not even one query fits.
     """
-    widths = -(-lengths // _WIDTH) * _WIDTH
-    found = []
-    for width in np.unique(widths)[::-1]:
-        rows = np.flatnonzero(widths == width)
-        pieces = math.ceil(len(rows) / batch_queries)
-        found += [(piece, int(width)) for piece in np.array_split(rows, pieces)]
-    return found
+    widest = max(widths)
+    kept = task.queries * decoding.result_bytes(candidates)
+    wanted = kept + spec.batch_queries * decoding.query_bytes(widest, candidates)
+    budget = resources.budget(spec.memory_bytes, spec.provider)
+    room = resources.room(budget, wanted)
+    splits = {
+        width: decoding.split(width, candidates, room - kept, spec.batch_queries)
+        for width in widths
+    }
+    if splits[widest] == (0, 0):
+        least = kept + decoding.query_bytes(widest, 1)
+        raise BudgetError(
+            f"{task.name} with beams up to {max(spec.beams)} takes {format_bytes(least)} for one "
+            f"query of {widest} tokens and its shard's results; the memory budget of "
+            f"{format_bytes(budget or 0)} leaves a task {format_bytes(room)} beside the process "
+            "and its models",
+            expected=f"a budget of {format_bytes(resources.needed(least))} a worker, or more",
+            fix="give a larger --memory (inference.memory), workers with fewer threads, smaller "
+            "beams, or a smaller inference.shard_queries",
+        )
+    resources.expect(
+        kept
+        + max(
+            queries * decoding.query_bytes(width, together)
+            for width, (queries, together) in splits.items()
+        )
+    )
+    return splits
 
 
 def search_flops(session: Session, lengths: np.ndarray, rows_decoded: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import ir_measures
@@ -71,6 +72,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     assert result.exit_code == 0, result.output
     for words in ("a-d0.5", "6 train, 6 export, 24 shards", "27 of the test split", "FLOPs"):
         assert words in result.output
+    assert "to decode 16 queries at once" in result.output
+    assert "budget 60 % of the memory limit a worker" in result.output
     assert not (tmp_path / "runs").exists()
 
 
@@ -83,11 +86,18 @@ def test_a_sweep_ends_with_its_table_fits_files_and_the_line_to_open_it(root, sw
         assert tree["codes/search"].to_dataset().sizes["model"] == 6
 
 
+def test_a_sweep_prints_and_keeps_what_its_worker_held_in_memory(root, swept):
+    (line,) = [line for line in swept.stderr.splitlines() if line.startswith("peak memory")]
+    (use,) = json.loads((root / "runs" / "toy" / "resources.json").read_text())["memory"]
+    assert use["worker"] in line and "iB of " in line and "estimated" in line
+    assert 0 < use["estimated_bytes"] < use["budget_bytes"]
+
+
 def test_the_second_run_does_nothing_and_prints_the_same(root, swept):
     second = run(root, "sweep")
     assert second.exit_code == 0
     assert second.stdout == swept.stdout
-    for stage in ("train ", "export ", "search ", "dataset "):
+    for stage in ("train ", "export ", "search ", "dataset ", "peak memory"):
         assert stage not in second.stderr
 
 
@@ -197,6 +207,29 @@ def test_a_tampered_model_is_refused(root, swept):
         refused(run(root, "sweep"), weights.name, "sha256")
     finally:
         weights.write_bytes(data)
+
+
+@pytest.mark.parametrize("size", ["lots", "5", "-4GB", "1e400GB", ""])
+def test_a_memory_size_that_is_none_is_refused(root, size):
+    refused(run(root, "sweep", "--memory", size), "--memory", "4GB", repr(size))
+
+
+def test_the_budget_of_the_option_wins_over_the_configs(root, tmp_path):
+    write_beir(make_collection(), tmp_path / "beir")
+    spec = config(tmp_path, inference={"memory": "2GB"})
+    assert "budget 2GB" in run(tmp_path, "sweep", "--dry-run", spec=spec).output
+    both = run(tmp_path, "sweep", "--dry-run", "--memory", "3GiB", spec=spec)
+    assert "budget 3GiB" in both.output
+
+
+def test_a_budget_that_is_too_small_says_what_to_do(root, swept):
+    shutil.copytree(
+        root / "runs" / "toy",
+        root / "runs" / "small",
+        ignore=shutil.ignore_patterns("cube.zarr", "markers"),
+    )
+    result = run(root, "sweep", "--memory", "2MiB", "--name", "small")
+    refused(result, "tasks failed", "budget of 2.00 MiB", "--memory", code=1)
 
 
 def test_a_place_that_cannot_be_written_is_named(root, tmp_path):

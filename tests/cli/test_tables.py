@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genret_dask.cli.tables import fits_table, format_table, metrics_table
+from genret_dask.cli.tables import fits_table, format_table, metrics_table, precision_table
 
 
 def estimate(mean, low=0.25, high=0.75):
@@ -39,3 +39,11 @@ def test_no_records_leave_the_heading():
     ]
     assert format_table([]) == "\n"
     assert len(fits_table([]).splitlines()) == 2
+
+
+def test_the_precision_table_shows_changes_with_their_intervals():
+    change = estimate(-1.25e-6, -2e-6, 1e-6)
+    record = {"model": "a.int8", "cgl": change, "recall@10": estimate(0.0), "recall@100": change}
+    heading, _, line = precision_table([record]).splitlines()
+    assert heading.split()[:4] == ["model", "CGL", "less", "fp32's"]
+    assert line.startswith("a.int8  -1.250e-06 [-2.000e-06, 1.000e-06]")

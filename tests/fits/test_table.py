@@ -35,6 +35,7 @@ def cube(seed=0):
     coordinates = {
         "model": names,
         "family": ("model", families),
+        "precision": ("model", ["fp32"] * len(MODELS)),
         "n_params": ("model", n.astype(np.int64)),
         "n_train": ("model", d.astype(np.int64)),
         "train_fraction": ("model", fraction),
@@ -118,6 +119,26 @@ def test_inference_is_error_against_flops(fits):
         assert record["metric"] == "1 - recall@10"
         assert record["n"] == len(BEAMS)
         assert record["exponent"]["value"] == pytest.approx(expected.exponent, rel=1e-6)
+
+
+def test_a_series_is_of_one_precision(fits):
+    both = []
+    for dataset in cube():
+        other = dataset.assign_coords(
+            model=[f"{name}.int8" for name in dataset["model"].values],
+            precision=("model", ["int8"] * len(MODELS)),
+        )
+        both.append(xr.concat([dataset, other], "model", data_vars="minimal"))
+    found = first_fits("codes", *both, draws=60, seed=2)
+    assert list(by_series(found, "L(N)")) == ["t5", "t5 int8", "llama", "llama int8"]
+    assert list(by_series(found, "L(D)")) == ["t5 N=400,000", "t5 int8 N=400,000"]
+    exact = [record for record in found if record["precision"] == "fp32"]
+    assert exact == fits
+    twins = [record for record in found if record["precision"] == "int8"]
+    named = [{**record, "precision": "fp32"} for record in twins]
+    for record, twin in zip(exact, named, strict=True):
+        twin["series"] = record["series"]
+    assert named == exact
 
 
 def test_too_few_points_are_said(fits):

@@ -51,5 +51,5 @@ def test_loaded_arrays_are_mapped(tmp_path):
     trie = Trie.build(np.array([[0, 1], [2, 0], [0, 0]]))
     trie.save(tmp_path)
     again = Trie.load(tmp_path)
-    assert isinstance(again.documents, np.memmap)
+    assert isinstance(again.documents.base, np.memmap)
     assert again.documents.tolist() == [2, 0, 1]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genret_dask.identifiers import Codes
+from genret_dask.inference import resident
 from genret_dask.inference.beam import Vocabulary, search
 from genret_dask.inference.score import score
-from tests.conftest import TEXT_ROWS, TinyModel, random_codes
+from tests.conftest import FAMILIES, TEXT_ROWS, TinyModel, make_model, random_codes
 
 QUERIES = st.lists(
     st.lists(st.integers(0, TEXT_ROWS - 1), min_size=1, max_size=9), min_size=1, max_size=4
@@ -193,3 +197,76 @@ def test_a_document_scores_what_the_search_gave_it(tiny):
     )
     np.testing.assert_allclose(logit, found.logit[:, 0], atol=1e-5)
     np.testing.assert_allclose(partition, found.log_partition[:, 0], atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(QUERIES, st.lists(st.integers(1, 80), min_size=1, max_size=4, unique=True))
+def test_the_resident_search_equals_the_one_on_the_host(tiny, queries, beams):
+    arguments = (tiny.session, tiny.codes.trie, tiny.vocabulary, *pad(queries), beams)
+    expected, found = search(*arguments), resident.search(*arguments)
+    for name in ("token", "doc", "rows_decoded"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for name in ("logit", "log_partition", "score"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", [search, resident.search])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ties_go_to_the_smaller_identifier(family, engine, tmp_path):
+    codes = random_codes(40, (3, 3, 2), seed=2)
+    level = make_model(family, codes, tmp_path, head=0.0)
+    found = engine(level.session, codes.trie, level.vocabulary, *pad([[1, 2], [3]]), (1, 4, 7, 40))
+    for place, beam in enumerate((1, 4, 7, 40)):
+        prefixes = np.empty((1, 0), dtype=np.int64)
+        for step in range(codes.length):
+            below = [row for row in codes.codes.tolist() if row[:step] in prefixes.tolist()]
+            prefixes = np.unique(np.array(below)[:, : step + 1], axis=0)[:beam]
+        expected = [codes.codes.tolist().index(row) for row in prefixes.tolist()]
+        for query in range(2):
+            assert found.doc[query, place, : len(expected)].tolist() == expected
+
+
+@pytest.mark.parametrize("engine", [search, resident.search])
+def test_identifiers_that_share_all_but_the_last_code(tiny, engine):
+    rows = np.zeros((9, tiny.codes.length), dtype=np.int32)
+    rows[:, -1] = np.arange(9) % tiny.codes.level_sizes[-1]
+    rows[:, -2] = np.arange(9) // tiny.codes.level_sizes[-1]
+    shared = Codes(np.unique(rows, axis=0), tiny.codes.level_sizes)
+    found = engine(tiny.session, shared.trie, tiny.vocabulary, *pad([[4, 2]]), (2, 20))
+    expected = torch_scores(replace(tiny, codes=shared), [4, 2])
+    order = np.argsort(-expected, kind="stable")
+    assert found.doc[0, 1, : len(order)].tolist() == order.tolist()
+    assert (found.doc[0, 1, len(order) :] == -1).all()
+
+
+@pytest.mark.parametrize("engine", [search, resident.search])
+def test_a_single_document_is_found_by_every_beam(tiny, engine):
+    alone = Codes(tiny.codes.codes[:1], tiny.codes.level_sizes)
+    found = engine(tiny.session, alone.trie, tiny.vocabulary, *pad([[4, 2], [5]]), (1, 3))
+    assert found.doc.tolist() == [[[0, -1, -1]] * 2] * 2
+    assert (found.rows_decoded == 1).all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(QUERIES)
+def test_batch_mates_change_nothing(tiny, queries):
+    tokens, lengths = pad(queries)
+    together = search(tiny.session, tiny.codes.trie, tiny.vocabulary, tokens, lengths, (3, 10))
+    for row in range(len(queries)):
+        alone = search(
+            tiny.session,
+            tiny.codes.trie,
+            tiny.vocabulary,
+            tokens[row : row + 1, : lengths[row]],
+            lengths[row : row + 1],
+            (3, 10),
+        )
+        np.testing.assert_array_equal(alone.doc[0], together.doc[row])
+        np.testing.assert_allclose(alone.score[0], together.score[row], atol=1e-5)
+
+
+def test_a_union_larger_than_its_rows_is_searched_again(tiny, monkeypatch):
+    arguments = (tiny.session, tiny.codes.trie, tiny.vocabulary, *pad([[1, 2], [8]]), (2, 5, 9))
+    expected = search(*arguments)
+    monkeypatch.setattr(resident, "_SLACK", 0.3)
+    np.testing.assert_array_equal(resident.search(*arguments).doc, expected.doc)

@@ -48,7 +48,8 @@ def edit(folder: Path, change) -> None:
 
 def test_it_is_frozen_and_reads_back(folder):
     manifest = read_manifest(folder)
-    assert set(manifest.files) == {"prefill.onnx", "step.onnx", "weights.bin"}
+    graphs = {"prefill.onnx", "step.onnx", "select.onnx"}
+    assert set(manifest.files) == {*graphs, "weights.bin"}
     with pytest.raises(ValidationError):
         manifest.family = "t5"
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from genret_dask import open_cube
 from genret_dask.errors import CubeError, GenretError
 from genret_dask.shards.ledger import Ledger
-from genret_dask.shards.plan import ShardTask, plan_shards
+from genret_dask.shards.plan import ShardTask, batches, plan_shards
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
-from genret_dask.shards.task import SweepContext, batches, run_shard
+from genret_dask.shards.task import SweepContext, run_shard
 from genret_dask.specs import (
     BeirDataset,
     CodesIdentifiers,
@@ -99,7 +99,7 @@ def test_shards_cover_every_query_of_every_model_once(models, queries, shard_que
 def test_a_querys_width_depends_on_its_own_length(lengths, size):
     lengths = np.array(lengths)
     seen = np.zeros(len(lengths), dtype=int)
-    for rows, width in batches(lengths, size):
+    for rows, width in batches(lengths, lambda width: size):
         assert 1 <= len(rows) <= size
         seen[rows] += 1
         assert (-(-lengths[rows] // 8) * 8 == width).all()

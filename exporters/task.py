@@ -1,0 +1,81 @@
+"""The export of one checkpoint in one precision, as a task for a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genret_dask.errors import ModelError
+from genret_dask.exporters import export_model
+from genret_dask.models.manifest import read_manifest
+from genret_dask.specs import Precision
+
+_KEPT = ("n_train", "train_fraction", "train_flops", "end_token", "empty_token", "dev_loss")
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """One checkpoint in one precision.
+
+    Attributes
+    ----------
+    name, family : str
+        Of the exported model.
+    checkpoint : Path
+        A Hugging Face folder.
+    made_from : str
+        Fingerprint of the checkpoint.
+    record : dict
+        What training wrote of it.
+    precision : {"fp32", "fp16", "bf16", "int8"}
+    tolerance : float or None
+        None is the precision's own.
+    folder : Path
+        Where the exported model goes.
+    """
+
+    name: str
+    family: str
+    checkpoint: Path
+    made_from: str
+    record: dict[str, Any]
+    precision: Precision
+    tolerance: float | None
+    folder: Path
+
+
+def is_exported(task: ExportTask) -> bool:
+    """Whether the folder is there.
+
+    Raises
+    ------
+    ModelError
+        It is there, but of another checkpoint or precision, or damaged.
+    """
+    if not (task.folder / "manifest.json").is_file():
+        return False
+    manifest = read_manifest(task.folder)
+    found = f"{manifest.provenance.get('made_from')} in {manifest.precision}"
+    expected = f"{task.made_from} in {task.precision}"
+    if found != expected:
+        raise ModelError(
+            f"{task.folder} was exported from another checkpoint ({found})",
+            expected=expected,
+            fix=f"give the run another name, or remove {task.folder}",
+        )
+    return True
+
+
+def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
+    """Export; the work is not divisible, and nothing is reported on the way."""
+    export_model(
+        task.family,
+        task.checkpoint,
+        task.folder,
+        start_token=task.record["start_token"],
+        tolerance=task.tolerance,
+        precision=task.precision,
+        provenance={"made_from": task.made_from, **{key: task.record[key] for key in _KEPT}},
+    )

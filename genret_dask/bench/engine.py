@@ -1,0 +1,264 @@
+"""The engine against the machine and against itself: peak, precision, exactness, growth."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from genret_dask.bench.measure import Measurement, median_seconds, quantity, seconds
+from genret_dask.bench.workload import Workload, random_codes
+from genret_dask.exporters.quantise import quantise
+from genret_dask.inference.beam import Beams
+from genret_dask.inference.resident import searcher
+from genret_dask.inference.session import Session, session_for
+from genret_dask.models.flops import step_flops
+
+_BEAM = 100
+
+
+def run_peak(workload: Workload, runs: int) -> Iterator[Measurement]:
+    """Share of the machine's best matrix product that a step reaches.
+
+    The peak is that of ONNX Runtime's own products, into memory that is there already: the best of
+    some square ones and of one shaped as the model's.
+    """
+    step = _steps(workload.session, workload)
+    architecture = workload.session.manifest.architecture
+    own = (len(workload.tokens) * _BEAM, architecture.d_model, architecture.d_ff)
+    shapes = (own, (512,) * 3, (1024,) * 3, (2048,) * 3)
+    products = [_product(*shape, workload.threads) for shape in shapes]
+    taken, *others = median_seconds([step, *products], runs)
+    rates = [2 * math.prod(shape) / time for shape, time in zip(shapes, others, strict=True)]
+    peak = max(rates) / 1e9
+    queries, beams = len(workload.tokens), _BEAM
+    flops = queries * beams * float(step_flops(architecture, workload.scale.prompt, 1))
+    yield quantity(
+        "share of the sgemm peak",
+        f"{workload.family}, a step of {queries} queries x {beams} beams",
+        flops / taken / 1e9,
+        peak,
+        "GFLOP/s",
+        target=0.4,
+        larger_is_better=True,
+    )
+
+
+def _steps(session: Session, workload: Workload, rows: tuple[int, int] | None = None) -> Callable:
+    """One step of every query's beams, after the first."""
+    queries = len(workload.tokens)
+    state = session.prefill(workload.tokens, workload.lengths)
+    start = np.full((queries, 1), workload.start_token)
+    *_, state = session.step(state, start, start * 0, workload.vocabulary.block(0))
+    first = workload.vocabulary.block(0)[0]
+    tokens = np.tile(first + np.arange(_BEAM) % workload.codes.level_sizes[0], (queries, 1))
+    block = rows or workload.vocabulary.block(1)
+    return lambda: session.step(state, tokens, tokens * 0, block)
+
+
+def _product(rows: int, inner: int, columns: int, threads: int) -> Callable[[], Any]:
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal((rows, inner), dtype=np.float32)
+    right = rng.standard_normal((inner, columns), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, left.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, columns])],
+        [numpy_helper.from_array(right, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", left)
+    out = ort.OrtValue.ortvalue_from_numpy(np.zeros((rows, columns), dtype=np.float32))
+    binding.bind_ortvalue_output("y", out)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def run_selection(workload: Workload, runs: int) -> Iterator[Measurement]:
+    """Time of a search outside the model (constraint, selection, copies) against inside."""
+    session = workload.session
+    inside = [0.0]
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            result = call(*arguments)
+            inside[0] += time.perf_counter() - start
+            return result
+
+        return run
+
+    names = ("prefill", "step", "step_resident")
+    found = []
+    try:
+        for name in names:
+            setattr(session, name, timed(getattr(session, name)))
+        for _ in range(runs + 1):
+            inside[0] = 0.0
+            total = seconds(
+                lambda: searcher(session)(
+                    session,
+                    workload.codes.trie,
+                    workload.vocabulary,
+                    workload.tokens,
+                    workload.lengths,
+                    workload.scale.beams,
+                )
+            )
+            found.append((total - inside[0], inside[0]))
+    finally:
+        for name in names:
+            delattr(session, name)
+    outside, model = (1e3 * float(np.median(times)) for times in zip(*found[1:], strict=True))
+    yield quantity(
+        "outside the model",
+        f"{workload.family}, the grid, against the time inside",
+        outside / len(workload.tokens),
+        model / len(workload.tokens),
+        "ms/query",
+        target=50.0 if workload.provider == "cuda" else None,
+    )
+
+
+def run_growth(
+    workload: Workload, runs: int, documents: Sequence[int] = (10**4, 10**5, 10**6)
+) -> Iterator[Measurement]:
+    """How the time of a search follows queries, beam and documents.
+
+    A ratio of 1 is a time in proportion (queries, beam) or the same time (documents); above 1 it
+    is better.
+    """
+    queries = len(workload.tokens)
+
+    def timed(trie: Any, count: int, beam: int) -> Callable[[], Any]:
+        return lambda: searcher(workload.session)(
+            workload.session,
+            trie,
+            workload.vocabulary,
+            workload.tokens[:count],
+            workload.lengths[:count],
+            (beam,),
+        )
+
+    trie, family = workload.codes.trie, workload.family
+    counts = [max(1, queries // 4), queries // 2, queries]
+    beams = [25, 50, 100, 200]
+    tries = [random_codes(size).trie for size in documents]
+    by_queries = median_seconds([timed(trie, count, 50) for count in counts], runs)
+    by_beam = median_seconds([timed(trie, queries, beam) for beam in beams], runs)
+    by_documents = median_seconds([timed(other, queries, _BEAM) for other in tries], runs)
+    for count, taken in zip(counts[1:], by_queries[1:], strict=True):
+        yield quantity(
+            "growth in queries",
+            f"{family}, beam 50, {count} against {counts[0]} queries",
+            1e3 * taken / count,
+            1e3 * by_queries[0] / counts[0],
+            "ms/query",
+            target=None,
+        )
+    for beam, taken in zip(beams[1:], by_beam[1:], strict=True):
+        yield quantity(
+            "growth in the beam",
+            f"{family}, beam {beam} against {beams[0]}",
+            1e3 * taken / queries / beam,
+            1e3 * by_beam[0] / queries / beams[0],
+            "ms/query/beam",
+            target=None,
+        )
+    for size, taken in zip(documents[1:], by_documents[1:], strict=True):
+        yield quantity(
+            "growth in documents",
+            f"{family}, beam {_BEAM}, {size:,} against {documents[0]:,} documents",
+            1e3 * taken / queries,
+            1e3 * by_documents[0] / queries,
+            "ms/query",
+            target=1 / 1.1,
+        )
+
+
+def run_exactness(workload: Workload, runs: int) -> Iterator[Measurement]:
+    """What the full vocabulary's log-partition costs, against one of the asked block alone."""
+    with TemporaryDirectory(dir=workload.folder.parent) as root:
+        folder = Path(root)
+        _without_partition(workload.folder, folder)
+        manifest = workload.session.manifest
+        block_only = session_for(folder, manifest, workload.provider, workload.threads)
+        exact, block = median_seconds(
+            [_steps(workload.session, workload), _steps(block_only, workload)], runs
+        )
+    yield quantity(
+        "exact log-partition",
+        f"{workload.family}, a step against one normalised over the level's block",
+        1e3 * exact,
+        1e3 * block,
+        "ms",
+        target=None,
+    )
+
+
+def _without_partition(exported: Path, folder: Path) -> None:
+    """A copy of an exported model whose log-partition is of the asked block; shares its weights."""
+    for path in exported.iterdir():
+        if path.name != "step.onnx":
+            os.link(path, folder / path.name)
+    model = onnx.load(exported / "step.onnx", load_external_data=False)
+    (full,) = [node for node in model.graph.node if "log_partition" in node.output]
+    full.output[0] = "unused"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "last"))
+    inputs, outputs = ["logits", "last"], ["log_partition"]
+    model.graph.node.append(helper.make_node("ReduceLogSumExp", inputs, outputs, keepdims=0))
+    onnx.save(model, folder / "step.onnx")
+
+
+def run_int8(workload: Workload, runs: int) -> Iterator[Measurement]:
+    """int8 weights against float32: the time of a search, and how much of its top 10 is kept."""
+    if workload.provider != "cpu":
+        return
+    with TemporaryDirectory(prefix="genret-bench.") as root:
+        folder = Path(root, "int8")
+        folder.mkdir()
+        quantise(workload.folder, folder)
+        int8 = session_for(folder, workload.session.manifest, "cpu", workload.threads)
+
+        def searched(session: Session) -> Callable[[], Beams]:
+            return lambda: searcher(session)(
+                session,
+                workload.codes.trie,
+                workload.vocabulary,
+                workload.tokens,
+                workload.lengths,
+                (_BEAM,),
+            )
+
+        sessions = int8, workload.session
+        taken = median_seconds([searched(session) for session in sessions], runs)
+        found = [searched(session)().doc[:, 0, :10] for session in sessions]
+    queries = len(workload.tokens)
+    case = f"{workload.family}, search at beam {_BEAM}, peer: our float32"
+    mine, theirs = (1e3 * time / queries for time in taken)
+    yield quantity("int8", case, mine, theirs, "ms/query", target=1.5)
+    kept = [len(np.intersect1d(*rows)) / 10 for rows in zip(*found, strict=True)]
+    yield quantity(
+        "int8: top 10 kept",
+        f"{workload.family}, random weights",
+        float(np.mean(kept)),
+        1.0,
+        "1",
+        target=None,
+        larger_is_better=True,
+    )

@@ -1,0 +1,111 @@
+"""Two ways to do the same work, timed in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+RUNS = 5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One comparison.
+
+    Attributes
+    ----------
+    measure, case : str
+        What is compared, and on what.
+    ours, peer : float or None
+        Medians in `unit`; None where the results differ, as a speed at another result says
+        nothing.
+    unit : str
+    ratio : float or None
+        How many times better ours is.
+    target : float or None
+        The least ratio that this project asks of itself; None where there is none.
+    equal : bool
+        Whether both gave the same result.
+    """
+
+    measure: str
+    case: str
+    ours: float | None
+    peer: float | None
+    unit: str
+    ratio: float | None
+    target: float | None
+    equal: bool
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(
+    measure: str,
+    case: str,
+    ours: Callable[[], Any],
+    peer: Callable[[], Any],
+    *,
+    equal: Callable[[Any, Any], bool],
+    target: float | None,
+    per: float = 1.0,
+    unit: str = "ms/query",
+    runs: int = RUNS,
+) -> Measurement:
+    """Warm both up, see that they agree, then time them in turns.
+
+    Parameters
+    ----------
+    equal : callable
+        Gets the results of `ours` and `peer`.
+    per : float
+        Work of one call, in what `unit` is per.
+    runs : int
+        Timed calls of each.
+    """
+    if not equal(ours(), peer()):
+        return Measurement(measure, case, None, None, unit, None, target, False)
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(runs):
+        for function, kept in zip((ours, peer), times, strict=True):
+            kept.append(seconds(function))
+    mine, theirs = (1e3 * statistics.median(kept) / per for kept in times)
+    return Measurement(measure, case, mine, theirs, unit, theirs / mine, target, True)
+
+
+def quantity(
+    measure: str,
+    case: str,
+    ours: float,
+    peer: float,
+    unit: str,
+    *,
+    target: float | None,
+    larger_is_better: bool = False,
+    equal: bool = True,
+) -> Measurement:
+    """A comparison of two figures that are not times."""
+    ratio = ours / peer if larger_is_better else peer / ours
+    return Measurement(measure, case, ours, peer, unit, ratio, target, equal)
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def median_seconds(functions: Sequence[Callable[[], Any]], runs: int = RUNS) -> list[float]:
+    """Median time of each function, after one call to warm up, called in turns."""
+    for function in functions:
+        function()
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(runs):
+        for function, kept in zip(functions, times, strict=True):
+            kept.append(seconds(function))
+    return [statistics.median(kept) for kept in times]

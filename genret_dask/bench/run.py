@@ -1,0 +1,89 @@
+"""The list of benchmarks, and their run over both model families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from genret_dask.bench import constraint, engine, searching
+from genret_dask.bench.measure import Measurement
+from genret_dask.bench.workload import FULL, QUICK, Scale, workload
+
+_Benchmarks = dict[str, tuple[Callable[..., Iterator[Measurement]], str]]
+
+_ON_A_MODEL: _Benchmarks = {
+    "search": (searching.run_search, "beam search against transformers' generate"),
+    "grid": (searching.run_grid, "a grid of beam sizes in one pass"),
+    "scoring": (searching.run_scoring, "257 documents of a query, teacher-forced"),
+    "selection": (engine.run_selection, "time of a search outside the model"),
+    "peak": (engine.run_peak, "share of the machine's best matrix product"),
+    "exactness": (engine.run_exactness, "what the full vocabulary's log-partition costs"),
+    "int8": (engine.run_int8, "int8 weights against float32, on the CPU"),
+    "growth": (engine.run_growth, "time over queries, beam and documents"),
+}
+_ALONE: _Benchmarks = {
+    "constraint": (constraint.run_constraint, "the trie against nested dicts"),
+    "negatives": (constraint.run_negatives, "sampling of negatives"),
+}
+CASES = {**_ON_A_MODEL, **_ALONE}
+"""What `--case` names: the benchmark, and what it measures."""
+
+
+def run(
+    cases: Sequence[str],
+    families: Sequence[str],
+    quick: bool = False,
+    provider: str = "cpu",
+    threads: int = 1,
+    runs: int = 5,
+) -> Iterator[Measurement]:
+    """Run benchmarks one after the other.
+
+    Parameters
+    ----------
+    cases : sequence of str
+        Keys of `CASES`.
+    families : sequence of str
+        "t5" and "llama".
+    quick : bool
+        Small models and corpora; targets are for the large ones and left out.
+    provider : {"cpu", "cuda"}
+        Where both sides run.
+    threads : int
+        Of PyTorch and of ONNX Runtime.
+    runs : int
+        Timed calls of each side.
+
+    Raises
+    ------
+    DeviceError
+        The provider is not there.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        scale = QUICK if quick else FULL
+        for measurement in _run(cases, families, scale, provider, threads, runs):
+            yield replace(measurement, target=None) if quick else measurement
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(
+    cases: Sequence[str],
+    families: Sequence[str],
+    scale: Scale,
+    provider: str,
+    threads: int,
+    runs: int,
+) -> Iterator[Measurement]:
+    for name, (benchmark, _) in _ALONE.items():
+        if name in cases:
+            yield from benchmark(scale, runs)
+    chosen = [benchmark for name, (benchmark, _) in _ON_A_MODEL.items() if name in cases]
+    for family in families if chosen else ():
+        with workload(family, scale, provider, threads) as made:
+            for benchmark in chosen:
+                yield from benchmark(made, runs)

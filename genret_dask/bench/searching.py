@@ -1,0 +1,160 @@
+"""Search and scoring against transformers, on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from genret_dask.bench.measure import Measurement, compare, seconds
+from genret_dask.bench.peers import Generate, score_singly, score_together
+from genret_dask.bench.workload import Workload
+from genret_dask.inference.beam import Beams
+from genret_dask.inference.resident import searcher
+from genret_dask.inference.score import score
+
+TOLERANCE = 1e-3
+"""Nats by which two float32 programs may differ in the log-probability of an identifier."""
+
+_SEARCH = {"t5": {10: 2.0, 100: 3.0}, "llama": {10: 4.0, 100: 6.0}}
+_GRID = {"t5": 6.0, "llama": 10.0}
+_SINGLY = {"t5": 5.0, "llama": 5.0}
+_TOGETHER = {"t5": 2.5, "llama": 3.0}
+_SCORED_QUERIES = 2
+
+
+def run_search(workload: Workload, runs: int) -> Iterator[Measurement]:
+    """One beam size against `generate`."""
+    peer = _better_batch(workload)
+    for beam, target in _SEARCH[workload.family].items():
+        yield compare(
+            "search",
+            f"{workload.family}, beam {beam}, peer in batches of {peer.batch}",
+            partial(_ranking, workload, beam),
+            partial(peer.search, beam),
+            equal=same_ranking,
+            target=target,
+            per=len(workload.tokens),
+            runs=runs,
+        )
+
+
+def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
+    """The whole grid of beam sizes, against one search for each and against our largest alone."""
+    beams = workload.scale.beams
+    peer = _better_batch(workload)
+    case = f"{workload.family}, beams {','.join(map(str, beams))}"
+    queries = len(workload.tokens)
+    yield compare(
+        "grid",
+        f"{case}, peer in batches of {peer.batch}",
+        lambda: [ranked(_search(workload, beams), place) for place in range(len(beams))],
+        lambda: peer.grid(beams),
+        equal=lambda ours, theirs: all(map(same_ranking, ours, theirs)),
+        target=_GRID[workload.family],
+        per=queries,
+        runs=runs,
+    )
+    yield compare(
+        "grid against its largest beam",
+        case,
+        lambda: ranked(_search(workload, beams), len(beams) - 1),
+        partial(_ranking, workload, beams[-1]),
+        equal=same_ranking,
+        target=1 / 1.15,
+        per=queries,
+        runs=runs,
+    )
+
+
+def run_scoring(workload: Workload, runs: int) -> Iterator[Measurement]:
+    """The candidates of a query against two ways of teacher forcing."""
+    rng = np.random.default_rng(1)
+    count = min(1 + workload.scale.negatives, workload.scale.documents)
+    documents = np.stack(
+        [
+            rng.choice(workload.scale.documents, count, replace=False).astype(np.int32)
+            for _ in range(_SCORED_QUERIES)
+        ]
+    )
+    peers = (
+        ("a forward pass each", score_singly, _SINGLY),
+        ("one batch", score_together, _TOGETHER),
+    )
+    for name, peer, targets in peers:
+        yield compare(
+            "scoring",
+            f"{workload.family}, {count} documents, peer: {name}",
+            lambda: _score(workload, documents),
+            partial(peer, workload, documents),
+            equal=lambda ours, theirs: np.allclose(ours, theirs, rtol=0, atol=TOLERANCE),
+            target=targets[workload.family],
+            per=_SCORED_QUERIES,
+            runs=runs,
+        )
+
+
+def ranked(found: Beams, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Documents and scores at one beam size of the grid, [query, rank]."""
+    size = int((found.doc[:, place] >= 0).sum(axis=1).max())
+    return found.doc[:, place, :size], found.score[:, place, :size]
+
+
+def same_ranking(
+    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]
+) -> bool:
+    """Whether two rankings agree; documents whose scores tie within `TOLERANCE` may change places.
+
+    A peer that gives no scores must rank alike.
+    """
+    (doc, score), (other, other_score) = ours, theirs
+    if doc.shape != other.shape:
+        return False
+    if np.isnan(other_score).all():
+        return np.array_equal(doc, other)
+    if not np.allclose(score, other_score, rtol=0, atol=TOLERANCE):
+        return False
+    for row in range(len(doc)):
+        moved = set(doc[row].tolist()) ^ set(other[row].tolist())
+        last = score[row, -1] + TOLERANCE
+        for documents, scores in ((doc, score), (other, other_score)):
+            if any(scores[row, np.isin(documents[row], list(moved))] > last):
+                return False
+    return True
+
+
+def _ranking(workload: Workload, beam: int) -> tuple[np.ndarray, np.ndarray]:
+    return ranked(_search(workload, (beam,)), 0)
+
+
+def _search(workload: Workload, beams: Sequence[int]) -> Beams:
+    return searcher(workload.session)(
+        workload.session,
+        workload.codes.trie,
+        workload.vocabulary,
+        workload.tokens,
+        workload.lengths,
+        beams,
+    )
+
+
+def _score(workload: Workload, documents: np.ndarray) -> np.ndarray:
+    queries = len(documents)
+    logit, log_partition = score(
+        workload.session,
+        workload.codes,
+        workload.vocabulary,
+        workload.tokens[:queries],
+        workload.lengths[:queries],
+        documents,
+    )
+    return (logit - log_partition).sum(axis=-1)
+
+
+def _better_batch(workload: Workload) -> Generate:
+    """The peer at the batch size that suits it best, by one search at beam 10."""
+    candidates = [Generate(workload, batch) for batch in (1, len(workload.tokens))]
+    for candidate in candidates:
+        candidate.search(10)
+    return min(candidates, key=lambda candidate: seconds(lambda: candidate.search(10)))

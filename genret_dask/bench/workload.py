@@ -1,0 +1,138 @@
+"""What the benchmarks run on: models with random weights, and random code identifiers.
+
+A search takes the time that its sizes ask for, whatever the weights. Their scale is that of a
+model whose logits have a deviation of about one, so that beams compete and near-ties are rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaForCausalLM, T5ForConditionalGeneration
+
+from genret_dask.exporters import export_model
+from genret_dask.identifiers import Codes
+from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.session import Session, open_session
+from genret_dask.specs import ModelSpec
+from genret_dask.training.architectures import config_of
+
+LEVELS, CODES = 8, 256
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of a run of the benchmarks.
+
+    Attributes
+    ----------
+    preset : str
+        Of `genret_dask.training.architectures`.
+    text_rows : int
+        Vocabulary rows before the codes'; at least `CODES`.
+    documents, queries, prompt : int
+        Of the collection, of one call, and tokens of a query.
+    beams : tuple of int
+    negatives : int
+        Candidates of a query beside its one positive.
+    ids : int
+        Identifiers of the constraint alone.
+    corpus : int
+        Documents that negatives are drawn from.
+    """
+
+    preset: str
+    text_rows: int
+    documents: int
+    queries: int
+    prompt: int
+    beams: tuple[int, ...]
+    negatives: int
+    ids: int
+    corpus: int
+
+
+FULL = Scale("small", 32_128, 20_000, 8, 24, (1, 2, 5, 10, 20, 50, 100), 256, 10**6, 21_015_324)
+QUICK = Scale("micro", 4_096, 20_000, 2, 24, (1, 2, 5, 10, 20, 50, 100), 64, 10**5, 10**6)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One family's model, in PyTorch and exported, and the queries to ask it."""
+
+    family: str
+    scale: Scale
+    provider: str
+    threads: int
+    model: Any
+    folder: Path
+    session: Session
+    codes: Codes
+    vocabulary: Vocabulary
+    tokens: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def start_token(self) -> int:
+        return self.vocabulary.start_token
+
+
+@contextmanager
+def workload(family: str, scale: Scale, provider: str, threads: int) -> Iterator[Workload]:
+    """Make and export a model for as long as the block lasts."""
+    codes = random_codes(scale.documents)
+    start = scale.text_rows
+    model = _model(family, scale.preset, start + 1 + codes.rows)
+    rng = np.random.default_rng(0)
+    with TemporaryDirectory(prefix="genret-bench.") as root:
+        checkpoint, folder = Path(root, "checkpoint"), Path(root, "exported")
+        model.save_pretrained(checkpoint)
+        export_model(family, checkpoint, folder, start_token=start)
+        yield Workload(
+            family=family,
+            scale=scale,
+            provider=provider,
+            threads=threads,
+            model=model.to(torch.device(provider)),
+            folder=folder,
+            session=open_session(folder, provider, threads),
+            codes=codes,
+            vocabulary=Vocabulary(start, codes.block_starts + start + 1, codes.level_sizes),
+            tokens=rng.integers(0, scale.text_rows, (scale.queries, scale.prompt)),
+            lengths=np.full(scale.queries, scale.prompt),
+        )
+
+
+def random_codes(documents: int, seed: int = 0) -> Codes:
+    """Skewed codes, as a quantiser's cells are, so that documents share prefixes of many lengths.
+
+    Returns
+    -------
+    Codes
+        Of `LEVELS` levels of `CODES` codes; the rows are unique and in no order.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.empty((0, LEVELS), dtype=np.int32)
+    while len(found) < documents:
+        drawn = (CODES * rng.random((documents, LEVELS)) ** 6).astype(np.int32)
+        found = np.unique(np.concatenate([found, drawn]), axis=0)
+    return Codes(rng.permutation(found)[:documents], (CODES,) * LEVELS)
+
+
+def _model(family: str, preset: str, vocab_size: int) -> Any:
+    config = config_of(ModelSpec(family=family, size=preset))
+    config.vocab_size = vocab_size
+    torch.manual_seed(0)
+    if family == "t5":
+        config.decoder_start_token_id = vocab_size - 1
+        return T5ForConditionalGeneration(config).eval()
+    config.tie_word_embeddings = True
+    config.initializer_range = config.hidden_size**-0.5
+    return LlamaForCausalLM(config).eval()

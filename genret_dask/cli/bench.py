@@ -1,0 +1,85 @@
+"""genret-dask bench: this engine against transformers and plain loops, on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+COLUMNS = {
+    "measure": "measure",
+    "case": "case",
+    "ours": "ours",
+    "peer": "peer",
+    "unit": "unit",
+    "ratio": "ratio",
+    "target": "target",
+}
+
+
+@click.command()
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    help="Measure this alone; can be given more than once. `--case list` names them.",
+)
+@click.option("--quick", is_flag=True, help="Small models, in about two minutes; no targets.")
+@click.option(
+    "--family",
+    "families",
+    multiple=True,
+    type=click.Choice(["t5", "llama"]),
+    help="Model family; both by default.",
+)
+@click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Of both sides; all cores by default.")
+@click.option("--runs", type=click.IntRange(min=5), default=5, show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_context
+def bench(
+    context: click.Context,
+    cases: tuple[str, ...],
+    quick: bool,
+    families: tuple[str, ...],
+    provider: str,
+    threads: int | None,
+    runs: int,
+    json_file: Path | None,
+) -> None:
+    """Time this engine against the usual one, on the same weights and threads, in turns.
+
+    A ratio says how many times better ours is. A comparison whose results differ is not reported
+    as a speed; the command then ends with an error.
+    """
+    from genret_dask.bench.run import CASES, run
+    from genret_dask.cli.tables import format_table
+    from genret_dask.cluster_arguments import usable_cores
+    from genret_dask.errors import InputError
+
+    if "list" in cases:
+        for name, (_, about) in CASES.items():
+            click.echo(f"{name:12} {about}")
+        return
+    if unknown := [name for name in cases if name not in CASES]:
+        raise InputError(
+            f"no benchmark is called {', '.join(unknown)}", expected=f"some of {', '.join(CASES)}"
+        )
+    if json_file and not json_file.parent.is_dir():
+        raise InputError(f"{json_file.parent} is not a folder", fix="make it, or write elsewhere")
+    found = []
+    threads = threads or usable_cores()
+    for measurement in run(
+        cases or tuple(CASES), families or ("t5", "llama"), quick, provider, threads, runs
+    ):
+        found.append(measurement.record())
+        ratio = "differs!" if measurement.ratio is None else f"{measurement.ratio:.3g}x"
+        click.echo(f"{ratio:>10}  {measurement.measure}: {measurement.case}", err=True)
+        if json_file:
+            json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    click.echo(format_table(found, COLUMNS))
+    if differing := [record for record in found if not record["equal"]]:
+        for record in differing:
+            click.echo(f"results differ: {record['measure']}, {record['case']}", err=True)
+        context.exit(1)

@@ -1,0 +1,127 @@
+"""The benchmarks at a tiny scale: what they report, and when they refuse to."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from genret_dask.bench import run, searching
+from genret_dask.bench.measure import compare, quantity
+from genret_dask.bench.workload import LEVELS, Scale, random_codes, workload
+from genret_dask.cli import main
+
+TINY = Scale("femto", 256, 300, 2, 6, (1, 5, 20), 20, 400, 3000)
+FIELDS = {"measure", "case", "ours", "peer", "unit", "ratio", "target", "equal"}
+
+
+@pytest.fixture(autouse=True)
+def tiny_scale(monkeypatch):
+    monkeypatch.setattr(run, "QUICK", TINY)
+
+
+def bench(*arguments: str):
+    return CliRunner().invoke(main, ["bench", "--quick", *arguments])
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_every_benchmark_agrees_with_its_peer(family):
+    cases = [name for name in run.CASES if name != "growth"]
+    found = list(run.run(cases, [family], quick=True, runs=1))
+    for item in found:
+        assert set(item.record()) == FIELDS
+        assert item.equal and item.target is None
+        assert item.ratio > 0 and math.isfinite(item.ratio)
+    assert {item.measure.partition(":")[0] for item in found} == {
+        "search",
+        "grid",
+        "grid against its largest beam",
+        "scoring",
+        "outside the model",
+        "share of the sgemm peak",
+        "exact log-partition",
+        "int8",
+        "constraint",
+        "negatives",
+    }
+
+
+def test_the_command_prints_a_table_and_writes_records(tmp_path):
+    path = tmp_path / "bench.json"
+    result = bench("--case", "negatives", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    records = json.loads(path.read_text())
+    assert [record["measure"] for record in records] == ["negatives", "negatives: memory"]
+    assert all(set(record) == FIELDS for record in records)
+    assert "20 of 3,000 documents" in result.output
+
+
+def test_a_result_that_differs_is_not_reported_as_a_speed(tmp_path, monkeypatch):
+    monkeypatch.setattr(searching, "same_ranking", lambda ours, theirs: False)
+    path = tmp_path / "bench.json"
+    result = bench("--case", "search", "--family", "t5", "--json", str(path))
+    assert result.exit_code == 1
+    assert "results differ: search, t5, beam 10" in result.output
+    for record in json.loads(path.read_text()):
+        assert record["equal"] is False
+        assert record["ours"] is record["peer"] is record["ratio"] is None
+
+
+def test_rankings_agree_up_to_ties():
+    doc, score = np.array([[4, 2, 9]]), np.array([[-1.0, -2.0, -2.00001]])
+    same = searching.same_ranking
+    assert same((doc, score), (doc, score))
+    assert same((doc, score), (np.array([[4, 9, 2]]), score))
+    assert same((doc, score), (np.array([[4, 2, 7]]), score))  # ties at the last rank
+    assert not same((doc, score), (np.array([[5, 2, 9]]), score))
+    assert not same((doc, score), (doc, score - 0.1))
+    assert not same((doc, score), (doc[:, :2], score[:, :2]))
+    assert same((doc, score), (doc, np.full((1, 3), np.nan)))
+    assert not same((doc, score), (doc[:, ::-1], np.full((1, 3), np.nan)))
+
+
+def test_a_comparison_times_both_after_seeing_that_they_agree():
+    calls: list[str] = []
+
+    def work(name: str):
+        return lambda: calls.append(name) or 1
+
+    found = compare("m", "c", work("a"), work("b"), equal=lambda x, y: x == y, target=2.0, runs=5)
+    assert calls == ["a", "b"] * 6
+    assert found.equal and found.ratio == pytest.approx(found.peer / found.ours)
+    assert quantity("m", "c", 2.0, 6.0, "MB", target=None).ratio == 3
+    assert quantity("m", "c", 2.0, 6.0, "1", target=None, larger_is_better=True).ratio == 1 / 3
+
+
+def test_random_codes_are_unique_and_seeded():
+    codes = random_codes(500)
+    assert codes.codes.shape == (500, LEVELS)
+    assert len(np.unique(codes.codes, axis=0)) == 500
+    np.testing.assert_array_equal(codes.codes, random_codes(500).codes)
+
+
+def test_growth_compares_searches_of_several_sizes(monkeypatch):
+    with workload("t5", TINY, "cpu", 1) as made:
+        found = list(run.CASES["growth"][0](made, 1, documents=(50, 100, 200)))
+    assert [item.measure for item in found].count("growth in documents") == 2
+    assert all(item.ratio > 0 for item in found)
+
+
+def test_cases_are_listed_and_unknown_ones_refused(tmp_path):
+    listed = bench("--case", "list").output
+    assert all(name in listed for name in run.CASES)
+    result = bench("--case", "serach")
+    assert result.exit_code == 2
+    assert "serach" in result.output and "search" in result.output
+    result = bench("--json", str(tmp_path / "missing" / "bench.json"))
+    assert result.exit_code == 2 and "not a folder" in result.output
+    result = bench("--runs", "2")
+    assert result.exit_code == 2
+
+
+def test_a_provider_that_is_not_there_is_refused():
+    result = bench("--provider", "tpu")
+    assert result.exit_code == 2

@@ -1,0 +1,104 @@
+"""A study in two precisions, from the spec to what it says of them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from genret_dask import open_cube
+from genret_dask.cli.sweep import _print_results
+from genret_dask.errors import ModelError
+from genret_dask.estimate import estimate
+from genret_dask.metrics import cgl
+from genret_dask.models.manifest import read_manifest, write_manifest
+from genret_dask.specs import ExportSpec
+from genret_dask.study import Study, models_of
+from tests.conftest import make_collection, write_beir
+from tests.shards.test_shards import make_spec
+
+MODELS = ["t5", "t5.int8", "llama", "llama.int8"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    root = tmp_path_factory.mktemp("study")
+    write_beir(make_collection(), root / "beir")
+    spec = make_spec(root, export=ExportSpec(precision=("fp32", "int8")))
+    study = Study(spec, runs=root / "runs")
+    study.search()
+    study.analyse()
+    return study
+
+
+def test_every_cell_is_a_model_in_every_precision(study):
+    assert models_of(study.spec) == MODELS
+    assert sorted(path.name for path in (study.folder / "models").iterdir()) == sorted(MODELS)
+    for name in MODELS:
+        manifest = read_manifest(study.folder / "models" / name)
+        assert manifest.precision == ("int8" if name.endswith("int8") else "fp32")
+    tree = open_cube(study.folder)
+    for part in ("search", "contrast"):
+        data = tree[f"codes/{part}"].to_dataset()
+        assert data["model"].values.tolist() == MODELS
+        assert data["precision"].values.tolist() == ["fp32", "int8"] * 2
+        assert len(set(data["checkpoint"].values.tolist())) == 4
+        assert np.isfinite(data["logit"].values).reshape(4, -1).any(axis=1).all()
+    markers = {path.name for path in (study.folder / "markers").rglob("*.json")}
+    assert {name.removeprefix("search-").rsplit("-", 1)[0] for name in markers} == set(MODELS)
+
+
+def test_the_change_is_reported_beside_the_cube(study):
+    contrast = open_cube(study.folder)["codes/contrast"].to_dataset()
+    loss = cgl(contrast).mean("query").compute()
+    found = json.loads((study.folder / "results" / "precision.json").read_text())
+    assert found == study.analyse()["precision"]
+    assert [record["model"] for record in found] == ["t5.int8", "llama.int8"]
+    for record in found:
+        change = float(loss.sel(model=record["model"])) - float(loss.sel(model=record["twin"]))
+        assert record["cgl"]["mean"] == pytest.approx(change, rel=1e-6)
+        assert record["cgl"]["low"] <= change <= record["cgl"]["high"]
+
+
+def test_the_sweep_prints_the_change(study, capsys):
+    _print_results(study, study.cube, study.analyse())
+    lines = capsys.readouterr().out.splitlines()
+    table = next(row for row, line in enumerate(lines) if "CGL less fp32's" in line)
+    assert [line.split()[0] for line in lines[table + 2 : table + 4]] == ["t5.int8", "llama.int8"]
+
+
+def test_a_study_in_fp32_alone_has_the_same_models_and_no_report(study):
+    spec = study.spec.model_copy(update={"name": "exact", "export": ExportSpec()})
+    exact = Study(spec, runs=study.folder.parent)
+    exact.search()
+    assert "precision" not in exact.analyse()
+    assert not (exact.folder / "results" / "precision.json").exists()
+    for name in ("t5", "llama"):
+        first, second = (
+            read_manifest(run.folder / "models" / name).files for run in (study, exact)
+        )
+        assert first == second
+
+
+def test_a_folder_of_another_precision_is_refused(study):
+    folder = study.folder / "models" / "t5.int8"
+    manifest = read_manifest(folder)
+    write_manifest(folder, manifest.model_copy(update={"precision": "fp16"}))
+    try:
+        with pytest.raises(ModelError, match=r"t5\.int8 was exported from another checkpoint"):
+            study.export()
+    finally:
+        write_manifest(folder, manifest)
+
+
+def test_the_estimate_counts_precisions(study):
+    plans = [
+        estimate(study.spec.model_copy(update={"export": export}), study.collection)
+        for export in (ExportSpec(), ExportSpec(precision=("fp32", "int8")))
+    ]
+    assert plans[1].models == MODELS
+    assert [plan.train_tasks for plan in plans] == [2, 2]
+    for name in ("export_tasks", "shards", "cube_bytes", "search_flops"):
+        assert getattr(plans[1], name) == 2 * getattr(plans[0], name)
+    assert plans[0].train_flops == plans[1].train_flops
