@@ -49,7 +49,7 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
     yield compare(
         "grid",
         f"{case}, peer in batches of {peer.batch}",
-        lambda: [ranked(_search(workload, beams), place) for place in range(len(beams))],
+        partial(_rankings, workload),
         lambda: peer.grid(beams),
         equal=lambda ours, theirs: all(map(same_ranking, ours, theirs)),
         target=_GRID[workload.family],
@@ -59,7 +59,7 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
     yield compare(
         "grid against its largest beam",
         case,
-        lambda: ranked(_search(workload, beams), len(beams) - 1),
+        lambda: _rankings(workload)[-1],
         partial(_ranking, workload, beams[-1]),
         equal=same_ranking,
         target=1 / 1.15,
@@ -122,6 +122,12 @@ def same_ranking(
             if any(scores[row, np.isin(documents[row], list(moved))] > last):
                 return False
     return True
+
+
+def _rankings(workload: Workload) -> list[tuple[np.ndarray, np.ndarray]]:
+    """At every beam size of the grid, from one search."""
+    found = _search(workload, workload.scale.beams)
+    return [ranked(found, place) for place in range(len(workload.scale.beams))]
 
 
 def _ranking(workload: Workload, beam: int) -> tuple[np.ndarray, np.ndarray]:

@@ -90,7 +90,7 @@ def _placed(session: BeamSession, trie: Trie) -> list[dict[str, ort.OrtValue]]:
     if kept is not trie:
         levels = [
             {
-                "children": session.place(children),
+                "children": session.place(children.astype(np.int32, copy=False)),
                 "codes": session.place(codes.astype(np.int32)),
                 "width": on_host(np.diff(children).max(keepdims=True)),
             }

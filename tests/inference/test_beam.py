@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from genret_dask.identifiers import Codes
 from genret_dask.inference import resident
 from genret_dask.inference.beam import Vocabulary, search
 from genret_dask.inference.score import score
+from genret_dask.inference.session import open_session
 from tests.conftest import FAMILIES, TEXT_ROWS, TinyModel, make_model, random_codes
 
 QUERIES = st.lists(
@@ -56,44 +58,71 @@ def test_a_beam_as_large_as_the_corpus_equals_scoring_everything(tiny, queries):
             np.testing.assert_allclose(found.score[row, beam, :60], expected[order], atol=1e-4)
 
 
-@settings(max_examples=8, deadline=None)
-@given(QUERIES, st.sampled_from([2, 3, 5, 12, 25]))
-def test_smaller_beams_equal_transformers_generate(tiny, queries, beam):
-    found = search(tiny.session, tiny.codes.trie, tiny.vocabulary, *pad(queries), beams=(beam,))
+def generated(tiny: TinyModel, query: list[int], beam: int) -> tuple[list[int], np.ndarray]:
+    """Documents and scores that transformers' own constrained search finds."""
     labels = tiny.codes.tokens + TEXT_ROWS + 1
     following: dict[tuple[int, ...], set[int]] = {}
     for identifier in labels.tolist():
         for level, token in enumerate(identifier):
             following.setdefault(tuple(identifier[:level]), set()).add(token)
     rows = {tuple(identifier): row for row, identifier in enumerate(labels.tolist())}
+    opening = 1 if tiny.family == "t5" else len(query) + 1
+    prompt = query if tiny.family == "t5" else [*query, TEXT_ROWS]
+    out = tiny.hf.generate(
+        input_ids=torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        num_beams=beam,
+        num_return_sequences=beam,
+        max_new_tokens=tiny.codes.length,
+        do_sample=False,
+        length_penalty=0.0,
+        eos_token_id=None,
+        pad_token_id=0,
+        prefix_allowed_tokens_fn=lambda _, ids: (
+            sorted(following[tuple(ids.tolist()[opening:])])
+            if tuple(ids.tolist()[opening:]) in following
+            else [0]
+        ),
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    scores = out.sequences_scores.numpy()
+    documents = [rows.get(tuple(ids[opening:])) for ids in out.sequences.tolist()]
+    kept = np.isfinite(scores)
+    return [d for d, keep in zip(documents, kept, strict=True) if keep], scores[kept]
+
+
+@settings(max_examples=8, deadline=None)
+@given(QUERIES, st.sampled_from([2, 3, 5, 12, 25]))
+def test_smaller_beams_equal_transformers_generate(tiny, queries, beam):
+    found = search(tiny.session, tiny.codes.trie, tiny.vocabulary, *pad(queries), beams=(beam,))
     for row, query in enumerate(queries):
-        opening = 1 if tiny.family == "t5" else len(query) + 1
-        prompt = query if tiny.family == "t5" else [*query, TEXT_ROWS]
-        out = tiny.hf.generate(
-            input_ids=torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            num_beams=beam,
-            num_return_sequences=beam,
-            max_new_tokens=tiny.codes.length,
-            do_sample=False,
-            length_penalty=0.0,
-            eos_token_id=None,
-            pad_token_id=0,
-            prefix_allowed_tokens_fn=lambda _, ids, opening=opening: (
-                sorted(following[tuple(ids.tolist()[opening:])])
-                if tuple(ids.tolist()[opening:]) in following
-                else [0]
-            ),
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
-        scores = out.sequences_scores.numpy()
-        documents = [rows.get(tuple(ids[opening:])) for ids in out.sequences.tolist()]
-        kept = np.isfinite(scores)
-        assert found.doc[row, 0, : kept.sum()].tolist() == [
-            d for d, keep in zip(documents, kept, strict=True) if keep
-        ]
-        np.testing.assert_allclose(found.score[row, 0, : kept.sum()], scores[kept], atol=1e-4)
+        documents, scores = generated(tiny, query, beam)
+        assert found.doc[row, 0, : len(scores)].tolist() == documents
+        np.testing.assert_allclose(found.score[row, 0, : len(scores)], scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("documents", "sizes", "seed"), [(25, (2, 2, 2, 2), 1), (12, (14,), 2), (40, (3, 1, 7), 3)]
+)
+def test_random_models_and_tries(family, documents, sizes, seed, tmp_path):
+    codes = random_codes(documents, sizes, seed)
+    model = make_model(family, codes, tmp_path, seed)
+    rng = np.random.default_rng(seed)
+    queries = [rng.integers(0, TEXT_ROWS, length).tolist() for length in (1, 4, 8)]
+    beams = (2, 7, documents)
+    for engine in (search, resident.search):
+        found = engine(model.session, codes.trie, model.vocabulary, *pad(queries), beams)
+        for row, query in enumerate(queries):
+            for place, beam in enumerate(beams[:2]):
+                expected, scores = generated(model, query, beam)
+                assert found.doc[row, place, : len(scores)].tolist() == expected
+                np.testing.assert_allclose(
+                    found.score[row, place, : len(scores)], scores, atol=1e-4
+                )
+            order = np.argsort(-torch_scores(model, query), kind="stable")
+            assert found.doc[row, 2].tolist() == order.tolist()
 
 
 class TableSession:
@@ -270,3 +299,16 @@ def test_a_union_larger_than_its_rows_is_searched_again(tiny, monkeypatch):
     expected = search(*arguments)
     monkeypatch.setattr(resident, "_SLACK", 0.3)
     np.testing.assert_array_equal(resident.search(*arguments).doc, expected.doc)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in ort.get_available_providers(), reason="no CUDA provider"
+)
+def test_the_search_on_a_gpu_equals_the_one_on_the_cpu(tiny):
+    session = open_session(tiny.folder, "cuda")
+    assert resident.searcher(session) is resident.search
+    arguments = (tiny.codes.trie, tiny.vocabulary, *pad([[1, 2, 3], [9]]), (1, 5, 20))
+    found, expected = resident.search(session, *arguments), search(tiny.session, *arguments)
+    np.testing.assert_array_equal(found.doc, expected.doc)
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
