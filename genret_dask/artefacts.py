@@ -106,6 +106,17 @@ def verify(folder: Path) -> dict[str, Any]:
     return record
 
 
+def write_text(path: Path, text: str) -> None:
+    """Put a text file in its place, complete and durable: temporary file, fsync, rename, fsync."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    fsync(path.parent)
+
+
 def unwritable(path: Path, error: OSError) -> GenretError:
     """The error for a place that cannot be written to."""
     return GenretError(

@@ -142,7 +142,50 @@ class CodesIdentifiers(Record):
     embedding: EmbeddingSpec = TfidfEmbedding()
 
 
-IdentifiersSpec = CodesIdentifiers
+class NgramsScoring(Record):
+    """How the n-grams of a beam score documents (`genret_dask.inference.documents`)."""
+
+    alpha: PositiveFloat = Field(2.0, description="exponent of an n-gram's weight")
+    beta: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.8, description="how much repeated tokens take from it"
+    )
+    occurrences: PositiveInt = Field(
+        20_000, description="looked up for a query and beam, the heaviest n-grams' first"
+    )
+    documents: PositiveInt = Field(100, description="ranked documents kept")
+
+
+View = Literal["body", "titles", "queries"]
+
+
+class NgramsIdentifiers(Record):
+    """Token spans of the documents, constrained to the corpus."""
+
+    kind: Literal["ngrams"] = "ngrams"
+    min_tokens: PositiveInt = Field(3, description="before an n-gram may end")
+    max_tokens: PositiveInt = Field(10, description="at which it ends")
+    span_words: PositiveInt = Field(10, description="words of a sampled span")
+    spans: PositiveInt = Field(10, description="sampled of each (query, document)")
+    temperature: PositiveFloat = Field(1.0, description="of the sampling by overlap")
+    views: tuple[View, ...] = Field(
+        ("body",), description="what is indexed: body, titles, queries (those of the train split)"
+    )
+    scoring: NgramsScoring = NgramsScoring()
+    allow_unreachable: bool = Field(
+        False, description="keep documents that no n-gram of min_tokens leads to"
+    )
+    part_characters: PositiveInt = Field(2**29, description="of text in a part of the index")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NgramsIdentifiers:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
+        if "body" not in self.views or len(set(self.views)) != len(self.views):
+            raise ValueError("views must be distinct, and body one of them")
+        return self
+
+
+IdentifiersSpec = Annotated[CodesIdentifiers | NgramsIdentifiers, Field(discriminator="kind")]
 
 
 # --- training ---------------------------------------------------------------------------------

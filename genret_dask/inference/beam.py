@@ -104,7 +104,7 @@ def search(
         logit, partition = logits[(*place, code)], log_partition[place]
         score = live.score[parent] + (logit.astype(np.float64) - partition)
 
-        chosen, member = _select(live.query[parent], node, score, live.member[:, parent], sizes)
+        chosen, member = select(live.query[parent], node, score, live.member[:, parent], sizes)
         came_from = parent[chosen]
         live = live.grow(
             came_from,
@@ -125,7 +125,7 @@ def search(
     return collect(live, trie.documents, queries, sizes, rows_decoded)
 
 
-def _select(
+def select(
     query: np.ndarray, node: np.ndarray, score: np.ndarray, member: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of children sorted by query, which the beam sizes keep: each the best of its own members'.
@@ -156,6 +156,8 @@ def _reaches(query: np.ndarray, score: np.ndarray, size: int) -> np.ndarray:
 
     Takes linear time, so that only the few that are left need sorting.
     """
+    if not len(query):
+        return np.zeros(0, dtype=bool)
     first = np.searchsorted(query, np.arange(query[-1] + 1))
     width = int(np.diff(np.append(first, len(query))).max())
     if width <= size:

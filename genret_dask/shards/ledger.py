@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genret_dask.artefacts import fsync
+from genret_dask.artefacts import write_text
 from genret_dask.errors import CubeError
 from genret_dask.shards.plan import ShardTask
 
@@ -49,14 +48,7 @@ class Ledger:
             "sha256": digests,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{task.key}.json"
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(marker, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        fsync(self.folder)
+        write_text(self.folder / f"{task.key}.json", json.dumps(marker, indent=1))
         return marker
 
     def digest(self, tasks: list[ShardTask]) -> str:

@@ -1,0 +1,125 @@
+"""The index of a corpus, part by part: each a task that reads its own documents alone."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from genret_dask.artefacts import is_current, publishing
+from genret_dask.datasets.collection import Collection
+from genret_dask.identifiers.ngrams import Part, open_tokenizer, tokenize_stream
+from genret_dask.specs import NgramsIdentifiers
+
+
+@dataclass(frozen=True)
+class IndexTask:
+    """One part of an index.
+
+    Attributes
+    ----------
+    name : str
+        Of the part; its folder's.
+    corpus : Path
+        JSON lines, gzipped: every document's title and text.
+    first, last : int
+        Documents of the part, half-open.
+    queries : dict of document to list of str
+        Pseudo-queries to index with it.
+    titles : bool
+        Index titles as texts of their own.
+    tokenizer, folder : Path
+        tokenizer.json, and where the part goes.
+    vocabulary, least : int
+        Token ids are below `vocabulary`; spans of `least` tokens or more are indexed.
+    made_from : str
+        Fingerprint of all inputs of the index.
+    """
+
+    name: str
+    corpus: Path
+    first: int
+    last: int
+    titles: bool
+    tokenizer: Path
+    folder: Path
+    vocabulary: int
+    least: int
+    made_from: str
+    queries: dict[int, list[str]] = field(default_factory=dict, repr=False)
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """(document, text): a document's body, then its title, then its pseudo-queries."""
+        with gzip.open(self.corpus, "rt", encoding="utf-8") as lines:
+            for document, line in enumerate(islice(lines, self.first, self.last), self.first):
+                record = json.loads(line)
+                yield document, record["text"]
+                if self.titles:
+                    yield document, record["title"]
+                for query in self.queries.get(document, ()):
+                    yield document, query
+
+
+def is_indexed(task: IndexTask) -> bool:
+    """Whether the part is there; `StaleError` where it was made from other inputs."""
+    return is_current(task.folder, task.made_from)
+
+
+def run_index(task: IndexTask, report: Callable[[float], None]) -> None:
+    """Tokenise, sort and publish a part; nothing is reported on the way."""
+    tokenizer = open_tokenizer(task.tokenizer)
+    stream = tokenize_stream(task.texts(), tokenizer, task.vocabulary)
+    part = Part.build(stream, task.vocabulary, task.least)
+    with publishing(task.folder, task.made_from, kind="ngrams") as partial:
+        part.save(partial)
+
+
+def plan_parts(collection: Collection, characters: int) -> list[tuple[int, int]]:
+    """Half-open ranges of documents, each of about `characters` of text or one document."""
+    ends = np.cumsum([len(text) for text in collection.texts])
+    number = np.concatenate([[0], ends[:-1]]) // characters
+    firsts = np.flatnonzero(np.append(True, number[1:] != number[:-1]))
+    return list(zip(firsts.tolist(), [*firsts[1:].tolist(), len(ends)], strict=True))
+
+
+def pseudo_queries(collection: Collection) -> dict[int, list[str]]:
+    """Train queries of each document that they are relevant to."""
+    train = collection.qrels["train"].relevant()
+    found: dict[int, list[str]] = {}
+    for query, document in zip(train.query.tolist(), train.document.tolist(), strict=True):
+        found.setdefault(document, []).append(collection.queries[query])
+    return found
+
+
+def index_tasks(
+    collection: Collection,
+    corpus: Path,
+    tokenizer: Path,
+    vocabulary: int,
+    spec: NgramsIdentifiers,
+    folder: Path,
+    made_from: str,
+) -> list[IndexTask]:
+    """The tasks that make an index in `folder`."""
+    asked = pseudo_queries(collection) if "queries" in spec.views else {}
+    return [
+        IndexTask(
+            name=f"part-{number:05d}",
+            corpus=corpus,
+            first=first,
+            last=last,
+            titles="titles" in spec.views,
+            tokenizer=tokenizer,
+            folder=folder / f"part-{number:05d}",
+            vocabulary=vocabulary,
+            least=spec.min_tokens,
+            made_from=made_from,
+            queries={row: asked[row] for row in range(first, last) if row in asked},
+        )
+        for number, (first, last) in enumerate(plan_parts(collection, spec.part_characters))
+    ]

@@ -1,0 +1,387 @@
+"""n-grams: a document's identifiers are the token spans of its text, at any length of corpus.
+
+The index is the corpus itself, tokenised, with a suffix array for each part of it. A part is an
+artefact of its own, made by a task of its own and mapped by every process; `index.json` beside
+them, written last, names them all. A query's prefix is one interval a part, and counts add up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from genret_dask.artefacts import RECORD, verify, write_text
+from genret_dask.errors import ModelError
+from genret_dask.fingerprint import sha256_file
+from genret_dask.identifiers.suffix_array import SuffixArray
+
+INDEX = "index.json"
+LISTED = 32
+"""Occurrences up to which a prefix's next tokens are read out; beyond, single ones are looked up."""
+
+_TEXTS = 1024  # tokenised together
+_LOOKUPS = 2**20  # at once, for the memory that they take
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Texts as one run of tokens.
+
+    Attributes
+    ----------
+    tokens : uint16 or uint32[n]
+        Token ids plus one; each text is closed by 0.
+    starts : int64[texts]
+        Where each text begins.
+    documents : int32[texts]
+        Its document.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    documents: np.ndarray
+
+
+def tokenize_stream(
+    texts: Iterator[tuple[int, str]], tokenizer: Tokenizer, vocabulary: int
+) -> Stream:
+    """Tokenise texts, each with its document; a text without a token is left out."""
+    dtype = np.uint16 if vocabulary < 2**16 else np.uint32
+    runs, lengths, documents = [], [], []
+    for batch in _batches(texts, _TEXTS):
+        encoded = tokenizer.encode_batch(
+            [one_line(text) for _, text in batch], add_special_tokens=False
+        )
+        for (document, _), encoding in zip(batch, encoded, strict=True):
+            if encoding.ids:
+                runs.append(np.fromiter([*(i + 1 for i in encoding.ids), 0], dtype))
+                lengths.append(len(runs[-1]))
+                documents.append(document)
+    return Stream(
+        np.concatenate([np.empty(0, dtype), *runs]),
+        np.cumsum([0, *lengths], dtype=np.int64)[:-1],
+        np.array(documents, dtype=np.int32),
+    )
+
+
+def one_line(text: str) -> str:
+    """A text as it is tokenised: words, with one space between them."""
+    return " ".join(text.split())
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """A tokeniser that reads its own special tokens, where a text spells them, as plain text."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of documents: their stream and its suffix array."""
+
+    stream: Stream
+    array: SuffixArray
+
+    @classmethod
+    def build(cls, stream: Stream, vocabulary: int, least: int = 1) -> Part:
+        """Index the spans of `least` tokens or more."""
+        return cls(stream, SuffixArray.build(stream.tokens, vocabulary, least))
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays as .npy files that `load` maps."""
+        for name, array in self._arrays().items():
+            np.save(folder / f"{name}.npy", array)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {**vars(self.stream), "suffixes": self.array.suffixes, "heads": self.array.heads}
+
+    @classmethod
+    def load(cls, folder: Path) -> Part:
+        """Map the arrays that `save` wrote; processes on a host share their pages."""
+        names = ("tokens", "starts", "documents", "suffixes", "heads")
+        found = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
+        suffixes, heads = found.pop("suffixes"), found.pop("heads")
+        return cls(Stream(**found), SuffixArray(found["tokens"], suffixes, heads))
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays().values())
+
+
+@dataclass(frozen=True)
+class NgramIndex:
+    """The constraint of n-gram identifiers: which tokens may follow a prefix, and where it occurs.
+
+    A prefix's state is its interval in each part, int64 ``[parts, 2]``; a part in which it does not
+    occur has an empty one.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        Runs of documents, in order.
+    vocabulary : int
+        Token ids are below.
+    tokenizer : str
+        SHA-256 of the tokeniser's file.
+    corpus : str
+        Content hash of the collection.
+    """
+
+    parts: tuple[Part, ...]
+    vocabulary: int
+    tokenizer: str
+    corpus: str
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the corpus, separators left out."""
+        return sum(len(part.stream.tokens) - len(part.stream.starts) for part in self.parts)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def root(self, rows: int) -> np.ndarray:
+        """The state of the empty prefix, int64[rows, parts, 2]."""
+        whole = [[0, len(part.array.suffixes)] for part in self.parts]
+        return np.tile(np.array(whole, dtype=np.int64), (rows, 1, 1))
+
+    def count(self, states: np.ndarray) -> np.ndarray:
+        """How often each prefix occurs in the corpus; int64[rows]."""
+        return (states[..., 1] - states[..., 0]).sum(axis=-1)
+
+    def refine(self, states: np.ndarray, depth: int, token: np.ndarray) -> np.ndarray:
+        """States of prefixes made one token longer; one that does not occur has a count of 0.
+
+        Parameters
+        ----------
+        states : int64[rows, parts, 2]
+        depth : int
+            Tokens of every prefix.
+        token : int64[rows]
+
+        Raises
+        ------
+        ModelError
+            A token is outside the index's vocabulary.
+        """
+        if len(token) and not 0 <= token.min() <= token.max() < self.vocabulary:
+            raise ModelError(
+                f"token {token.max() if token.max() >= self.vocabulary else token.min()}",
+                expected=f"a token of the index, below {self.vocabulary}",
+                fix="use the tokeniser that the index was made with",
+            )
+        new = np.empty_like(states)
+        for number, part in enumerate(self.parts):
+            low, high = states[:, number, 0], states[:, number, 1]
+            new[:, number] = np.stack(part.array.refine(low, high, depth, token + 1), axis=-1)
+        return new
+
+    def expand(self, states: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every token that may follow each prefix.
+
+        Parameters
+        ----------
+        states : int64[rows, parts, 2]
+        depth : int
+            Tokens of every prefix.
+
+        Returns
+        -------
+        row : int64[c]
+            Index into `states` of each child's prefix, ascending.
+        token : int64[c]
+            Ascending within a row.
+        states : int64[c, parts, 2]
+        """
+        narrow = self.count(states) <= LISTED
+        few, many = np.flatnonzero(narrow), np.flatnonzero(~narrow)
+        found = [(few, self.listed(states[few], depth))]
+        for chunk in np.array_split(many, -(-len(many) * self.vocabulary // _LOOKUPS) or 1):
+            found.append((chunk, self._looked_up(states[chunk], depth)))
+        row = np.concatenate([places[row] for places, (row, _, _) in found])
+        order = np.argsort(row, kind="stable")
+        token, children = (np.concatenate([one[column] for _, one in found]) for column in (1, 2))
+        return row[order], token[order], children[order]
+
+    def listed(self, states: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`expand` by reading every occurrence: for prefixes that have few."""
+        found = [
+            part.array.children(states[:, number, 0], states[:, number, 1], depth)
+            for number, part in enumerate(self.parts)
+        ]
+        if len(found) == 1:
+            row, token, low, high = found[0]
+            return row, token - 1, np.stack([low, high], axis=-1)[:, None]
+        key = np.concatenate([row * (self.vocabulary + 1) + token for row, token, *_ in found])
+        keys, place = np.unique(key, return_inverse=True)
+        children = np.zeros((len(keys), len(found), 2), dtype=np.int64)
+        ends = np.cumsum([len(row) for row, *_ in found])
+        for number, (mine, (_, _, low, high)) in enumerate(
+            zip(np.split(place, ends[:-1]), found, strict=True)
+        ):
+            children[mine, number] = np.stack([low, high], axis=-1)
+        row, token = np.divmod(keys, self.vocabulary + 1)
+        return row, token - 1, children
+
+    def _looked_up(
+        self, states: np.ndarray, depth: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`expand` by looking up every token of the vocabulary: for prefixes that occur often."""
+        row, token = np.divmod(np.arange(len(states) * self.vocabulary), self.vocabulary)
+        children = self.refine(states[row], depth, token)
+        occurs = np.flatnonzero(self.count(children))
+        return row[occurs], token[occurs], children[occurs]
+
+    # --- texts --------------------------------------------------------------------------------
+
+    def locate(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every occurrence of each prefix.
+
+        Returns
+        -------
+        row : int64[occurrences]
+            Ascending.
+        position : int64[occurrences]
+            Place in the corpus: parts follow each other.
+        document : int32[occurrences]
+        """
+        rows, positions, documents = [], [], []
+        base = 0
+        for number, part in enumerate(self.parts):
+            low, high = states[:, number, 0], states[:, number, 1]
+            widths = high - low
+            row = np.repeat(np.arange(len(states)), widths)
+            place = np.arange(len(row)) + np.repeat(low - (np.cumsum(widths) - widths), widths)
+            position = part.array.suffixes[place].astype(np.int64)
+            text = np.searchsorted(part.stream.starts, position, side="right") - 1
+            rows.append(row)
+            positions.append(position + base)
+            documents.append(part.stream.documents[text])
+            base += len(part.stream.tokens)
+        row = np.concatenate(rows)
+        order = np.argsort(row, kind="stable")
+        return row[order], np.concatenate(positions)[order], np.concatenate(documents)[order]
+
+    @cached_property
+    def _texts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of every text, sorted by document: document, part, first token and length."""
+        columns = []
+        for number, part in enumerate(self.parts):
+            starts, stop = part.stream.starts, len(part.stream.tokens)
+            lengths = np.diff(np.append(starts, stop)) - 1
+            columns.append((part.stream.documents, np.full(len(starts), number), starts, lengths))
+        document, part, start, length = (np.concatenate(one) for one in zip(*columns, strict=True))
+        order = np.argsort(document, kind="stable")
+        return document[order], part[order], start[order], length[order]
+
+    def longest(self, documents: int) -> np.ndarray:
+        """Tokens of each document's longest text; 0 where it has none. int64[documents]"""
+        document, _, _, length = self._texts
+        found = np.zeros(documents, dtype=np.int64)
+        np.maximum.at(found, document, length)
+        return found
+
+    def spans(self, documents: np.ndarray, spans: np.ndarray, length: int) -> np.ndarray:
+        """Tokens of spans of the documents' first texts.
+
+        Parameters
+        ----------
+        documents : int[n]
+        spans : int[n, 2]
+            First token and the one that the span ends before; -1 is no span.
+        length : int
+            Tokens of a row of the result.
+
+        Returns
+        -------
+        int64[n, length]
+            -1 behind the end.
+        """
+        rows, parts, firsts, lengths = self._texts
+        row = np.minimum(np.searchsorted(rows, documents), len(rows) - 1)
+        stop = np.where(rows[row] == documents, np.minimum(spans[:, 1], lengths[row]), 0)
+        inner = spans[:, :1] + np.arange(length)
+        inside = (spans[:, :1] >= 0) & (inner < stop[:, None])
+        place = firsts[row][:, None] + inner
+        found = np.full(inner.shape, -1, dtype=np.int64)
+        for number, part in enumerate(self.parts):
+            here = inside & (parts[row] == number)[:, None]
+            found[here] = part.stream.tokens[place[here]].astype(np.int64) - 1
+        return found
+
+
+def write_index(
+    folder: Path, parts: Sequence[str], made_from: str, vocabulary: int, tokenizer: str, corpus: str
+) -> None:
+    """Name the parts of a finished index; atomic, and the last thing to be written.
+
+    Parameters
+    ----------
+    parts : sequence of str
+        Folders inside `folder`.
+    """
+    record = {
+        "made_from": made_from,
+        "vocabulary": vocabulary,
+        "tokenizer": tokenizer,
+        "corpus": corpus,
+        "parts": {name: sha256_file(folder / name / RECORD) for name in parts},
+    }
+    write_text(folder / INDEX, json.dumps(record, indent=1) + "\n")
+
+
+def read_index_record(folder: Path) -> dict[str, Any] | None:
+    """What `index.json` holds; None where there is none."""
+    try:
+        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder / INDEX} is unreadable: {error}", fix=f"remove {folder} and run again"
+        ) from error
+
+
+def read_index(folder: Path) -> NgramIndex:
+    """Open an index; its arrays are memory-mapped.
+
+    Raises
+    ------
+    ModelError
+        There is none, or a part is missing or damaged: a file's hash differs from its record's.
+    """
+    record = read_index_record(folder)
+    if record is None:
+        raise ModelError(f"{folder} has no {INDEX}", fix="run the sweep again to finish the index")
+    parts = []
+    for name, expected in record["parts"].items():
+        verify(folder / name)
+        found = sha256_file(folder / name / RECORD)
+        if found != expected:
+            raise ModelError(
+                f"{folder / name / RECORD} has sha256 {found[:16]}...",
+                expected=f"{expected[:16]}..., by {INDEX}",
+                fix=f"remove {folder} and run again",
+            )
+        parts.append(Part.load(folder / name))
+    return NgramIndex(tuple(parts), record["vocabulary"], record["tokenizer"], record["corpus"])

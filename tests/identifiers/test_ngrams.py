@@ -1,0 +1,128 @@
+"""The n-gram index against a scan of the corpus."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genret_dask.errors import ModelError
+from genret_dask.identifiers import ngrams
+from genret_dask.identifiers.ngrams import NgramIndex, Part, Stream
+from genret_dask.identifiers.suffix_array import SuffixArray
+
+VOCABULARY = 6
+CORPORA = st.lists(
+    st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=24), min_size=1, max_size=12
+)
+
+
+def make_index(
+    texts: list[list[int]], parts: int = 1, least: int = 1, vocabulary: int = VOCABULARY
+) -> NgramIndex:
+    """An index of texts, text i being document i, in as many parts as there are texts for."""
+    made = []
+    for rows in np.array_split(np.arange(len(texts)), min(parts, len(texts))):
+        runs = [np.append(np.array(texts[row]) + 1, 0) for row in rows]
+        tokens = np.concatenate(runs).astype(np.uint16)
+        starts = np.cumsum([0, *(len(run) for run in runs[:-1])])
+        stream = Stream(tokens, starts, rows.astype(np.int32))
+        made.append(Part.build(stream, vocabulary, least))
+    return NgramIndex(tuple(made), vocabulary, "tokenizer", "corpus")
+
+
+def occurrences(texts: list[list[int]], prefix: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(document, place) of a prefix, by looking everywhere."""
+    n = len(prefix)
+    return [
+        (row, at)
+        for row, text in enumerate(texts)
+        for at in range(len(text) - n + 1)
+        if tuple(text[at : at + n]) == prefix
+    ]
+
+
+def walk(index: NgramIndex, prefix: tuple[int, ...]) -> np.ndarray:
+    state = index.root(1)
+    for depth, token in enumerate(prefix):
+        state = index.refine(state, depth, np.array([token]))
+    return state
+
+
+@settings(deadline=None)
+@given(CORPORA, st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.data())
+def test_expand_is_a_scan_of_the_corpus(texts, parts, least, listed, data):
+    index = make_index(texts, parts, least)
+    prefixes = []
+    for _ in range(data.draw(st.integers(1, 5))):
+        text = data.draw(st.sampled_from(texts))
+        start = data.draw(st.integers(0, len(text)))
+        prefixes.append(tuple(text[start : start + data.draw(st.integers(0, 5))]))
+    depth = min(map(len, prefixes))
+    prefixes = [prefix[:depth] for prefix in prefixes]
+    states = np.concatenate([walk(index, prefix) for prefix in prefixes])
+    before, ngrams.LISTED = ngrams.LISTED, listed
+    try:
+        row, token, children = index.expand(states, depth)
+    finally:
+        ngrams.LISTED = before
+    found = dict(
+        zip(zip(row.tolist(), token.tolist(), strict=True), index.count(children), strict=True)
+    )
+    expected = Counter(
+        (place, texts[document][at + depth])
+        for place, prefix in enumerate(prefixes)
+        for document, at in occurrences(texts, prefix)
+        if at + max(depth + 1, least) <= len(texts[document])
+    )
+    assert found == dict(expected)
+    assert len(found) == len(row)
+    assert (np.diff(row * VOCABULARY + token) > 0).all()
+
+
+@settings(deadline=None)
+@given(CORPORA, st.integers(1, 4), st.lists(st.integers(0, VOCABULARY - 1), max_size=6))
+def test_a_prefix_is_where_it_occurs(texts, parts, prefix):
+    index = make_index(texts, parts)
+    state = walk(index, tuple(prefix))
+    if not prefix:
+        assert index.count(state) == index.tokens == sum(map(len, texts))
+        return
+    expected = occurrences(texts, tuple(prefix))
+    assert index.count(state) == len(expected)
+    starts = np.cumsum([0, *(len(text) + 1 for text in texts)])
+    row, position, document = index.locate(state)
+    assert not row.any()
+    assert (
+        sorted(zip(document.tolist(), (position - starts[document]).tolist(), strict=True))
+        == expected
+    )
+
+
+def test_a_token_outside_the_vocabulary_is_refused():
+    index = make_index([[0, 1, 2]])
+    with pytest.raises(ModelError, match="token 6"):
+        index.refine(index.root(1), 0, np.array([6]))
+
+
+def test_a_stream_is_closed_and_within_its_vocabulary():
+    with pytest.raises(ValueError, match="separator"):
+        SuffixArray.build(np.array([1, 2], dtype=np.uint16), 6)
+    with pytest.raises(ValueError, match="above the vocabulary"):
+        SuffixArray.build(np.array([1, 9, 0], dtype=np.uint16), 6)
+
+
+def test_a_wide_vocabulary_has_wide_tokens():
+    texts = [[70_000, 5, 70_000, 6], [6, 70_000]]
+    stream = Stream(
+        np.array([70_001, 6, 70_001, 7, 0, 7, 70_001, 0], dtype=np.uint32),
+        np.array([0, 5]),
+        np.array([0, 1], dtype=np.int32),
+    )
+    index = NgramIndex((Part.build(stream, 70_002),), 70_002, "", "")
+    row, token, children = index.expand(walk(index, (70_000,)), 1)
+    assert token.tolist() == [5, 6] and index.count(children).tolist() == [1, 1]
+    assert index.count(walk(index, (70_000,))) == len(occurrences(texts, (70_000,)))

@@ -1,0 +1,126 @@
+"""n-gram search against plain Python over a dict of all n-grams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genret_dask.inference import ngram_search
+from genret_dask.inference.ngram_search import Rules, search
+from tests.identifiers.test_ngrams import CORPORA, VOCABULARY, make_index
+
+END = VOCABULARY - 1  # texts below do not hold it
+TEXTS = CORPORA.map(lambda texts: [[token % END for token in text] for text in texts])
+
+
+@dataclass
+class TableSession:
+    """Logits that depend on query and prefix alone; few distinct ones, so that scores tie."""
+
+    levels: int
+
+    def logits(self, query: int, prefix: tuple[int, ...]) -> np.ndarray:
+        rng = np.random.default_rng((query, *(token + 1 for token in prefix)))
+        return rng.integers(0, self.levels, VOCABULARY).astype(np.float32)
+
+    def partition(self, logits: np.ndarray) -> np.float32:
+        return np.float32(np.log(np.exp(logits.astype(np.float64)).sum()))
+
+    def prefill(self, tokens, lengths):
+        return [[()] for _ in tokens]
+
+    def step(self, state, tokens, parents, rows):
+        prefixes = [
+            [
+                (*state[query][parent], int(token))
+                for parent, token in zip(parents[query], tokens[query], strict=True)
+            ]
+            for query in range(len(tokens))
+        ]
+        logits = np.array(
+            [
+                [self.logits(query, prefix[1:]) for prefix in mine]
+                for query, mine in enumerate(prefixes)
+            ]
+        )
+        partition = np.array([[self.partition(one) for one in mine] for mine in logits])
+        return logits[..., rows[0] : rows[1]], partition, prefixes
+
+
+def all_ngrams(texts: list[list[int]], least: int, most: int) -> dict[tuple[int, ...], int]:
+    """Every identifier and how often its n-gram occurs: full ones, and short ones with an end."""
+    found: dict[tuple[int, ...], int] = {}
+    for text in texts:
+        for start in range(len(text)):
+            for length in range(least, most + 1):
+                if start + length <= len(text):
+                    ngram = tuple(text[start : start + length])
+                    ngram = ngram if length == most else (*ngram, END)
+                    found[ngram] = found.get(ngram, 0) + 1
+    return found
+
+
+def plain_search(session, query, ngrams, beam, steps):
+    """Beam search over a dict of prefixes, one token at a time, ties by token sequence."""
+    prefixes = {ngram[:length] for ngram in ngrams for length in range(len(ngram) + 1)}
+    live, decoded = [(0.0, ())], [0] * steps
+    for level in range(steps):
+        grown = []
+        for score, prefix in live:
+            if prefix in ngrams:
+                grown.append((score, prefix))
+                continue
+            decoded[level] += 1
+            logits = session.logits(query, prefix)
+            base = score - float(session.partition(logits))
+            grown += [
+                (base + float(logits[token]), (*prefix, token))
+                for token in range(VOCABULARY)
+                if (*prefix, token) in prefixes
+            ]
+        live = sorted(grown, key=lambda one: (-one[0], one[1]))[:beam]
+    return live, decoded
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    TEXTS,
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.lists(st.integers(1, 12), min_size=1, max_size=4, unique=True),
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.sampled_from([2, 100]),
+)
+def test_search_is_plain_beam_search(texts, parts, least, more, beams, queries, listed, levels):
+    index, most = make_index(texts, parts, least), least + more
+    rules = Rules(VOCABULARY, END, least, most)
+    session, beams = TableSession(levels), sorted(beams)
+    ngrams = all_ngrams(texts, least, most)
+    before, ngram_search.LISTED = ngram_search.LISTED, listed
+    try:
+        tokens = np.zeros((queries, 2), dtype=np.int64)
+        found, decoded = search(session, index, rules, tokens, tokens[:, 0] + 2, beams)
+    finally:
+        ngram_search.LISTED = before
+    counts = index.count(found.states)
+    for query in range(queries):
+        for place, beam in enumerate(beams):
+            held = np.flatnonzero(found.member[place] & (found.query == query))
+            expected, rows = plain_search(session, query, ngrams, beam, most)
+            mine = [tuple(row[row >= 0].tolist()) for row in found.token[held]]
+            assert mine == [ngram for _, ngram in expected]
+            np.testing.assert_allclose(
+                found.score[held], [score for score, _ in expected], atol=1e-6
+            )
+            assert counts[held].tolist() == [ngrams[ngram] for ngram in mine]
+            assert decoded[query, place].tolist() == rows
+            if beam >= len(ngrams):
+                assert set(mine) == set(ngrams)
+    losses = found.logit.astype(float) - found.log_partition
+    np.testing.assert_allclose(np.nansum(losses, axis=1), found.score, atol=1e-4)
+    assert ((found.token >= 0) == ~np.isnan(losses)).all()
