@@ -12,7 +12,14 @@ from genret_dask.exporters import export_model
 from genret_dask.models.manifest import read_manifest
 from genret_dask.specs import Precision
 
-_KEPT = ("n_train", "train_fraction", "train_flops", "end_token", "empty_token", "dev_loss")
+_KEPT = (
+    "n_train",
+    "train_fraction",
+    "train_flops",
+    "end_token",
+    "eos_token",
+    "dev_loss",
+)
 
 
 @dataclass(frozen=True)

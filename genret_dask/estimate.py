@@ -6,19 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genret_dask.cube.schema import SHARDED
+from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
 from genret_dask.inference.candidates import select_queries
 from genret_dask.inference.memory import Decoding
-from genret_dask.models.flops import (
-    Architecture,
-    prefill_flops,
-    step_flops,
-    training_flops_per_example,
-)
+from genret_dask.models.flops import prefill_flops, step_flops, training_flops_per_example
 from genret_dask.shards.plan import padded_widths, plan_shards
-from genret_dask.specs import SweepSpec
-from genret_dask.study import Cell, cells_of, models_of
+from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec
+from genret_dask.study import Cell, cells_of, group_sizes, models_of
 
 CPU_TRAINING_RATE, CPU_SEARCH_RATE = 60e9, 80e9
 """FLOP/s of one core, seen with models of 10^4 to 10^6 parameters on a 2-core AVX-512 machine."""
@@ -64,85 +59,110 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     inference = spec.inference
     rows = select_queries(collection, inference.split, inference.queries, spec.seed)
     cells, models = cells_of(spec), models_of(spec)
-    levels = spec.identifiers.levels + 1
     qrels = collection.qrels[inference.split].relevant()
     positives = int(np.bincount(qrels.query)[rows].max())
-    sizes = {
-        "model": len(models),
-        "query": len(rows),
-        "beam": len(inference.beams),
-        "rank": min(max(inference.beams), len(collection)),
-        "step": levels,
-        "candidate": positives + min(inference.negatives, len(collection) - positives),
+    groups: dict[str, Group] = {
+        identifiers.kind: _empty_group(
+            identifiers.kind,
+            group_sizes(
+                spec,
+                identifiers,
+                models=len(models),
+                queries=len(rows),
+                candidates=positives + min(inference.negatives, len(collection) - positives),
+                documents=len(collection),
+                steps=_steps(identifiers),
+            ),
+            inference.shard_queries,
+        )
+        for identifiers in spec.identifiers
     }
-    cube_bytes = sum(
-        int(np.prod([sizes[dim] for dim in variable.dims])) * np.dtype(variable.dtype).itemsize
-        for variables in SHARDED.values()
-        for variable in variables.values()
-    )
+    kinds = len(groups)
+    shards = len(plan_shards("", models, len(rows), inference.shard_queries))
+    costs = [_Cost(spec, cell, groups[cell.kind].sizes, collection) for cell in cells]
     return Estimate(
         documents=len(collection),
         queries=len(rows),
         models=models,
         train_tasks=len(cells),
-        export_tasks=len(models),
-        shards=len(plan_shards(models, len(rows), inference.shard_queries)),
-        cube_bytes=cube_bytes,
-        train_flops=sum(_train_flops(spec, cell) for cell in cells),
-        search_flops=len(spec.export.precision)
-        * sum(_search_flops(spec, cell, sizes) for cell in cells),
-        task_bytes=max(
-            _task_bytes(spec, cell, sizes, len(collection), inference.batch_queries)
-            for cell in cells
-        ),
-        query_bytes=max(_task_bytes(spec, cell, sizes, len(collection), 1) for cell in cells),
+        export_tasks=kinds * len(models),
+        shards=kinds * shards,
+        cube_bytes=sum(group.nbytes for group in groups.values()),
+        train_flops=sum(cost.train_flops() for cost in costs),
+        search_flops=len(spec.export.precision) * sum(cost.search_flops() for cost in costs),
+        task_bytes=max(cost.task_bytes(inference.batch_queries) for cost in costs),
+        query_bytes=max(cost.task_bytes(1) for cost in costs),
     )
 
 
-def _train_flops(spec: SweepSpec, cell: Cell) -> float:
-    training = cell.training(spec)
-    architecture = _architecture(spec, cell)
-    per_example = training_flops_per_example(
-        architecture, training.max_tokens, spec.identifiers.levels + 1
-    )
-    return float(training.examples * per_example)
+def _steps(identifiers: IdentifiersSpec) -> int:
+    if isinstance(identifiers, NgramsIdentifiers):
+        return identifiers.max_tokens
+    return identifiers.levels + 1
 
 
-def _search_flops(spec: SweepSpec, cell: Cell, sizes: dict[str, int]) -> float:
-    """Two prefills, the largest beam's prefixes and the candidates' prefixes, a query."""
-    architecture, tokens = _architecture(spec, cell), spec.inference.max_tokens
-    reachable = spec.identifiers.codes ** np.arange(sizes["step"], dtype=float)
-    rows = np.minimum(sizes["rank"], reachable) + np.minimum(sizes["candidate"], reachable)
-    steps = step_flops(architecture, tokens, np.arange(sizes["step"]))
-    per_query = 2 * prefill_flops(architecture, tokens) + (rows * steps).sum()
-    return float(sizes["query"] * per_query)
+def _empty_group(kind: str, sizes: dict[str, int], shard_queries: int) -> Group:
+    return Group(kind, sizes, shard_queries, model={}, query={}, beam={}, candidates={})
 
 
-def _task_bytes(
-    spec: SweepSpec, cell: Cell, sizes: dict[str, int], documents: int, batch_queries: int
-) -> int:
-    """Memory of a search task that decodes so many of the longest queries at once."""
-    inference, levels = spec.inference, sizes["step"]
-    reachable = [min(spec.identifiers.codes**level, documents) for level in range(levels)]
-    decoding = Decoding(
-        architecture=_architecture(spec, cell),
-        graph="beam",
-        nodes=(*reachable, documents),
-        blocks=(spec.identifiers.codes,) * levels,
-        beams=inference.beams,
-    )
-    shard, candidates = min(inference.shard_queries, sizes["query"]), sizes["candidate"]
-    prompt = int(padded_widths(np.array(inference.max_tokens)))
-    decoded = min(batch_queries, shard) * decoding.query_bytes(prompt, candidates)
-    return shard * decoding.result_bytes(candidates) + decoded
+class _Cost:
+    """What one cell takes."""
 
+    def __init__(
+        self, spec: SweepSpec, cell: Cell, sizes: dict[str, int], collection: Collection
+    ) -> None:
+        from genret_dask.models.architectures import architecture_of
+        from genret_dask.training.architectures import config_of
 
-def _architecture(spec: SweepSpec, cell: Cell) -> Architecture:
-    from genret_dask.models.architectures import architecture_of
-    from genret_dask.training.architectures import config_of
+        self._spec, self._cell, self._sizes = spec, cell, sizes
+        identifiers, steps = cell.identifiers, sizes["step"]
+        config = config_of(cell.model)
+        if cell.model.pretrained is None:
+            config.vocab_size = spec.tokenizer.vocab_size
+        if isinstance(identifiers, NgramsIdentifiers):
+            block, last = config.vocab_size, sum(map(len, collection.texts))
+            config.vocab_size += 1
+        else:
+            block, last = identifiers.codes, len(collection)
+            config.vocab_size += identifiers.codes * identifiers.levels + 2
+        self._architecture = architecture_of(config)
+        # Prefixes of each length, at most; a text has fewer tokens than letters.
+        reachable = [min(block**level, last) for level in range(steps)]
+        self._decoding = Decoding(
+            architecture=self._architecture,
+            graph="beam",
+            nodes=(*reachable, last),
+            blocks=(block,) * steps,
+            beams=spec.inference.beams,
+            identifiers=sizes.get("identifier", 1),
+            results=sizes.get("ngram"),
+            whole_vocabulary="identifier" in sizes,
+        )
 
-    config = config_of(cell.model)
-    if cell.model.pretrained is None:
-        config.vocab_size = spec.tokenizer.vocab_size
-    config.vocab_size += spec.identifiers.codes * spec.identifiers.levels + 2
-    return architecture_of(config)
+    def train_flops(self) -> float:
+        training = self._cell.training(self._spec)
+        per_example = training_flops_per_example(
+            self._architecture, training.max_tokens, self._sizes["step"]
+        )
+        return float(training.examples * per_example)
+
+    def search_flops(self) -> float:
+        """Two prefills, the largest beam's prefixes and the candidates' prefixes, a query."""
+        tokens, sizes = self._spec.inference.max_tokens, self._sizes
+        beam, paths = (
+            max(self._spec.inference.beams),
+            sizes["candidate"] * sizes.get("identifier", 1),
+        )
+        reachable = np.array(self._decoding.nodes[:-1], dtype=float)
+        rows = np.minimum(beam, reachable) + np.minimum(paths, reachable)
+        steps = step_flops(self._architecture, tokens, np.arange(sizes["step"]))
+        per_query = 2 * prefill_flops(self._architecture, tokens) + (rows * steps).sum()
+        return float(sizes["query"] * per_query)
+
+    def task_bytes(self, batch_queries: int) -> int:
+        """Memory of a search task that decodes so many of the longest queries at once."""
+        inference, candidates = self._spec.inference, self._sizes["candidate"]
+        shard = min(inference.shard_queries, self._sizes["query"])
+        prompt = int(padded_widths(np.array(inference.max_tokens)))
+        decoded = min(batch_queries, shard) * self._decoding.query_bytes(prompt, candidates)
+        return shard * self._decoding.result_bytes(candidates) + decoded

@@ -162,8 +162,11 @@ class NgramsIdentifiers(Record):
     """Token spans of the documents, constrained to the corpus."""
 
     kind: Literal["ngrams"] = "ngrams"
-    min_tokens: PositiveInt = Field(3, description="before an n-gram may end")
+    min_tokens: PositiveInt = Field(1, description="before an n-gram may end")
     max_tokens: PositiveInt = Field(10, description="at which it ends")
+    partials: bool = Field(
+        True, description="score documents by every prefix that a beam kept, as SEAL does"
+    )
     span_words: PositiveInt = Field(10, description="words of a sampled span")
     spans: PositiveInt = Field(10, description="sampled of each (query, document)")
     temperature: PositiveFloat = Field(1.0, description="of the sampling by overlap")
@@ -175,6 +178,11 @@ class NgramsIdentifiers(Record):
         False, description="keep documents that no n-gram of min_tokens leads to"
     )
     part_characters: PositiveInt = Field(2**29, description="of text in a part of the index")
+
+    def ngrams(self, beams: tuple[int, ...]) -> int:
+        """At most how many n-grams a query has at the largest beam size."""
+        kept = self.max_tokens - self.min_tokens + 1 if self.partials else 1
+        return kept * max(beams)
 
     @model_validator(mode="after")
     def _consistent(self) -> NgramsIdentifiers:
@@ -371,13 +379,29 @@ class SweepSpec(Record):
     name: str = Field("pydoc", pattern=r"^[A-Za-z0-9._-]+$", description="the run's directory")
     seed: Annotated[int, Field(ge=0)] = 0
     dataset: DatasetSpec = PydocDataset(documents=2000)
-    identifiers: CodesIdentifiers = CodesIdentifiers()
+    identifiers: tuple[IdentifiersSpec, ...] = (CodesIdentifiers(),)
     tokenizer: TokenizerSpec = TokenizerSpec()
     training: TrainingSpec = TrainingSpec()
     models: tuple[ModelSpec, ...] = _DEFAULT_MODELS
     export: ExportSpec = ExportSpec()
     inference: InferenceSpec = InferenceSpec()
     fits: FitSpec = FitSpec()
+
+    @field_validator("identifiers", mode="before")
+    @classmethod
+    def _listed(cls, identifiers: Any) -> Any:
+        """One kind, or a list of them; a name alone has its defaults, no name is `codes`."""
+        several = identifiers if isinstance(identifiers, list | tuple) else [identifiers]
+        named = ({"kind": one} if isinstance(one, str) else one for one in several)
+        return tuple({"kind": "codes", **one} if isinstance(one, dict) else one for one in named)
+
+    @field_validator("identifiers")
+    @classmethod
+    def _distinct_kinds(cls, identifiers: tuple[Any, ...]) -> tuple[Any, ...]:
+        kinds = [one.kind for one in identifiers]
+        if not kinds or len(set(kinds)) != len(kinds):
+            raise ValueError("identifiers must be distinct kinds, and not empty")
+        return identifiers
 
     @model_validator(mode="after")
     def _distinct_models(self) -> SweepSpec:

@@ -19,22 +19,28 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 
-from genret_dask.artefacts import is_current, publishing, read_record, unwritable
-from genret_dask.cube.schema import Template
+from genret_dask.artefacts import publishing, read_record
+from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import FORMAT, create_cube, read_attributes, seal_cube
-from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.collection import Collection
 from genret_dask.exporters.task import ExportTask, is_exported, run_export
 from genret_dask.fingerprint import fingerprint
-from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
-from genret_dask.inference.candidates import build_candidates, select_queries
+from genret_dask.inputs import Inputs
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.shards.plan import plan_shards
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
-from genret_dask.shards.task import SweepContext
+from genret_dask.shards.task import Exported, SweepContext
 from genret_dask.shards.usage import MemoryUse
-from genret_dask.specs import ModelSpec, SweepSpec, TrainingSpec, precise_name
+from genret_dask.specs import (
+    CodesIdentifiers,
+    IdentifiersSpec,
+    ModelSpec,
+    NgramsIdentifiers,
+    SweepSpec,
+    TrainingSpec,
+    precise_name,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -84,10 +90,15 @@ def sweep(
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained model of the grid: a model of the spec on one fraction of the pairs."""
+    """One trained model of the grid: an identifier kind, and a model on a fraction of the pairs."""
 
+    identifiers: IdentifiersSpec
     model: ModelSpec
     fraction: float
+
+    @property
+    def kind(self) -> str:
+        return self.identifiers.kind
 
     @property
     def name(self) -> str:
@@ -102,14 +113,21 @@ class Cell:
 
 def cells_of(spec: SweepSpec) -> list[Cell]:
     """The training grid, in the order of the spec, fractions ascending."""
-    return [Cell(model, fraction) for model in spec.models for fraction in sorted(model.fractions)]
+    return [
+        Cell(identifiers, model, fraction)
+        for identifiers in spec.identifiers
+        for model in spec.models
+        for fraction in sorted(model.fractions)
+    ]
 
 
 def models_of(spec: SweepSpec) -> list[str]:
-    """Names of the exported models, which are the cube's: each cell in each precision."""
+    """Names of the models of each group of the cube: every cell in every precision."""
+    first = spec.identifiers[0].kind
     return [
         precise_name(cell.name, precision)
         for cell in cells_of(spec)
+        if cell.kind == first
         for precision in spec.export.precision
     ]
 
@@ -146,92 +164,15 @@ class Study:
         self.memory: list[MemoryUse] = []
         self._progress = progress
         self._client = client
+        self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
 
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
         return SerialExecutor() if self._client is None else DaskExecutor(self._client)
 
-    # --- inputs -------------------------------------------------------------------------------
-
-    @cached_property
-    def collection(self) -> Collection:
-        """The collection, loaded once and kept in the run directory."""
-        self._check_writable()
-        folder = self.folder / "collection"
-        made_from = fingerprint("collection", fingerprint_of(self.spec.dataset), self.spec.seed)
-        if is_current(folder, made_from):
-            return artefact.read(folder / "beir")
-        self._report("dataset", 0, 1)
-        collection = load(self.spec.dataset, self.spec.seed)
-        with publishing(folder, made_from) as partial_folder:
-            artefact.write(collection, partial_folder / "beir")
-        self._report("dataset", 1, 1)
-        return collection
-
-    @cached_property
-    def codes(self) -> Codes:
-        made_from = self._codes_made_from
-        folder = self.folder / "identifiers" / "codes"
-        if not is_current(folder, made_from):
-            self._report("identifiers", 0, 1)
-            codes = build_codes(self.collection, self.spec.identifiers, self.spec.seed)
-            write_codes(codes, folder, made_from)
-            self._report("identifiers", 1, 1)
-        return read_codes(folder)
-
     @property
-    def _codes_made_from(self) -> str:
-        return fingerprint(
-            "codes", self.collection.content_hash, self.spec.identifiers, self.spec.seed
-        )
-
-    def _pairs(self) -> tuple[Path, str]:
-        from genret_dask.training.pairs import Pairs, build_pairs, write_pairs
-
-        made_from = fingerprint(
-            "pairs",
-            self.collection.content_hash,
-            self.spec.training.pairs,
-            self.spec.training.dev_queries,
-            self.spec.seed,
-        )
-        folder = self.folder / "pairs"
-        if not is_current(folder, made_from):
-            self._report("pairs", 0, 1)
-            collection = self.collection
-            with publishing(folder, made_from) as partial_folder:
-                pairs = build_pairs(collection, self.spec.training.pairs, self.spec.seed)
-                write_pairs(pairs, partial_folder / "train.jsonl.gz")
-                split = "dev" if len(collection.qrels["dev"].relevant()) else "train"
-                dev = collection.qrels[split].relevant()
-                chosen = np.random.default_rng(self.spec.seed).permutation(len(dev))
-                chosen = np.sort(chosen[: self.spec.training.dev_queries])
-                texts = [collection.queries[row] for row in dev.query[chosen]]
-                write_pairs(
-                    Pairs(texts, dev.document[chosen], np.zeros(len(texts), np.int8)),
-                    partial_folder / "dev.jsonl.gz",
-                )
-                texts = [collection.document(row) for row in range(len(collection))]
-                rows = np.arange(len(texts), dtype=np.int32)
-                write_pairs(
-                    Pairs(texts, rows, np.ones(len(rows), np.int8)),
-                    partial_folder / "documents.jsonl.gz",
-                )
-            self._report("pairs", 1, 1)
-        return folder, made_from
-
-    def _tokenizer(self) -> tuple[Path, str]:
-        made_from = fingerprint("tokenizer", self.collection.content_hash, self.spec.tokenizer)
-        folder = self.folder / "tokenizer"
-        if not is_current(folder, made_from):
-            from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
-
-            self._report("tokenizer", 0, 1)
-            with publishing(folder, made_from) as partial_folder:
-                tokenizer = train_tokenizer(self.collection, self.spec.tokenizer)
-                save_tokenizer(tokenizer, partial_folder)
-            self._report("tokenizer", 1, 1)
-        return folder, made_from
+    def collection(self) -> Collection:
+        return self.inputs.collection
 
     # --- training -----------------------------------------------------------------------------
 
@@ -239,33 +180,38 @@ class Study:
     def tasks(self) -> list[TrainTask]:
         """The training task of every cell; makes the inputs they read."""
         from genret_dask.training.loop import TrainTask
+        from genret_dask.training.targets import label_shape
 
-        codes, made_from = self.codes, self._codes_made_from
-        pairs, pairs_from = self._pairs()
-        tokenizer, tokenizer_from = self._tokenizer()
-        tasks = []
+        inputs, pairs, tasks = self.inputs, self.inputs.pairs, []
         for cell in cells_of(self.spec):
             training = cell.training(self.spec)
             model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
-            inputs = (model, cell.fraction, training, made_from, pairs_from, tokenizer_from)
+            space = inputs.space(cell.identifiers, cell.model)
+            spans = inputs.pair_spans(cell.identifiers, cell.model)
+            _, length = label_shape(cell.identifiers, space.folder)
+            targets = (space.made_from, spans.made_from if spans else None, length)
+            texts = (pairs.made_from, inputs.tokenizer.made_from)
+            settings = (model, cell.fraction, training, self.spec.seed)
             tasks.append(
                 TrainTask(
-                    name=cell.name,
+                    name=f"{cell.kind}/{cell.name}",
                     model=model,
                     fraction=cell.fraction,
                     training=training,
                     seed=self.spec.seed,
-                    pairs=pairs,
-                    tokenizer=tokenizer,
-                    codes=self.folder / "identifiers" / "codes",
-                    folder=self.folder / "checkpoints" / cell.name,
-                    made_from=fingerprint("checkpoint", inputs, codes.length, self.spec.seed),
+                    identifiers=cell.identifiers,
+                    pairs=pairs.folder,
+                    tokenizer=inputs.tokenizer.folder,
+                    space=space.folder,
+                    spans=spans.folder if spans else None,
+                    folder=self.folder / "checkpoints" / cell.kind / cell.name,
+                    made_from=fingerprint("checkpoint", settings, targets, texts),
                 )
             )
         return tasks
 
     def train(self) -> dict[str, dict[str, Any]]:
-        """Train every cell; returns each checkpoint's record by name."""
+        """Train every cell; returns each checkpoint's record by `kind/name`."""
         from genret_dask.training.loop import finished, training_flops
 
         records = {task.name: finished(task) for task in self.tasks}
@@ -276,7 +222,7 @@ class Study:
             trained = self.executor.map(
                 _train,
                 todo,
-                [f"train-{task.name}" for task in todo],
+                [f"train-{task.name.replace('/', '-')}" for task in todo],
                 cost=lambda task: flops[task.name] / 1e9,
                 progress=partial(self._report, "train"),
             )
@@ -285,39 +231,40 @@ class Study:
 
     # --- export -------------------------------------------------------------------------------
 
-    def export(self) -> dict[str, Manifest]:
-        """Export every checkpoint in every precision; returns the manifests by the model's name.
+    def export(self) -> dict[tuple[str, str], Manifest]:
+        """Export every checkpoint in every precision; manifests by identifier kind and model.
 
-        They are in the order of `models_of`.
+        They are in the order of the spec's identifiers and of `models_of`.
         """
         records = self.train()
         tolerance = self.spec.export.tolerance
-        tasks = [
-            ExportTask(
-                name=(name := precise_name(task.name, precision)),
-                family=task.model.family,
-                checkpoint=task.folder,
-                made_from=task.made_from,
-                record=records[task.name],
-                precision=precision,
-                tolerance=tolerance if precision == "fp32" else None,
-                folder=self._export_folder(name),
-            )
-            for task in self.tasks
-            for precision in self.spec.export.precision
-        ]
-        todo = [task for task in tasks if not is_exported(task)]
+        tasks: dict[tuple[str, str], ExportTask] = {}
+        for task in self.tasks:
+            kind, _, cell = task.name.partition("/")
+            for precision in self.spec.export.precision:
+                name = precise_name(cell, precision)
+                tasks[kind, name] = ExportTask(
+                    name=f"{kind}/{name}",
+                    family=task.model.family,
+                    checkpoint=task.folder,
+                    made_from=task.made_from,
+                    record=records[task.name],
+                    precision=precision,
+                    tolerance=tolerance if precision == "fp32" else None,
+                    folder=self._export_folder(kind, name),
+                )
+        todo = [task for task in tasks.values() if not is_exported(task)]
         if todo:
             self.executor.map(
                 run_export,
                 todo,
-                [f"export-{task.name}" for task in todo],
+                [f"export-{task.name.replace('/', '-')}" for task in todo],
                 progress=partial(self._report, "export"),
             )
-        return {task.name: read_manifest(task.folder) for task in tasks}
+        return {place: read_manifest(task.folder) for place, task in tasks.items()}
 
-    def _export_folder(self, name: str) -> Path:
-        return self.folder / "models" / name
+    def _export_folder(self, kind: str, name: str) -> Path:
+        return self.folder / "models" / kind / name
 
     # --- search -------------------------------------------------------------------------------
 
@@ -333,17 +280,25 @@ class Study:
         manifests = self.export()
         template = self._template(manifests)
         create_cube(self.cube, template)
-        attributes = template.attributes
+        made_from = template.attributes["fingerprint"]
         context = SweepContext(
             cube=self.cube,
-            markers=self.folder / "markers" / attributes["fingerprint"],
-            codes=self.folder / "identifiers" / "codes",
-            exports={name: self._export_folder(name) for name in manifests},
-            kind=template.kind,
+            markers=self.folder / "markers" / made_from,
+            models=self._exported(),
             inference=self.spec.inference,
-            fingerprint=attributes["fingerprint"],
+            fingerprint=made_from,
+            corpus=self.collection.content_hash,
         )
-        shards = plan_shards(list(manifests), template.sizes["query"], template.shard_queries)
+        shards = [
+            shard
+            for group in template.groups
+            for shard in plan_shards(
+                group.kind,
+                group.model["model"].tolist(),
+                group.sizes["query"],
+                group.shard_queries,
+            )
+        ]
         todo = [task for task in shards if not context.ledger.is_done(task)]
         if todo:
             report = partial(self._report, "search")
@@ -352,6 +307,21 @@ class Study:
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
+
+    def _exported(self) -> dict[tuple[str, str], Exported]:
+        """Where the shards find each model and its identifiers."""
+        found = {}
+        for cell in cells_of(self.spec):
+            spans = self.inputs.candidate_spans(cell.identifiers, cell.model)
+            for precision in self.spec.export.precision:
+                name = precise_name(cell.name, precision)
+                found[cell.kind, name] = Exported(
+                    folder=self._export_folder(cell.kind, name),
+                    space=self.inputs.space(cell.identifiers, cell.model).folder,
+                    identifiers=cell.identifiers,
+                    spans=spans.folder if spans else None,
+                )
+        return found
 
     # --- results ------------------------------------------------------------------------------
 
@@ -377,28 +347,65 @@ class Study:
             if (path := folder / f"{name}.json").is_file()
         }
 
-    def _template(self, manifests: dict[str, Manifest]) -> Template:
-        spec, collection, codes = self.spec.inference, self.collection, self.codes
-        rows = select_queries(collection, spec.split, spec.queries, self.spec.seed)
-        candidates = build_candidates(
-            collection, collection.qrels[spec.split], rows, spec.negatives, self.spec.seed
-        )
-        facts = {name: manifest.provenance for name, manifest in manifests.items()}
-        hashes = {
-            name: fingerprint("model", manifest.files) for name, manifest in manifests.items()
+    def _template(self, manifests: dict[tuple[str, str], Manifest]) -> Template:
+        spec, collection = self.spec.inference, self.collection
+        hashes = {place: fingerprint("model", one.files) for place, one in manifests.items()}
+        spaces = {
+            cell.kind: self.inputs.space(cell.identifiers, cell.model).made_from
+            for cell in cells_of(self.spec)
         }
         settings = spec.model_dump(mode="json", exclude={"batch_queries", "threads", "memory"})
-        made_from = fingerprint("cube", FORMAT, hashes, self._codes_made_from, settings)
+        described = {f"{kind}/{name}": found for (kind, name), found in hashes.items()}
+        identifiers = [one.model_dump(mode="json") for one in self.spec.identifiers]
+        made_from = fingerprint("cube", FORMAT, described, spaces, identifiers, settings)
         return Template(
-            kind=self.spec.identifiers.kind,
-            sizes={
-                "model": len(manifests),
-                "query": len(rows),
-                "beam": len(spec.beams),
-                "rank": min(max(spec.beams), len(collection)),
-                "step": codes.length,
-                "candidate": candidates["doc"].shape[1],
+            groups=tuple(
+                self._group(
+                    identifiers,
+                    {
+                        name: one
+                        for (kind, name), one in manifests.items()
+                        if kind == identifiers.kind
+                    },
+                    {name: one for (kind, name), one in hashes.items() if kind == identifiers.kind},
+                )
+                for identifiers in self.spec.identifiers
+            ),
+            attributes={
+                "fingerprint": made_from,
+                "spec": json.loads(self.spec.model_dump_json()),
+                "dataset": f"{collection.name} {collection.version}",
+                "dataset_hash": collection.content_hash,
+                "identifiers_hash": spaces,
+                "documents": len(collection),
+                "versions": {
+                    name: version(name)
+                    for name in ("genret-dask", "torch", "transformers", "onnx", "zarr", "xarray")
+                },
             },
+        )
+
+    def _group(
+        self, identifiers: IdentifiersSpec, manifests: dict[str, Manifest], hashes: dict[str, str]
+    ) -> Group:
+        spec, collection, rows = self.spec.inference, self.collection, self.inputs.queries
+        candidates = self.inputs.candidates
+        facts = {name: manifest.provenance for name, manifest in manifests.items()}
+        return Group(
+            kind=identifiers.kind,
+            sizes=group_sizes(
+                self.spec,
+                identifiers,
+                models=len(manifests),
+                queries=len(rows),
+                candidates=candidates["doc"].shape[1],
+                documents=len(collection),
+                steps=(
+                    self.inputs.codes.length
+                    if isinstance(identifiers, CodesIdentifiers)
+                    else identifiers.max_tokens
+                ),
+            ),
             shard_queries=min(spec.shard_queries, len(rows)),
             model={
                 "model": np.array(list(manifests)),
@@ -416,34 +423,37 @@ class Study:
             },
             beam={"beam": np.array(spec.beams)},
             candidates=candidates,
-            attributes={
-                "fingerprint": made_from,
-                "spec": json.loads(self.spec.model_dump_json()),
-                "dataset": f"{collection.name} {collection.version}",
-                "dataset_hash": collection.content_hash,
-                "identifiers_hash": self._codes_made_from,
-                "documents": len(collection),
-                "versions": {
-                    name: version(name)
-                    for name in ("genret-dask", "torch", "transformers", "onnx", "zarr", "xarray")
-                },
-            },
         )
-
-    # --- the run directory --------------------------------------------------------------------
 
     def _report(self, stage: str, done: float, total: float) -> None:
         if self._progress:
             self._progress(stage, done, total)
 
-    def _check_writable(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+
+def group_sizes(
+    spec: SweepSpec,
+    identifiers: IdentifiersSpec,
+    *,
+    models: int,
+    queries: int,
+    candidates: int,
+    documents: int,
+    steps: int,
+) -> dict[str, int]:
+    """Every dimension of a group of the cube."""
+    beams = spec.inference.beams
+    sizes = {
+        "model": models,
+        "query": queries,
+        "beam": len(beams),
+        "rank": min(max(beams), documents),
+        "step": steps,
+        "candidate": candidates,
+    }
+    if isinstance(identifiers, NgramsIdentifiers):
+        sizes["ngram"], sizes["identifier"] = identifiers.ngrams(beams), identifiers.spans
+        sizes["rank"] = identifiers.scoring.documents
+    return sizes
 
 
 def write_memory(uses: list[MemoryUse], path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_full_file_is_read(load):
         }
     )
     assert isinstance(spec.dataset, BeirDataset)
-    assert spec.identifiers.embedding.dim == 32
+    assert spec.identifiers[0].embedding.dim == 32
     assert spec.inference.beams == (1, 10)
     assert spec.models == (ModelSpec(family="t5", size="nano", fractions=(0.5, 1.0)),)
 

@@ -34,19 +34,23 @@ def study(tmp_path_factory) -> Study:
 
 def test_every_cell_is_a_model_in_every_precision(study):
     assert models_of(study.spec) == MODELS
-    assert sorted(path.name for path in (study.folder / "models").iterdir()) == sorted(MODELS)
-    for name in MODELS:
-        manifest = read_manifest(study.folder / "models" / name)
-        assert manifest.precision == ("int8" if name.endswith("int8") else "fp32")
+    for kind in ("codes", "ngrams"):
+        folder = study.folder / "models" / kind
+        assert sorted(path.name for path in folder.iterdir()) == sorted(MODELS)
+        for name in MODELS:
+            manifest = read_manifest(folder / name)
+            assert manifest.precision == ("int8" if name.endswith("int8") else "fp32")
     tree = open_cube(study.folder)
-    for part in ("search", "contrast"):
-        data = tree[f"codes/{part}"].to_dataset()
+    for part in ("codes/search", "codes/contrast", "ngrams/search", "ngrams/contrast"):
+        data = tree[part].to_dataset()
         assert data["model"].values.tolist() == MODELS
         assert data["precision"].values.tolist() == ["fp32", "int8"] * 2
         assert len(set(data["checkpoint"].values.tolist())) == 4
         assert np.isfinite(data["logit"].values).reshape(4, -1).any(axis=1).all()
     markers = {path.name for path in (study.folder / "markers").rglob("*.json")}
-    assert {name.removeprefix("search-").rsplit("-", 1)[0] for name in markers} == set(MODELS)
+    assert {name.split("-", 1)[1].rsplit("-", 1)[0] for name in markers} == {
+        f"{kind}-{model}" for kind in ("codes", "ngrams") for model in MODELS
+    }
 
 
 def test_the_change_is_reported_beside_the_cube(study):
@@ -54,8 +58,8 @@ def test_the_change_is_reported_beside_the_cube(study):
     loss = cgl(contrast).mean("query").compute()
     found = json.loads((study.folder / "results" / "precision.json").read_text())
     assert found == study.analyse()["precision"]
-    assert [record["model"] for record in found] == ["t5.int8", "llama.int8"]
-    for record in found:
+    assert [record["model"] for record in found] == ["t5.int8", "llama.int8"] * 2
+    for record in found[:2]:
         change = float(loss.sel(model=record["model"])) - float(loss.sel(model=record["twin"]))
         assert record["cgl"]["mean"] == pytest.approx(change, rel=1e-6)
         assert record["cgl"]["low"] <= change <= record["cgl"]["high"]
@@ -76,13 +80,13 @@ def test_a_study_in_fp32_alone_has_the_same_models_and_no_report(study):
     assert not (exact.folder / "results" / "precision.json").exists()
     for name in ("t5", "llama"):
         first, second = (
-            read_manifest(run.folder / "models" / name).files for run in (study, exact)
+            read_manifest(run.folder / "models" / "codes" / name).files for run in (study, exact)
         )
         assert first == second
 
 
 def test_a_folder_of_another_precision_is_refused(study):
-    folder = study.folder / "models" / "t5.int8"
+    folder = study.folder / "models" / "codes" / "t5.int8"
     manifest = read_manifest(folder)
     write_manifest(folder, manifest.model_copy(update={"precision": "fp16"}))
     try:
@@ -98,7 +102,7 @@ def test_the_estimate_counts_precisions(study):
         for export in (ExportSpec(), ExportSpec(precision=("fp32", "int8")))
     ]
     assert plans[1].models == MODELS
-    assert [plan.train_tasks for plan in plans] == [2, 2]
+    assert [plan.train_tasks for plan in plans] == [4, 4]
     for name in ("export_tasks", "shards", "cube_bytes", "search_flops"):
         assert getattr(plans[1], name) == 2 * getattr(plans[0], name)
     assert plans[0].train_flops == plans[1].train_flops

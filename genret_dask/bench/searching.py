@@ -149,11 +149,10 @@ def _score(workload: Workload, documents: np.ndarray) -> np.ndarray:
     queries = len(documents)
     logit, log_partition = score(
         workload.session,
-        workload.codes,
         workload.vocabulary,
         workload.tokens[:queries],
         workload.lengths[:queries],
-        documents,
+        workload.codes.paths(documents),
     )
     return (logit - log_partition).sum(axis=-1)
 

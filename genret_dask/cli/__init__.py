@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "Export trained models to ONNX.",
     "fit": "Fit scaling laws to a run's cube.",
     "metrics": "Print the metrics of a run's cube.",
+    "explain": "Show what a model generates for a query, and where it leads.",
     "bench": "Time this engine against transformers and plain loops, on this machine.",
     "datasets": "List, show and validate collections.",
     "doctor": "Say what this installation can do: runtimes, devices, versions.",

@@ -79,6 +79,8 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
     click.echo(f"run        {runs / spec.name}")
     click.echo(f"documents  {plan.documents:,}")
     click.echo(f"queries    {plan.queries:,} of the {spec.inference.split} split")
+    kinds = ", ".join(identifiers.kind for identifiers in spec.identifiers)
+    click.echo(f"generating {kinds}")
     click.echo(f"models     {len(plan.models)}: {', '.join(plan.models)}")
     click.echo(f"beams      {', '.join(map(str, spec.inference.beams))}")
     click.echo(

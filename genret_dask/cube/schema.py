@@ -7,6 +7,7 @@ contrastive generation loss.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,63 +37,98 @@ class Variable:
 
 
 _RANKED = ("model", "query", "beam", "rank")
+_GENERATED = ("model", "query", "beam", "ngram")
 _SCORED = ("model", "query", "candidate")
 _NAN = float("nan")
 
-SHARDED: dict[str, dict[str, Variable]] = {
-    SEARCH: {
-        "token": Variable(
-            (*_RANKED, "step"), "int32", -1, "1", "vocabulary row of the identifier's token"
-        ),
-        "logit": Variable((*_RANKED, "step"), "float32", _NAN, "nat", "logit of the token"),
-        "log_partition": Variable(
-            (*_RANKED, "step"), "float32", _NAN, "nat", "log-sum-exp over the full vocabulary"
-        ),
-        "score": Variable(_RANKED, "float32", _NAN, "nat", "log-probability of the identifier"),
+_COSTS = {
+    "flops": Variable(
+        ("model", "query", "beam"),
+        "float64",
+        _NAN,
+        "FLOP",
+        "floating-point operations of a search at this beam size alone",
+    ),
+    "rows_decoded": Variable(
+        ("model", "query", "beam"),
+        "int32",
+        -1,
+        "1",
+        "prefixes decoded by a search at this beam size alone",
+    ),
+}
+
+
+def _tokens(dims: tuple[str, ...]) -> dict[str, Variable]:
+    """The vocabulary row and the logits of each token of an identifier."""
+    steps = (*dims, "step")
+    partition = "log-sum-exp over the full vocabulary"
+    return {
+        "token": Variable(steps, "int32", -1, "1", "vocabulary row of the identifier's token"),
+        "logit": Variable(steps, "float32", _NAN, "nat", "logit of the token"),
+        "log_partition": Variable(steps, "float32", _NAN, "nat", partition),
+    }
+
+
+def _ranking(score: str, unit: str) -> dict[str, Variable]:
+    return {
+        "score": Variable(_RANKED, "float32", _NAN, unit, score),
         "doc": Variable(_RANKED, "int32", -1, "1", "collection row of the document, -1 = none"),
-        "flops": Variable(
-            ("model", "query", "beam"),
-            "float64",
-            _NAN,
-            "FLOP",
-            "floating-point operations of a search at this beam size alone",
+    }
+
+
+_CODES = {
+    SEARCH: {
+        **_tokens(_RANKED),
+        **_ranking("log-probability of the identifier", "nat"),
+        **_COSTS,
+    },
+    CONTRAST: {name: one for name, one in _tokens(_SCORED).items() if name != "token"},
+}
+
+_NGRAMS = {
+    SEARCH: {
+        **_tokens(_GENERATED),
+        "ngram_score": Variable(
+            _GENERATED, "float32", _NAN, "nat", "log-probability of the n-gram"
         ),
-        "rows_decoded": Variable(
+        "weight": Variable(
+            _GENERATED, "float32", _NAN, "nat", "weight in a document's score, 0 = not looked up"
+        ),
+        "count": Variable(_GENERATED, "int64", 0, "1", "occurrences of the n-gram in the corpus"),
+        "left_out": Variable(
             ("model", "query", "beam"),
             "int32",
             -1,
             "1",
-            "prefixes decoded by a search at this beam size alone",
+            "n-grams of some weight beyond the limit of occurrences",
         ),
+        **_ranking("intersective score of the document's n-grams", "1"),
+        **_COSTS,
     },
-    CONTRAST: {
-        "logit": Variable((*_SCORED, "step"), "float32", _NAN, "nat", "logit of the token"),
-        "log_partition": Variable(
-            (*_SCORED, "step"), "float32", _NAN, "nat", "log-sum-exp over the full vocabulary"
-        ),
-    },
+    CONTRAST: _tokens((*_SCORED, "identifier")),
 }
-"""Arrays that shards write: every one has the dimensions model and query first."""
+
+SHARDED: dict[str, dict[str, dict[str, Variable]]] = {"codes": _CODES, "ngrams": _NGRAMS}
+"""Arrays that shards write, by identifier kind and dataset; all begin with model and query."""
 
 
 @dataclass(frozen=True)
-class Template:
-    """All of a cube that is known before anything is computed.
+class Group:
+    """All of a cube's group that is known before anything is computed.
 
     Attributes
     ----------
     kind : str
         Identifier kind; names the group.
     sizes : dict of dimension to int
-        Every dimension of `SHARDED`.
+        Every dimension of the kind's arrays.
     shard_queries : int
         Queries of a shard: the extent of a chunk along `query`.
     model, query, beam : dict of coordinate to array
         Coordinates along that dimension; each has the dimension's own name among them.
     candidates : dict of variable to array[query, candidate]
         doc, is_positive and relevance of the contrast dataset.
-    attributes : dict
-        Of the root: fingerprints and versions.
     """
 
     kind: str
@@ -102,7 +138,20 @@ class Template:
     query: dict[str, np.ndarray]
     beam: dict[str, np.ndarray]
     candidates: dict[str, np.ndarray]
-    attributes: dict[str, Any]
+
+    @property
+    def variables(self) -> dict[str, dict[str, Variable]]:
+        """Arrays that shards write, by dataset."""
+        return SHARDED[self.kind]
+
+    @property
+    def nbytes(self) -> int:
+        """Of those arrays, before compression."""
+        return sum(
+            math.prod(self.shape(variable)) * np.dtype(variable.dtype).itemsize
+            for variables in self.variables.values()
+            for variable in variables.values()
+        )
 
     def shape(self, variable: Variable) -> tuple[int, ...]:
         return tuple(self.sizes[dim] for dim in variable.dims)
@@ -115,6 +164,21 @@ class Template:
             "query": max(1, min(self.shard_queries, self.sizes["query"])),
         }
         return tuple(extent[dim] for dim in variable.dims)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A cube before its first shard: a group for each identifier kind.
+
+    Attributes
+    ----------
+    groups : tuple of Group
+    attributes : dict
+        Of the root: fingerprints and versions.
+    """
+
+    groups: tuple[Group, ...]
+    attributes: dict[str, Any]
 
 
 COORDINATE_ATTRIBUTES: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from genret_dask.artefacts import fsync
-from genret_dask.cube.schema import CONTRAST, COORDINATE_ATTRIBUTES, SEARCH, SHARDED, Template
+from genret_dask.cube.schema import CONTRAST, COORDINATE_ATTRIBUTES, SEARCH, Group, Template
 from genret_dask.errors import CubeError, GenretError, StaleError
 
 FORMAT = 1
@@ -41,9 +41,16 @@ def create_cube(path: Path, template: Template) -> None:
     root.attrs.update(
         {"Conventions": "genret-cube", "format": FORMAT, "sealed": False, **template.attributes}
     )
-    kind: Any = root.create_group(template.kind)
-    for name, variables in SHARDED.items():
-        group = kind.create_group(name)
+    for group in template.groups:
+        _create_group(root.create_group(group.kind), group)
+    _fsync_tree(partial)
+    os.replace(partial, path)
+    fsync(path.parent)
+
+
+def _create_group(root: Any, template: Group) -> None:
+    for name, variables in template.variables.items():
+        group = root.create_group(name)
         for variable_name, variable in variables.items():
             group.create_array(
                 variable_name,
@@ -61,12 +68,9 @@ def create_cube(path: Path, template: Template) -> None:
         names = sorted({*template.model, *template.query} - {"model", "query"})
         group.attrs["coordinates"] = " ".join(names)
     for coordinate, values in template.beam.items():
-        _write_array(kind[SEARCH], coordinate, ("beam",), values)
+        _write_array(root[SEARCH], coordinate, ("beam",), values)
     for name, values in template.candidates.items():
-        _write_array(kind[CONTRAST], name, ("query", "candidate"), values)
-    _fsync_tree(partial)
-    os.replace(partial, path)
-    fsync(path.parent)
+        _write_array(root[CONTRAST], name, ("query", "candidate"), values)
 
 
 def check_cube(path: Path, fingerprint: str) -> None:

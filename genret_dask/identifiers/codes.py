@@ -62,6 +62,12 @@ class Codes:
         """
         return self.codes.astype(np.int64) + self.block_starts
 
+    def paths(self, documents: np.ndarray) -> np.ndarray:
+        """Codes of documents, int64[..., levels]; -1 where a document is -1, none."""
+        paths = np.asarray(self.codes[np.maximum(documents, 0)], dtype=np.int64)
+        paths[documents < 0] = -1
+        return paths
+
     @cached_property
     def trie(self) -> Trie:
         return Trie.build(self.codes)

@@ -24,7 +24,7 @@ from genret_dask.identifiers.suffix_array import SuffixArray
 
 INDEX = "index.json"
 LISTED = 32
-"""Occurrences up to which a prefix's next tokens are read out; beyond, single ones are looked up."""
+"""Occurrences up to which a prefix's next tokens are read out; of others they are looked up."""
 
 _TEXTS = 1024  # tokenised together
 _LOOKUPS = 2**20  # at once, for the memory that they take
@@ -157,8 +157,17 @@ class NgramIndex:
         return sum(len(part.stream.tokens) - len(part.stream.starts) for part in self.parts)
 
     @property
+    def rows(self) -> int:
+        """Vocabulary rows that the identifiers add to a model: none."""
+        return 0
+
+    @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts)
+
+    def prefixes(self, depth: int) -> tuple[int, ...]:
+        """At most how many distinct prefixes of each length there are, from 0 to `depth`."""
+        return tuple(min(self.vocabulary**length, self.tokens) for length in range(depth + 1))
 
     def root(self, rows: int) -> np.ndarray:
         """The state of the empty prefix, int64[rows, parts, 2]."""
@@ -286,10 +295,10 @@ class NgramIndex:
     def _texts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of every text, sorted by document: document, part, first token and length."""
         columns = []
-        for number, part in enumerate(self.parts):
-            starts, stop = part.stream.starts, len(part.stream.tokens)
-            lengths = np.diff(np.append(starts, stop)) - 1
-            columns.append((part.stream.documents, np.full(len(starts), number), starts, lengths))
+        for number, stream in enumerate(part.stream for part in self.parts):
+            lengths = np.diff(np.append(stream.starts, len(stream.tokens))) - 1
+            parts = np.full(len(stream.starts), number)
+            columns.append((stream.documents, parts, stream.starts, lengths))
         document, part, start, length = (np.concatenate(one) for one in zip(*columns, strict=True))
         order = np.argsort(document, kind="stable")
         return document[order], part[order], start[order], length[order]
@@ -317,37 +326,69 @@ class NgramIndex:
         int64[n, length]
             -1 behind the end.
         """
-        rows, parts, firsts, lengths = self._texts
+        rows, numbers, firsts, lengths = self._texts
         row = np.minimum(np.searchsorted(rows, documents), len(rows) - 1)
         stop = np.where(rows[row] == documents, np.minimum(spans[:, 1], lengths[row]), 0)
         inner = spans[:, :1] + np.arange(length)
         inside = (spans[:, :1] >= 0) & (inner < stop[:, None])
         place = firsts[row][:, None] + inner
         found = np.full(inner.shape, -1, dtype=np.int64)
-        for number, part in enumerate(self.parts):
-            here = inside & (parts[row] == number)[:, None]
-            found[here] = part.stream.tokens[place[here]].astype(np.int64) - 1
+        for number, one in enumerate(self.parts):
+            here = inside & (numbers[row] == number)[:, None]
+            found[here] = one.stream.tokens[place[here]].astype(np.int64) - 1
         return found
 
 
-def write_index(
-    folder: Path, parts: Sequence[str], made_from: str, vocabulary: int, tokenizer: str, corpus: str
-) -> None:
-    """Name the parts of a finished index; atomic, and the last thing to be written.
+def close(tokens: np.ndarray, end_token: int, padding: int = -1) -> np.ndarray:
+    """Spans as identifiers: one that is shorter than its row has the end token behind it.
 
     Parameters
     ----------
-    parts : sequence of str
-        Folders inside `folder`.
+    tokens : int64[n, length]
+        -1 behind the end; a row without a token stays empty.
+    padding : int
+        What stands behind the end of an identifier.
+    """
+    sizes = (tokens >= 0).sum(axis=1)
+    closed = np.where(tokens >= 0, tokens, padding)
+    short = np.flatnonzero((sizes > 0) & (sizes < tokens.shape[1]))
+    closed[short, sizes[short]] = end_token
+    return closed
+
+
+def open_parts(folder: Path, names: Sequence[str]) -> tuple[Part, ...]:
+    """Map the parts of an index, by name, without checking their files."""
+    return tuple(Part.load(folder / name) for name in names)
+
+
+def write_index(
+    folder: Path, index: NgramIndex, names: Sequence[str], made_from: str, unreachable: np.ndarray
+) -> dict[str, Any]:
+    """Vouch for a finished index; atomic, and the last thing to be written.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Folders of the parts, inside `folder`.
+    unreachable : int[n]
+        Documents that no n-gram leads to.
+
+    Returns
+    -------
+    dict
+        What `index.json` holds.
     """
     record = {
         "made_from": made_from,
-        "vocabulary": vocabulary,
-        "tokenizer": tokenizer,
-        "corpus": corpus,
-        "parts": {name: sha256_file(folder / name / RECORD) for name in parts},
+        "vocabulary": index.vocabulary,
+        "tokenizer": index.tokenizer,
+        "corpus": index.corpus,
+        "tokens": index.tokens,
+        "unreachable": unreachable.tolist(),
+        "parts": {name: sha256_file(folder / name / RECORD) for name in names},
     }
     write_text(folder / INDEX, json.dumps(record, indent=1) + "\n")
+    return record
 
 
 def read_index_record(folder: Path) -> dict[str, Any] | None:
@@ -373,7 +414,6 @@ def read_index(folder: Path) -> NgramIndex:
     record = read_index_record(folder)
     if record is None:
         raise ModelError(f"{folder} has no {INDEX}", fix="run the sweep again to finish the index")
-    parts = []
     for name, expected in record["parts"].items():
         verify(folder / name)
         found = sha256_file(folder / name / RECORD)
@@ -383,5 +423,5 @@ def read_index(folder: Path) -> NgramIndex:
                 expected=f"{expected[:16]}..., by {INDEX}",
                 fix=f"remove {folder} and run again",
             )
-        parts.append(Part.load(folder / name))
-    return NgramIndex(tuple(parts), record["vocabulary"], record["tokenizer"], record["corpus"])
+    parts = open_parts(folder, list(record["parts"]))
+    return NgramIndex(parts, record["vocabulary"], record["tokenizer"], record["corpus"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from genret_dask.datasets.collection import Collection, Qrels
+from genret_dask.datasets.dpr import containing
 from genret_dask.errors import DatasetError
 
 
@@ -31,12 +34,23 @@ def select_queries(collection: Collection, split: str, limit: int | None, seed: 
 
 
 def build_candidates(
-    collection: Collection, qrels: Qrels, queries: np.ndarray, negatives: int, seed: int
+    collection: Collection,
+    qrels: Qrels,
+    queries: np.ndarray,
+    negatives: int,
+    seed: int,
+    excluded: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
     """Positives, then negatives, then padding, of each query.
 
-    Negatives are a uniform sample without repeats of the documents that are not relevant; it
-    depends on the seed and the query's id alone. A corpus with fewer gives all of them.
+    Negatives are a uniform sample without repeats of the documents that are not relevant and, for a
+    query with answers, hold none of them; it depends on the seed and the query's id alone. A corpus
+    with fewer gives all of them.
+
+    Parameters
+    ----------
+    excluded : sequence of int
+        Documents that are no query's negatives.
 
     Returns
     -------
@@ -51,8 +65,14 @@ def build_candidates(
     relevance = np.zeros((len(queries), width), dtype=np.int32)
     for place, row in enumerate(queries):
         positives, grades = judged[int(row)]
+        name = collection.query_ids[int(row)]
         sampled = sample_negatives(
-            len(collection), positives, negatives, seed, collection.query_ids[int(row)]
+            len(collection),
+            np.union1d(positives, np.asarray(excluded, dtype=positives.dtype)),
+            negatives,
+            seed,
+            name,
+            partial(_with_answer, collection, name) if name in collection.answers else None,
         )
         doc[place, : len(positives)] = positives
         relevance[place, : len(positives)] = grades
@@ -63,13 +83,42 @@ def build_candidates(
 
 
 def sample_negatives(
-    documents: int, positives: np.ndarray, count: int, seed: int, query_id: str
+    documents: int,
+    excluded: np.ndarray,
+    count: int,
+    seed: int,
+    query_id: str,
+    refused: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """`count` distinct rows of 0 .. documents that are not positive, or all of them if fewer."""
+    """`count` distinct rows of 0 .. documents that are not excluded, or all of them if fewer.
+
+    Parameters
+    ----------
+    excluded : int[n]
+        Distinct rows; relevant documents, above all.
+    refused : callable, optional
+        Gets rows and returns those among them that are no negatives either; others are drawn in
+        their place, so that it sees little more than `count`.
+    """
     digest = hashlib.sha256(query_id.encode("utf-8", "surrogatepass")).digest()
     rng = np.random.default_rng((seed, int.from_bytes(digest[:8], "little")))
-    rest = documents - len(positives)
-    drawn = rng.choice(rest, size=min(count, rest), replace=False, shuffle=False)
-    # Number i of the documents left over is row i plus the positives at or below it.
-    ordered = np.sort(positives)
-    return drawn + np.searchsorted(ordered - np.arange(len(ordered)), drawn, side="right")
+    found = np.empty(0, dtype=np.int64)
+    while True:
+        rest = documents - len(excluded)
+        size = min(count - len(found), rest)
+        drawn = rng.choice(rest, size=size, replace=False, shuffle=False)
+        # Number i of the documents left over is row i plus the excluded ones at or below it.
+        ordered = np.sort(excluded)
+        drawn += np.searchsorted(ordered - np.arange(len(ordered)), drawn, side="right")
+        if refused is None or not size:
+            return np.concatenate([found, drawn])
+        found = np.concatenate([found, np.setdiff1d(drawn, refused(drawn), assume_unique=True)])
+        if len(found) == count:
+            return found
+        excluded = np.concatenate([excluded, drawn])
+
+
+def _with_answer(collection: Collection, query_id: str, rows: np.ndarray) -> np.ndarray:
+    """Those of the documents that hold one of a query's answers."""
+    texts = [collection.document(int(row)) for row in rows]
+    return rows[np.unique(containing(texts, [collection.answers[query_id]])[1])]

@@ -28,6 +28,7 @@ batches of 1 to 16, prompts of 8 to 256 tokens, 257 candidates, and identifiers 
 
 _FLOAT = 4
 _CHILD = 128  # bytes of a prefix's child while a search ranks it, and one for each beam size
+_SCORE = 12  # bytes of a vocabulary row's score, and of whether it is looked up
 _CANDIDATE = 40  # bytes of a candidate's token while it is scored
 
 
@@ -45,6 +46,13 @@ class Decoding:
     blocks : tuple of int
         Vocabulary rows that each level asks for.
     beams : tuple of int
+    identifiers : int
+        Of a candidate.
+    results : int, optional
+        Identifiers that a search returns at the largest beam size; as many as its beam has.
+    whole_vocabulary : bool
+        Whether a search holds the scores of all of a block's rows at once, and ranks only the
+        best; else it ranks the children that the constraint lists.
     """
 
     architecture: Architecture
@@ -52,6 +60,9 @@ class Decoding:
     nodes: tuple[int, ...]
     blocks: tuple[int, ...]
     beams: tuple[int, ...]
+    identifiers: int = 1
+    results: int | None = None
+    whole_vocabulary: bool = False
 
     def search_bytes(self, prompt: int) -> int:
         """Upper bound of what `search` takes for each query of a batch.
@@ -67,15 +78,21 @@ class Decoding:
         different size may have nothing in common. It is seldom 1.2 times the largest beam.
         """
         rows = [min(sum(min(beam, nodes) for beam in self.beams), nodes) for nodes in self.nodes]
-        levels = zip(rows[:-1], self.blocks, self.nodes[1:], strict=True)
-        children = max(min(row * block, nodes) for row, block, nodes in levels)
-        host = children * (_CHILD + len(self.beams)) + self._found_bytes
-        return host + self._pass_bytes(prompt, rows)
+        if self.whole_vocabulary:
+            host = max(
+                row * block * _SCORE for row, block in zip(rows[:-1], self.blocks, strict=True)
+            )
+        else:
+            levels = zip(rows[:-1], self.blocks, self.nodes[1:], strict=True)
+            children = max(min(row * block, nodes) for row, block, nodes in levels)
+            host = children * (_CHILD + len(self.beams))
+        return host + self._found_bytes + self._pass_bytes(prompt, rows)
 
     def score_bytes(self, prompt: int, candidates: int) -> int:
         """Upper bound of what `score` takes for so many candidates of each query of a batch."""
-        rows = [min(candidates, nodes) for nodes in self.nodes]
-        return candidates * len(self.blocks) * _CANDIDATE + self._pass_bytes(prompt, rows)
+        paths = candidates * self.identifiers
+        rows = [min(paths, nodes) for nodes in self.nodes]
+        return paths * len(self.blocks) * _CANDIDATE + self._pass_bytes(prompt, rows)
 
     def query_bytes(self, prompt: int, candidates: int) -> int:
         """Upper bound of what each query of a batch takes to search and, after that, to score."""
@@ -83,7 +100,8 @@ class Decoding:
 
     def result_bytes(self, candidates: int) -> int:
         """What each query of a shard leaves behind, while the shard is put together and written."""
-        return 3 * (self._found_bytes + candidates * len(self.blocks) * 2 * _FLOAT)
+        paths = candidates * self.identifiers
+        return 3 * (self._found_bytes + paths * len(self.blocks) * 3 * _FLOAT)
 
     def split(self, prompt: int, candidates: int, room: int, most: int) -> tuple[int, int]:
         """How many queries, and how many of a query's candidates, fit into `room` bytes at once.
@@ -137,7 +155,8 @@ class Decoding:
     @property
     def _found_bytes(self) -> int:
         """Of a query's `Beams`."""
-        return len(self.beams) * max(self.beams) * (3 * _FLOAT * len(self.blocks) + 2 * _FLOAT)
+        results = self.results or max(self.beams)
+        return len(self.beams) * results * (3 * _FLOAT * len(self.blocks) + 4 * _FLOAT)
 
     @property
     def _cached(self) -> int:

@@ -5,6 +5,10 @@ has ended keeps its place in the beam and its score, and is decoded no more. As 
 `genret_dask.inference.beam`, the union of all beams' prefixes is decoded once, scores are sums of
 log-softmax over the full vocabulary, and ties go to the smaller token sequence.
 
+Every prefix that a beam kept on the way is an n-gram of its own, as in SEAL (Bevilacqua et al.,
+2022, arXiv 2204.10628), which ranks by all that its search has scored; `Rules.partials` turns that
+off.
+
 A frequent prefix may be followed by most of the vocabulary. Its tokens are looked up in the order
 of their scores, only until no other can enter a beam: the search is exact.
 """
@@ -37,12 +41,15 @@ class Rules:
         Ends one early.
     min_tokens, max_tokens : int
         Tokens of an n-gram, the end token left out.
+    partials : bool
+        Whether prefixes that were kept count as n-grams too, from `min_tokens` on.
     """
 
     start_token: int
     end_token: int
     min_tokens: int
     max_tokens: int
+    partials: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,23 @@ class Ngrams:
             slot=np.zeros(queries, dtype=np.int64),
         )
 
+    def take(self, rows: np.ndarray) -> Ngrams:
+        """Some of the rows."""
+        columns = {name: column[rows] for name, column in vars(self).items() if name != "member"}
+        return Ngrams(**columns, member=self.member[:, rows])
+
+    @classmethod
+    def join(cls, parts: Sequence[Ngrams]) -> Ngrams:
+        """All rows of several, in order again."""
+        columns = {
+            name: np.concatenate([vars(part)[name] for part in parts], axis=int(name == "member"))
+            for name in vars(parts[0])
+        }
+        order = np.lexsort((*columns["token"].T[::-1], columns["query"]))
+        columns["order"][order] = np.arange(len(order))
+        joined = cls(**columns)
+        return joined.take(np.lexsort((joined.order, -joined.score, joined.query)))
+
 
 @dataclass(frozen=True)
 class Children:
@@ -133,6 +157,7 @@ def search(
     Returns
     -------
     ngrams : Ngrams
+        A beam of size b holds b of full length or ended, and b kept prefixes of each length.
     rows_decoded : int32[queries, beams, steps]
         Prefixes that each beam size alone would have decoded.
     """
@@ -140,6 +165,7 @@ def search(
     live = Ngrams.root(queries, len(sizes), rules.max_tokens, index)
     rows_decoded = np.zeros((queries, len(sizes), rules.max_tokens), dtype=np.int32)
     state = session.prefill(tokens, lengths)
+    kept = []
     for level in range(rules.max_tokens):
         going = np.flatnonzero(live.is_open)
         if not len(going):
@@ -157,7 +183,53 @@ def search(
         place[going] = slot
         live = replace(live, slot=place)
         live = _advance(live, level, logits, log_partition, index, rules, sizes)
-    return live, rows_decoded
+        if rules.partials and level + 1 >= rules.min_tokens:
+            kept.append(live.take(np.flatnonzero(live.is_open)))
+    return Ngrams.join([*kept, live]), rows_decoded
+
+
+def collect(
+    found: Ngrams, index: NgramIndex, weight: np.ndarray, shape: tuple[int, int], most: int
+) -> dict[str, np.ndarray]:
+    """The n-grams of each query and beam size in arrays of equal size.
+
+    Parameters
+    ----------
+    weight : float64[beams, rows]
+        What each n-gram weighs (see `genret_dask.inference.documents`).
+    shape : (int, int)
+        Queries and beam sizes.
+    most : int
+        n-grams that there is room for.
+
+    Returns
+    -------
+    dict
+        token int32, logit and log_partition float32 [queries, beams, most, steps], -1 or NaN where
+        there is none; ngram_score and weight float32, count int64 [queries, beams, most], the
+        likeliest first, NaN or 0 where there is none.
+    """
+    beam, row = np.nonzero(found.member)
+    query = found.query[row]
+    order = np.lexsort((row, query * shape[1] + beam))
+    beam, row, query = beam[order], row[order], query[order]
+    group = query * shape[1] + beam
+    rank = np.arange(len(group)) - np.searchsorted(group, group)
+    place = query, beam, rank
+
+    def filled(values: np.ndarray, fill: float, dtype: type) -> np.ndarray:
+        array = np.full((*shape, most, *values.shape[1:]), fill, dtype=dtype)
+        array[place] = values
+        return array
+
+    return {
+        "token": filled(found.token[row], -1, np.int32),
+        "logit": filled(found.logit[row], np.nan, np.float32),
+        "log_partition": filled(found.log_partition[row], np.nan, np.float32),
+        "ngram_score": filled(found.score[row], np.nan, np.float32),
+        "weight": filled(weight[beam, row], np.nan, np.float32),
+        "count": filled(index.count(found.states)[row], 0, np.int64),
+    }
 
 
 def _advance(
@@ -258,9 +330,10 @@ class _LookUp:
         # One line a query, however many of its prefixes are frequent.
         first = np.searchsorted(self.query, self.query)
         place = np.arange(len(rows)) - first
-        self.peaks = np.full((self.queries, int(place.max()) + 1, len(starts)), -np.inf, np.float32)
-        self.peaks[self.query, place] = largest
-        self.peaks = self.peaks.reshape(self.queries, -1)
+        shape = self.queries, int(place.max()) + 1, len(starts)
+        peaks = np.full(shape, -np.inf, dtype=np.float32)
+        peaks[self.query, place] = largest
+        self.peaks = peaks.reshape(self.queries, -1)
 
     def complete(
         self, children: Children, scored: Callable[..., Children], sizes: np.ndarray

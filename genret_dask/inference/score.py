@@ -1,74 +1,73 @@
-"""Teacher-forced scoring of many documents against one shared prefill.
+"""Teacher-forced scoring of many identifiers against one shared prefill.
 
-The documents' identifiers form a trie of their own: a prefix that several of them share is decoded
-once, with the same `step` graph that searches, so a document scores here what it scores there.
+The identifiers of a query form a trie of their own: a prefix that several of them share is decoded
+once, with the same `step` graph that searches, so an identifier scores here what it scores there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from genret_dask.identifiers import Codes
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.session import Session
 
 
 def score(
     session: Session,
-    codes: Codes,
     vocabulary: Vocabulary,
     tokens: np.ndarray,
     lengths: np.ndarray,
-    documents: np.ndarray,
+    paths: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and log-partitions of the documents' identifiers.
+    """Logits and log-partitions of identifiers.
 
     Parameters
     ----------
     tokens : int64[queries, width]
         Right-padded query tokens.
     lengths : int64[queries]
-    documents : int32[queries, candidates]
-        Collection rows; -1 is no document.
+    paths : int64[queries, identifiers, steps]
+        Tokens within each level's block of the vocabulary; -1 behind an identifier's end.
 
     Returns
     -------
-    logit, log_partition : float32[queries, candidates, steps]
-        NaN where there is no document.
+    logit, log_partition : float32[queries, identifiers, steps]
+        NaN where there is no token.
     """
-    query, candidate = np.nonzero(documents >= 0)
-    path = np.asarray(codes.codes[documents[query, candidate]], dtype=np.int64)
-    order = np.lexsort((*path.T[::-1], query))
-    query, candidate, path = query[order], candidate[order], path[order]
-
-    shape = (*documents.shape, codes.length)
-    logit = np.full(shape, np.nan, dtype=np.float32)
-    log_partition = np.full(shape, np.nan, dtype=np.float32)
+    logit = np.full(paths.shape, np.nan, dtype=np.float32)
+    log_partition = np.full(paths.shape, np.nan, dtype=np.float32)
+    query, identifier = np.nonzero(paths[..., 0] >= 0)
     if not len(query):
         return logit, log_partition
+    path = paths[query, identifier]
+    order = np.lexsort((*path.T[::-1], query))
+    query, identifier, path = query[order], identifier[order], path[order]
+
     state = session.prefill(tokens, lengths)
-    opens = np.append(True, query[1:] != query[:-1])  # rows that open a prefix of this length
+    prefix = np.cumsum(np.append(True, query[1:] != query[:-1])) - 1  # of each row, numbered
     parent_slot = np.zeros(len(query), dtype=np.int64)
     last = np.full(len(query), vocabulary.start_token, dtype=np.int64)
-    for level in range(codes.length):
-        slot = _slots(query, opens)
+    for level in range(paths.shape[2]):
+        slot = prefix - prefix[np.searchsorted(query, query)]
         width = int(slot.max()) + 1
         step_tokens = np.zeros((len(tokens), width), dtype=np.int64)
         step_parents = np.zeros((len(tokens), width), dtype=np.int64)
         step_tokens[query, slot] = last
         step_parents[query, slot] = parent_slot
-        logits, partition, state = session.step(
-            state, step_tokens, step_parents, vocabulary.block(level)
-        )
+        block = vocabulary.block(level)
+        logits, partition, state = session.step(state, step_tokens, step_parents, block)
         code = path[:, level]
-        logit[query, candidate, level] = logits[query, slot, code]
-        log_partition[query, candidate, level] = partition[query, slot]
-        last, parent_slot = code + vocabulary.block_starts[level], slot
-        opens = opens | np.append(True, code[1:] != code[:-1])
+        logit[query, identifier, level] = logits[query, slot, code]
+        log_partition[query, identifier, level] = partition[query, slot]
+
+        goes_on = np.zeros(len(query), dtype=bool)
+        if level + 1 < paths.shape[2]:
+            goes_on = path[:, level + 1] >= 0
+        if not goes_on.any():
+            break
+        query, identifier, path = query[goes_on], identifier[goes_on], path[goes_on]
+        last, parent_slot = code[goes_on] + block[0], slot[goes_on]
+        prefix, code = prefix[goes_on], code[goes_on]
+        opens = (prefix[1:] != prefix[:-1]) | (code[1:] != code[:-1])
+        prefix = np.cumsum(np.append(True, opens)) - 1
     return logit, log_partition
-
-
-def _slots(query: np.ndarray, opens: np.ndarray) -> np.ndarray:
-    """Number of each row's prefix within its query, for rows sorted by query and prefix."""
-    prefix = np.cumsum(opens) - 1
-    return prefix - prefix[np.searchsorted(query, query)]

@@ -22,13 +22,16 @@ Form = Literal["ratio", "softmax"]
 
 
 def generation_loss(contrast: xr.Dataset) -> xr.DataArray:
-    """Loss of each candidate's identifier: the mean of its tokens' negative log-probability.
+    """Loss of each candidate: the mean of its tokens' negative log-probability.
+
+    Of a candidate with several identifiers, as n-grams are, it is the mean of their losses.
 
     Parameters
     ----------
     contrast : xarray.Dataset
-        With `logit` and `log_partition` over (model, query, candidate, step); NaN where the
-        identifier has no such step.
+        With `logit` and `log_partition` over (model, query, candidate, step), or over (model,
+        query, candidate, identifier, step); NaN where the identifier has no such step, or the
+        candidate no such identifier.
 
     Returns
     -------
@@ -43,11 +46,12 @@ def generation_loss(contrast: xr.Dataset) -> xr.DataArray:
     >>> float(generation_loss(cube).item())
     3.0
     """
+    inner = [dim for dim in ("identifier", "step") if dim in contrast["logit"].dims]
     loss = xr.apply_ufunc(
-        _mean_loss,
+        _mean_loss if len(inner) == 1 else _mean_of_losses,
         contrast["logit"],
         contrast["log_partition"],
-        input_core_dims=[["step"], ["step"]],
+        input_core_dims=[inner, inner],
         **_PARALLELIZED,
     )
     return _described(loss, "generation_loss", "mean negative log-probability of the tokens")
@@ -102,10 +106,18 @@ def cgl(contrast: xr.Dataset, form: Form = "ratio") -> xr.DataArray:
 
 
 def _mean_loss(logit: np.ndarray, log_partition: np.ndarray) -> np.ndarray:
-    loss = log_partition.astype(np.float64) - logit
-    present = ~np.isnan(loss)
+    return _mean_present(log_partition.astype(np.float64) - logit)
+
+
+def _mean_of_losses(logit: np.ndarray, log_partition: np.ndarray) -> np.ndarray:
+    return _mean_present(_mean_loss(logit, log_partition))
+
+
+def _mean_present(values: np.ndarray) -> np.ndarray:
+    """Mean along the last axis of what is there; NaN where nothing is."""
+    present = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(present, loss, 0.0).sum(axis=-1) / present.sum(axis=-1)
+        return np.where(present, values, 0.0).sum(axis=-1) / present.sum(axis=-1)
 
 
 def _smallest_positive(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarray) -> np.ndarray:

@@ -17,14 +17,17 @@ class ShardTask:
 
     Attributes
     ----------
+    kind : str
+        Of identifier; the cube's group.
     model : int
-        Row of the cube's model dimension.
+        Row of the group's model dimension.
     name : str
         The model's name.
     start, stop : int
         Rows of the cube's query dimension.
     """
 
+    kind: str
     model: int
     name: str
     start: int
@@ -33,17 +36,19 @@ class ShardTask:
     @property
     def key(self) -> str:
         """Unique in the run; names the Dask task and the marker."""
-        return f"search-{self.name}-{self.start:08d}"
+        return f"search-{self.kind}-{self.name}-{self.start:08d}"
 
     @property
     def queries(self) -> int:
         return self.stop - self.start
 
 
-def plan_shards(models: Sequence[str], queries: int, shard_queries: int) -> list[ShardTask]:
+def plan_shards(
+    kind: str, models: Sequence[str], queries: int, shard_queries: int
+) -> list[ShardTask]:
     """Shards of every model, model by model, so that a worker holds few models at a time."""
     return [
-        ShardTask(row, name, start, stop)
+        ShardTask(kind, row, name, start, stop)
         for row, name in enumerate(models)
         for start, stop in runs(queries, shard_queries)
     ]

@@ -16,6 +16,7 @@ from distributed.system import MEMORY_LIMIT
 
 from genret_dask.errors import SpecError
 from genret_dask.identifiers import Codes, read_codes
+from genret_dask.identifiers.ngrams import INDEX, NgramIndex, read_index
 from genret_dask.inference.session import Session, open_session
 from genret_dask.shards.usage import MemoryUse, Peak, resident
 from genret_dask.specs import Provider
@@ -112,6 +113,11 @@ class Resources:
         self._mapped[folder] = _file_bytes(folder)
         stamp = (folder / "artefact.json").stat().st_mtime_ns
         return self.cached(("codes", folder, stamp), lambda: read_codes(folder))
+
+    def index(self, folder: Path) -> NgramIndex:
+        """An n-gram index; its pages belong to the host, and are not counted as the process's."""
+        stamp = (folder / INDEX).stat().st_mtime_ns
+        return self.cached(("index", folder, stamp), lambda: read_index(folder))
 
     def cached(self, key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
         with self._lock:

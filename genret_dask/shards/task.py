@@ -14,18 +14,34 @@ from tokenizers import Tokenizer
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import write_shard
 from genret_dask.errors import BudgetError
-from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.memory import Decoding
-from genret_dask.inference.resident import searcher
-from genret_dask.inference.score import score
 from genret_dask.inference.session import Session
-from genret_dask.models.flops import prefill_flops, step_flops
 from genret_dask.models.tokens import Tokens, tokenize
+from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, batches, padded_widths, runs
 from genret_dask.shards.resources import Resources, worker_resources
 from genret_dask.shards.usage import MemoryUse
-from genret_dask.specs import InferenceSpec
+from genret_dask.specs import IdentifiersSpec, InferenceSpec, NgramsIdentifiers
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One model of a sweep, and what it generates.
+
+    Attributes
+    ----------
+    folder, space : Path
+        The exported model, and its identifiers.
+    identifiers : CodesIdentifiers or NgramsIdentifiers
+    spans : Path or None
+        For n-grams: the spans of the candidates.
+    """
+
+    folder: Path
+    space: Path
+    identifiers: IdentifiersSpec
+    spans: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -34,21 +50,20 @@ class SweepContext:
 
     Attributes
     ----------
-    cube, markers, codes : Path
-    exports : dict of model name to exported folder
-    kind : str
-        Identifier kind; the cube's group.
+    cube, markers : Path
+    models : dict of (identifier kind, model name) to Exported
     fingerprint : str
         Of the cube's settings.
+    corpus : str
+        Content hash of the collection.
     """
 
     cube: Path
     markers: Path
-    codes: Path
-    exports: dict[str, Path]
-    kind: str
+    models: dict[tuple[str, str], Exported]
     inference: InferenceSpec
     fingerprint: str
+    corpus: str
 
     @property
     def ledger(self) -> Ledger:
@@ -80,7 +95,7 @@ def run_shard(
     resources = resources or worker_resources()
     if context.ledger.read(task) is None:
         arrays = compute_shard(task, context, resources)
-        digests = write_shard(context.cube, context.kind, task.model, task.start, arrays)
+        digests = write_shard(context.cube, task.kind, task.model, task.start, arrays)
         context.ledger.mark(task, digests)
     spec = context.inference
     return resources.use(resources.budget(spec.memory_bytes, spec.provider), spec.provider)
@@ -94,60 +109,55 @@ def compute_shard(
     However the memory cuts a shard into batches, rankings are the same; logits are too, bit for
     bit, unless a runtime's kernel rounds a batch of one query differently.
     """
-    spec = context.inference
-    folder = context.exports[task.name]
-    session = resources.session(folder, spec.provider, resources.host.threads_each(spec.threads))
-    codes = resources.codes(context.codes)
-    texts, candidates = resources.cached(
-        ("queries", context.cube, context.fingerprint), lambda: _read_queries(context)
+    spec, model = context.inference, context.models[task.kind, task.name]
+    session = resources.session(
+        model.folder, spec.provider, resources.host.threads_each(spec.threads)
     )
-    vocabulary = Vocabulary(
-        session.manifest.start_token,
-        codes.block_starts + session.manifest.start_token + 1,
-        codes.level_sizes,
+    texts, candidates = resources.cached(
+        ("queries", context.cube, task.kind, context.fingerprint),
+        lambda: _read_queries(context.cube, task.kind),
     )
     tokens = resources.cached(
-        ("tokens", folder, task.start, context.fingerprint),
-        lambda: _tokens(session, folder, texts[task.start : task.stop], spec.max_tokens),
+        ("tokens", model.folder, task.start, context.fingerprint),
+        lambda: _tokens(session, model.folder, texts[task.start : task.stop], spec.max_tokens),
     )
     documents = candidates[task.start : task.stop]
-    decoding = Decoding(
-        architecture=session.manifest.architecture,
-        graph=session.manifest.graph,
-        nodes=(1, *map(len, codes.trie.codes)),
-        blocks=codes.level_sizes,
-        beams=spec.beams,
-    )
+    decoder = _decoder(model, task, context, session, documents, resources)
     widths = np.unique(padded_widths(tokens.lengths)).tolist()
-    splits = _splits(task, decoding, spec, widths, documents.shape[1], resources)
+    columns = documents.shape[1]
+    splits = _splits(task, decoder.decoding, spec, widths, columns, resources)
 
-    parts: list[tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]] = []
+    parts: list[tuple[np.ndarray, dict[str, Arrays]]] = []
     for rows, width in batches(tokens.lengths, lambda width: splits[width][0]):
         padded, lengths = tokens.padded(rows, width)
-        found = searcher(session)(session, codes.trie, vocabulary, padded, lengths, spec.beams)
+        found = decoder.search(padded, lengths)
         scored = [
-            score(session, codes, vocabulary, padded, lengths, documents[rows, first:last])
-            for first, last in runs(documents.shape[1], splits[width][1])
+            decoder.score(padded, lengths, rows, slice(first, last))
+            for first, last in runs(columns, splits[width][1])
         ]
-        logit, log_partition = (np.concatenate(part, axis=1) for part in zip(*scored, strict=True))
-        parts.append(
-            (
-                rows,
-                {
-                    SEARCH: {
-                        "token": found.token,
-                        "logit": found.logit,
-                        "log_partition": found.log_partition,
-                        "score": found.score,
-                        "doc": found.doc,
-                        "flops": search_flops(session, lengths, found.rows_decoded),
-                        "rows_decoded": found.rows_decoded.sum(axis=-1),
-                    },
-                    CONTRAST: {"logit": logit, "log_partition": log_partition},
-                },
-            )
-        )
+        joined = {name: np.concatenate([one[name] for one in scored], axis=1) for name in scored[0]}
+        parts.append((rows, {SEARCH: found, CONTRAST: joined}))
     return _in_query_order(parts)
+
+
+def _decoder(
+    model: Exported,
+    task: ShardTask,
+    context: SweepContext,
+    session: Session,
+    documents: np.ndarray,
+    resources: Resources,
+) -> Decoder:
+    beams = context.inference.beams
+    if not isinstance(model.identifiers, NgramsIdentifiers):
+        return CodeDecoder(session, resources.codes(model.space), beams, documents)
+    index = resources.index(model.space)
+    check_index(index, session, context.corpus, model.space)
+    spans = np.empty((*documents.shape, 0, 2), dtype=np.int32)
+    if model.spans is not None:
+        path = model.spans / "candidates.npy"
+        spans = np.load(path, mmap_mode="r")[task.start : task.stop]
+    return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
 
 
 def _splits(
@@ -195,30 +205,20 @@ def _splits(
     return splits
 
 
-def search_flops(session: Session, lengths: np.ndarray, rows_decoded: np.ndarray) -> np.ndarray:
-    """Operations of a search at each beam size alone; float64 [queries, beams]."""
-    architecture = session.manifest.architecture
-    prefill = prefill_flops(architecture, lengths)
-    steps = np.stack(
-        [step_flops(architecture, lengths, step) for step in range(rows_decoded.shape[-1])], axis=-1
-    )
-    return prefill[:, None] + (rows_decoded * steps[:, None, :]).sum(axis=-1)
-
-
-def _read_queries(context: SweepContext) -> tuple[list[str], np.ndarray]:
+def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
     # Plain zarr: a Dask array would be computed by this very cluster, from inside its task.
-    group: Any = zarr.open_group(context.cube, mode="r")[f"{context.kind}/{CONTRAST}"]
+    group: Any = zarr.open_group(cube, mode="r")[f"{kind}/{CONTRAST}"]
     return [str(text) for text in group["text"][:]], group["doc"][:]
 
 
 def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     facts = session.manifest.provenance
-    return tokenize(texts, tokenizer, max_tokens, facts["end_token"], empty=facts["empty_token"])
+    return tokenize(texts, tokenizer, max_tokens, facts["end_token"], empty=facts["eos_token"])
 
 
 def _in_query_order(
-    parts: list[tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]],
+    parts: list[tuple[np.ndarray, dict[str, Arrays]]],
 ) -> dict[str, dict[str, np.ndarray]]:
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
     return {

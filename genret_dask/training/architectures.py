@@ -211,17 +211,27 @@ def _unloadable(spec: ModelSpec, where: str, error: Exception) -> ModelError:
 def _pretrained(
     spec: ModelSpec, source: PretrainedSpec, model_class: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    _pretrained_config(spec, source)
+    tokenizer = pretrained_tokenizer(spec, source)
     where, options = _source(spec, source)
     weights = options if source.gguf is not None else {**options, "use_safetensors": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = model_class.from_pretrained(where, torch_dtype=torch.float32, **weights)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unloadable(spec, where, error) from error
+    return model, tokenizer
+
+
+def pretrained_tokenizer(spec: ModelSpec, source: PretrainedSpec) -> PreTrainedTokenizerFast:
+    """The tokeniser of pretrained weights, once they are known to be of the family."""
+    _pretrained_config(spec, source)
+    where, options = _source(spec, source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except (OSError, ValueError, ImportError) as error:
         raise _unloadable(spec, where, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    return tokenizer
 
 
 def count_parameters(model: Any) -> int:

@@ -24,10 +24,10 @@ def identifier_logits(
         Right-padded query tokens.
     lengths : int64[batch]
     labels : int64[batch, levels]
-        The identifier's vocabulary rows.
+        The identifier's vocabulary rows, negative behind its end.
     """
     start = model.config.decoder_start_token_id
-    inputs = functional.pad(labels[:, :-1], (1, 0), value=start)
+    inputs = functional.pad(labels[:, :-1].clamp(min=0), (1, 0), value=start)
     width, levels = tokens.shape[1], labels.shape[1]
     if family == "t5":
         mask = (torch.arange(width, device=tokens.device) < lengths[:, None]).long()
@@ -42,8 +42,14 @@ def identifier_logits(
 
 
 def identifier_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Generation loss of each identifier: mean over its tokens of -log p; float32 [batch]."""
+    """Generation loss of each identifier: mean over its tokens of -log p; float32 [batch].
+
+    Parameters
+    ----------
+    labels : int64[batch, levels]
+        `genret_dask.training.targets.IGNORED` behind an identifier's end.
+    """
     losses = functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), reduction="none"
     )
-    return losses.view(labels.shape).mean(dim=1)
+    return losses.view(labels.shape).sum(dim=1) / (labels >= 0).sum(dim=1)

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,18 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from genret_dask.artefacts import is_current, publishing, read_record
+from genret_dask.artefacts import is_current, publishing
 from genret_dask.errors import TrainingError
-from genret_dask.identifiers import Codes, read_codes
+from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.tokens import Tokens, tokenize
-from genret_dask.specs import ModelSpec, TrainingSpec
+from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
 from genret_dask.training.architectures import build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
 from genret_dask.training.pairs import Pairs, read_pairs, subset
+from genret_dask.training.targets import Space, label_shape, open_space, targets_of
 from genret_dask.training.warmstart import warm_start
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,11 @@ class TrainTask:
     ----------
     name : str
         Unique in the run; names the checkpoint's folder.
-    pairs, tokenizer, codes, folder : Path
-        Artefacts to read, and the checkpoint folder to write.
+    identifiers : CodesIdentifiers or NgramsIdentifiers
+    pairs, tokenizer, space, folder : Path
+        Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
+    spans : Path or None
+        For n-grams: the spans of the pairs.
     made_from : str
         Fingerprint of every input and setting; a checkpoint that carries it is done.
     """
@@ -55,11 +59,21 @@ class TrainTask:
     fraction: float
     training: TrainingSpec
     seed: int
+    identifiers: IdentifiersSpec
     pairs: Path
     tokenizer: Path
-    codes: Path
+    space: Path
     folder: Path
     made_from: str
+    spans: Path | None = None
+
+    def read_pairs(self, name: str) -> Pairs:
+        """The pairs of a file, with their spans where identifiers are n-grams."""
+        pairs = read_pairs(self.pairs / f"{name}.jsonl.gz")
+        if self.spans is None:
+            return pairs
+        pairs = replace(pairs, spans=np.load(self.spans / f"{name}.npy"))
+        return pairs.take(np.flatnonzero(pairs.spans[:, 0, 0] >= 0))  # others have no identifier
 
 
 def finished(task: TrainTask) -> dict[str, Any] | None:
@@ -75,10 +89,10 @@ def training_flops(task: TrainTask) -> float:
     if task.model.pretrained is None:
         tokenizer = Tokenizer.from_file(str(task.tokenizer / "tokenizer.json"))
         config.vocab_size = tokenizer.get_vocab_size()
-    level_sizes = (read_record(task.codes) or {})["level_sizes"]
-    config.vocab_size += 1 + sum(level_sizes)
+    rows, length = label_shape(task.identifiers, task.space)
+    config.vocab_size += 1 + rows
     per_example = training_flops_per_example(
-        architecture_of(config), task.training.max_tokens, len(level_sizes)
+        architecture_of(config), task.training.max_tokens, length
     )
     return float(task.training.examples * per_example)
 
@@ -112,23 +126,23 @@ class _Run:
     def __init__(self, task: TrainTask) -> None:
         self.task = task
         spec = task.training
-        codes = read_codes(task.codes)
+        space = open_space(task.identifiers, task.space)
         self.model: Any
         self.model, self.tokenizer, self.start = build_model(
             task.model,
             AutoTokenizer.from_pretrained(str(task.tokenizer), local_files_only=True),
-            codes.rows,
+            space.rows,
             dropout=spec.dropout,
             seed=task.seed,
         )
         if task.model.pretrained is None and spec.init == "lsa":
-            self._warm_start(codes)
-        self.identifiers = torch.from_numpy(codes.tokens + self.start + 1)
+            self._warm_start(space)
+        self.targets = targets_of(space, task.identifiers, self.start, self.tokenizer.eos_token_id)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
-        self.pairs = subset(read_pairs(task.pairs / "train.jsonl.gz"), task.fraction, task.seed)
+        self.pairs = subset(task.read_pairs("train"), task.fraction, task.seed)
         self.tokens = self._tokenize(self.pairs)
-        self.dev = read_pairs(task.pairs / "dev.jsonl.gz")
+        self.dev = task.read_pairs("dev")
         self.dev_tokens = self._tokenize(self.dev)
         self.batches = Batches(
             self.pairs, self.tokens.lengths, spec.batch_size, spec.query_share, task.seed
@@ -202,7 +216,8 @@ class _Run:
             tokens[hidden] = self.start  # a token that no text holds
         for group in self.optimizer.param_groups:
             group["lr"] = spec.learning_rate * self._schedule()
-        loss = self._losses(tokens, lengths, self.pairs.document[rows]).mean()
+        visit = np.random.default_rng((self.task.seed, 5, self.step))
+        loss = self._losses(tokens, lengths, self.targets.labels(self.pairs, rows, visit)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -218,9 +233,9 @@ class _Run:
         return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share))
 
     def _losses(
-        self, tokens: np.ndarray, lengths: np.ndarray, documents: np.ndarray
+        self, tokens: np.ndarray, lengths: np.ndarray, identifiers: np.ndarray
     ) -> torch.Tensor:
-        labels = self.identifiers[torch.from_numpy(documents).long()].to(self.device)
+        labels = torch.from_numpy(identifiers).to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             logits = identifier_logits(
                 self.model,
@@ -239,7 +254,8 @@ class _Run:
             for start in range(0, len(order), 64):
                 rows = order[start : start + 64]
                 tokens, lengths = self.dev_tokens.padded(rows)
-                total += float(self._losses(tokens, lengths, self.dev.document[rows]).sum())
+                labels = self.targets.labels(self.dev, rows, np.random.default_rng(start))
+                total += float(self._losses(tokens, lengths, labels).sum())
         return total / len(order)
 
     def _tokenize(self, pairs: Pairs) -> Tokens:
@@ -252,13 +268,13 @@ class _Run:
             empty=self.tokenizer.eos_token_id,
         )
 
-    def _warm_start(self, codes: Codes) -> None:
+    def _warm_start(self, space: Space) -> None:
         pairs = read_pairs(self.task.pairs / "documents.jsonl.gz")
         empty = self.tokenizer.eos_token_id
         documents = tokenize(
             pairs.texts, self.tokenizer.backend_tokenizer, 512, end=None, empty=empty
         )
-        warm_start(self.model, documents, codes, self.start)
+        warm_start(self.model, documents, space if isinstance(space, Codes) else None, self.start)
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -318,13 +334,13 @@ class _Run:
         architecture = architecture_of(self.model.config)
         seen = min(self.steps, self.step) * self.task.training.batch_size
         flops = seen * training_flops_per_example(
-            architecture, self.tokens_seen / seen, self.identifiers.shape[1]
+            architecture, self.tokens_seen / seen, self.targets.length
         )
         record = {
             "name": self.task.name,
             "family": self.task.model.family,
             "n_params": count_parameters(self.model),
-            "n_train": len(self.pairs),
+            "n_train": self.targets.distinct(self.pairs),
             "train_fraction": self.task.fraction,
             "train_flops": float(flops),
             "examples": seen,
@@ -332,7 +348,7 @@ class _Run:
             "end_token": (
                 self.tokenizer.eos_token_id if ends_queries(self.task.model.family) else None
             ),
-            "empty_token": self.tokenizer.eos_token_id,
+            "eos_token": self.tokenizer.eos_token_id,
             "step": best["step"],
             "dev_loss": best["dev_loss"],
             "seconds": self.seconds,

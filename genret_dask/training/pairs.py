@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +28,26 @@ class Pairs:
         Collection rows.
     source : int8[n]
         Index into `SOURCES`.
+    spans : int32[n, spans, 2]
+        For n-gram identifiers: spans of the document that look like the text (see
+        `genret_dask.identifiers.spans`); empty for others.
     """
 
     texts: list[str]
     document: np.ndarray
     source: np.ndarray
+    spans: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 2), np.int32))
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, rows: np.ndarray) -> Pairs:
-        return Pairs([self.texts[row] for row in rows], self.document[rows], self.source[rows])
+        return Pairs(
+            [self.texts[row] for row in rows],
+            self.document[rows],
+            self.source[rows],
+            self.spans[rows] if len(self.spans) else self.spans,
+        )
 
 
 def build_pairs(collection: Collection, spec: PairsSpec, seed: int) -> Pairs:

@@ -24,20 +24,25 @@ ROW_SCALE = 0.1
 enough for the latent directions to be heard. Best of 0.02, 0.1 and 0.3 on the dev loss."""
 
 
-def warm_start(model: Any, documents: Tokens, codes: Codes, start: int) -> None:
+def warm_start(model: Any, documents: Tokens, codes: Codes | None, start: int) -> None:
     """Set a T5's or LLaMA's embeddings and reading attention, in place.
 
     Parameters
     ----------
     documents : Tokens
         Token ids of every document.
+    codes : Codes or None
+        None where identifiers are made of text.
     start : int
         The start token: text rows come before it, code rows after it.
     """
     rows = model.get_input_embeddings().weight
-    seen, terms, cells = latent_rows(
-        documents, codes.codes, codes.level_sizes, start, rows.shape[1]
+    cells_of, level_sizes = (
+        (codes.codes, codes.level_sizes)
+        if codes
+        else (np.empty((len(documents.lengths), 0), np.int32), ())
     )
+    seen, terms, cells = latent_rows(documents, cells_of, level_sizes, start, rows.shape[1])
     with torch.no_grad():
         rows.mul_(ROW_SCALE / rows.square().mean().sqrt())
         rows[:start][torch.from_numpy(seen)] = torch.from_numpy(terms[seen]) * ROW_SCALE
@@ -110,7 +115,8 @@ def latent_rows(
         rest = rest - centroids[codes[:, level]]
         cells.append(_unit(centroids))
     seen = (frequency > 0) & (weight > 0)
-    return seen, _unit(terms).astype(np.float32), np.concatenate(cells).astype(np.float32)
+    joined = np.concatenate([np.empty((0, dim)), *cells])
+    return seen, _unit(terms).astype(np.float32), joined.astype(np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

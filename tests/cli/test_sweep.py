@@ -200,7 +200,7 @@ def test_other_settings_in_the_same_run_are_refused_and_lose_nothing(root, swept
 
 
 def test_a_tampered_model_is_refused(root, swept):
-    weights = next((root / "runs" / "toy" / "models" / "b").glob("*.onnx"))
+    weights = next((root / "runs" / "toy" / "models" / "codes" / "b").glob("*.onnx"))
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     try:

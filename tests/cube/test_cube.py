@@ -10,39 +10,45 @@ import xarray as xr
 import zarr
 
 from genret_dask import open_cube
-from genret_dask.cube.schema import SHARDED, Template
+from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, write_shard
 from genret_dask.errors import CubeError, GenretError, StaleError
 
 QUERIES = 5
+KINDS = ("codes", "ngrams")
 
 
 def make_template(fingerprint: str = "f") -> Template:
-    return Template(
-        kind="codes",
-        sizes={"model": 2, "query": QUERIES, "beam": 2, "rank": 3, "step": 2, "candidate": 4},
-        shard_queries=2,
-        model={"model": np.array(["a", "b"]), "n_params": np.array([10, 20])},
-        query={
-            "query": np.array([f"q{i}" for i in range(QUERIES)]),
-            "text": np.array(["où", "x"] + [""] * 3),
-        },
-        beam={"beam": np.array([1, 3])},
-        candidates={"doc": np.arange(QUERIES * 4, dtype=np.int32).reshape(QUERIES, 4)},
-        attributes={"fingerprint": fingerprint},
+    sizes = {"model": 2, "query": QUERIES, "beam": 2, "rank": 3, "step": 2, "candidate": 4}
+    groups = tuple(
+        Group(
+            kind=kind,
+            sizes={**sizes, "ngram": 3, "identifier": 2},
+            shard_queries=2,
+            model={"model": np.array(["a", "b"]), "n_params": np.array([10, 20])},
+            query={
+                "query": np.array([f"q{i}" for i in range(QUERIES)]),
+                "text": np.array(["où", "x"] + [""] * 3),
+            },
+            beam={"beam": np.array([1, 3])},
+            candidates={"doc": np.arange(QUERIES * 4, dtype=np.int32).reshape(QUERIES, 4)},
+        )
+        for kind in KINDS
     )
+    return Template(groups, {"fingerprint": fingerprint})
 
 
-def make_arrays(template: Template, queries: int, seed: int) -> dict:
+def make_arrays(template: Template, queries: int, seed: int, kind: str = "codes") -> dict:
+    (group,) = (group for group in template.groups if group.kind == kind)
     rng = np.random.default_rng(seed)
     return {
         dataset: {
             name: (
-                100 * rng.random((queries, *[template.sizes[dim] for dim in variable.dims[2:]]))
+                100 * rng.random((queries, *[group.sizes[dim] for dim in variable.dims[2:]]))
             ).astype(variable.dtype)
             for name, variable in variables.items()
         }
-        for dataset, variables in SHARDED.items()
+        for dataset, variables in group.variables.items()
     }
 
 
@@ -56,12 +62,14 @@ def cube(tmp_path):
 
 def fill(path, template):
     written = {}
-    for model in range(2):
-        for start in range(0, QUERIES, 2):
-            arrays = make_arrays(template, min(2, QUERIES - start), seed=10 * model + start)
-            write_shard(path, "codes", model, start, arrays)
-            written[model, start] = arrays
-    seal_cube(path, 6, "digest")
+    for kind in KINDS:
+        for model in range(2):
+            for start in range(0, QUERIES, 2):
+                queries, seed = min(2, QUERIES - start), 10 * model + start
+                arrays = make_arrays(template, queries, seed, kind)
+                write_shard(path, kind, model, start, arrays)
+                written[kind, model, start] = arrays
+    seal_cube(path, 12, "digest")
     return written
 
 
@@ -69,10 +77,10 @@ def test_what_is_written_is_read(cube):
     path, template = cube
     written = fill(path, template)
     tree = open_cube(path)
-    for (model, start), arrays in written.items():
+    for (kind, model, start), arrays in written.items():
         for dataset, variables in arrays.items():
             for name, values in variables.items():
-                found = tree[f"codes/{dataset}"][name].values[model, start : start + 2]
+                found = tree[f"{kind}/{dataset}"][name].values[model, start : start + 2]
                 np.testing.assert_array_equal(found, values)
     search = tree["codes/search"]
     assert search["text"].values.tolist()[0] == "où"

@@ -279,6 +279,6 @@ def test_search_returns_documents_whose_scores_are_those_of_teacher_forcing(
     assert (found.doc[:, 1] >= 0).all()
     assert (np.diff(found.score[:, 1], axis=-1) <= 0).all()
     assert all(len(set(ranking)) == 20 for ranking in found.doc[:, 1].tolist())
-    args = (session, tiny.codes, tiny.vocabulary, tokens, lengths, found.doc[:, 1])
-    logit, partition = score(*args)
+    paths = tiny.codes.paths(found.doc[:, 1])
+    logit, partition = score(session, tiny.vocabulary, tokens, lengths, paths)
     np.testing.assert_allclose((logit - partition).sum(axis=-1), found.score[:, 1], atol=1e-2)

@@ -207,7 +207,9 @@ def test_scores_equal_teacher_forcing(tiny, queries, data):
         ],
         dtype=np.int32,
     )
-    logit, partition = score(tiny.session, tiny.codes, tiny.vocabulary, *pad(queries), documents)
+    logit, partition = score(
+        tiny.session, tiny.vocabulary, *pad(queries), tiny.codes.paths(documents)
+    )
     for row, query in enumerate(queries):
         expected = torch_scores(tiny, query)
         for place, document in enumerate(documents[row]):
@@ -222,7 +224,7 @@ def test_a_document_scores_what_the_search_gave_it(tiny):
     tokens, lengths = pad([[1, 2, 3], [7, 8]])
     found = search(tiny.session, tiny.codes.trie, tiny.vocabulary, tokens, lengths, (7,))
     logit, partition = score(
-        tiny.session, tiny.codes, tiny.vocabulary, tokens, lengths, found.doc[:, 0]
+        tiny.session, tiny.vocabulary, tokens, lengths, tiny.codes.paths(found.doc[:, 0])
     )
     np.testing.assert_allclose(logit, found.logit[:, 0], atol=1e-5)
     np.testing.assert_allclose(partition, found.log_partition[:, 0], atol=1e-5)

@@ -72,22 +72,25 @@ def plain_scores(texts, ngrams, scoring) -> tuple[dict[int, float], int]:
     st.sampled_from([3, 10, 10_000]),
     st.sampled_from([0.0, 0.8, 1.0]),
     st.sampled_from([1, 5, 20]),
+    st.booleans(),
 )
 def test_documents_score_what_the_paper_says(
-    texts, parts, least, more, beams, queries, limit, beta, ranks
+    texts, parts, least, more, beams, queries, limit, beta, ranks, partials
 ):
     index, most = make_index(texts, parts, least), least + more
     session, beams = TableSession(100), sorted(beams)
     scoring = NgramsScoring(occurrences=limit, beta=beta)
     tokens = np.zeros((queries, 2), dtype=np.int64)
-    rules = Rules(VOCABULARY, END, least, most)
+    rules = Rules(VOCABULARY, END, least, most, partials)
     found, _ = search(session, index, rules, tokens, tokens[:, 0] + 2, beams)
     evidence = gather_evidence(found, index, END, scoring, queries)
     doc, score = rank_documents(evidence, queries, len(beams), ranks)
     ngrams = all_ngrams(texts, least, most)
     for query in range(queries):
         for place, beam in enumerate(beams):
-            chosen, _ = plain_search(session, query, ngrams, beam, most)
+            chosen, _ = plain_search(
+                session, query, ngrams, beam, most, least if partials else None
+            )
             expected, left_out = plain_scores(texts, chosen, scoring)
             assert evidence.left_out[query, place] == left_out
             mine = np.flatnonzero((evidence.query == query) & (evidence.beam == place))

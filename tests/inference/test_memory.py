@@ -118,5 +118,6 @@ def test_the_bound_holds_what_the_states_and_results_hold(tiny, beams):
     assert results <= queries * decoding.result_bytes(1)
 
     watched = Watched(tiny)
-    logits = score(watched, tiny.codes, tiny.vocabulary, tokens, lengths, documents)
+    paths = tiny.codes.paths(documents)
+    logits = score(watched, tiny.vocabulary, tokens, lengths, paths)
     assert watched.held + logits[0].nbytes * 2 <= queries * decoding.score_bytes(width, 25)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from genret_dask.inference import ngram_search
 from genret_dask.inference.ngram_search import Rules, search
-from tests.identifiers.test_ngrams import CORPORA, VOCABULARY, make_index
+from tests.identifiers.test_ngrams import CORPORA, VOCABULARY, make_index, occurrences
 
 END = VOCABULARY - 1  # texts below do not hold it
 TEXTS = CORPORA.map(lambda texts: [[token % END for token in text] for text in texts])
@@ -63,10 +63,13 @@ def all_ngrams(texts: list[list[int]], least: int, most: int) -> dict[tuple[int,
     return found
 
 
-def plain_search(session, query, ngrams, beam, steps):
-    """Beam search over a dict of prefixes, one token at a time, ties by token sequence."""
+def plain_search(session, query, ngrams, beam, steps, least=None):
+    """Beam search over a dict of prefixes, one token at a time, ties by token sequence.
+
+    With `least`, prefixes of so many tokens or more that were kept are found as well.
+    """
     prefixes = {ngram[:length] for ngram in ngrams for length in range(len(ngram) + 1)}
-    live, decoded = [(0.0, ())], [0] * steps
+    live, decoded, kept = [(0.0, ())], [0] * steps, []
     for level in range(steps):
         grown = []
         for score, prefix in live:
@@ -82,7 +85,9 @@ def plain_search(session, query, ngrams, beam, steps):
                 if (*prefix, token) in prefixes
             ]
         live = sorted(grown, key=lambda one: (-one[0], one[1]))[:beam]
-    return live, decoded
+        if least is not None and level + 1 >= least:
+            kept += [one for one in live if one[1] not in ngrams]
+    return sorted(kept + live, key=lambda one: (-one[0], one[1])), decoded
 
 
 @settings(deadline=None, max_examples=150)
@@ -95,10 +100,13 @@ def plain_search(session, query, ngrams, beam, steps):
     st.integers(1, 3),
     st.integers(1, 40),
     st.sampled_from([2, 100]),
+    st.booleans(),
 )
-def test_search_is_plain_beam_search(texts, parts, least, more, beams, queries, listed, levels):
+def test_search_is_plain_beam_search(
+    texts, parts, least, more, beams, queries, listed, levels, partials
+):
     index, most = make_index(texts, parts, least), least + more
-    rules = Rules(VOCABULARY, END, least, most)
+    rules = Rules(VOCABULARY, END, least, most, partials)
     session, beams = TableSession(levels), sorted(beams)
     ngrams = all_ngrams(texts, least, most)
     before, ngram_search.LISTED = ngram_search.LISTED, listed
@@ -111,16 +119,21 @@ def test_search_is_plain_beam_search(texts, parts, least, more, beams, queries, 
     for query in range(queries):
         for place, beam in enumerate(beams):
             held = np.flatnonzero(found.member[place] & (found.query == query))
-            expected, rows = plain_search(session, query, ngrams, beam, most)
+            expected, rows = plain_search(
+                session, query, ngrams, beam, most, least if partials else None
+            )
             mine = [tuple(row[row >= 0].tolist()) for row in found.token[held]]
             assert mine == [ngram for _, ngram in expected]
             np.testing.assert_allclose(
                 found.score[held], [score for score, _ in expected], atol=1e-6
             )
-            assert counts[held].tolist() == [ngrams[ngram] for ngram in mine]
+            assert counts[held].tolist() == [
+                len(occurrences(texts, tuple(token for token in ngram if token != END)))
+                for ngram in mine
+            ]
             assert decoded[query, place].tolist() == rows
             if beam >= len(ngrams):
-                assert set(mine) == set(ngrams)
+                assert set(mine) >= set(ngrams)
     losses = found.logit.astype(float) - found.log_partition
     np.testing.assert_allclose(np.nansum(losses, axis=1), found.score, atol=1e-4)
     assert ((found.token >= 0) == ~np.isnan(losses)).all()

@@ -16,8 +16,9 @@ from genret_dask.errors import BudgetError, GenretError, SpecError
 from genret_dask.inference.memory import Decoding
 from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Host, Resources
-from genret_dask.shards.task import SweepContext, compute_shard
+from genret_dask.shards.task import Exported, SweepContext, compute_shard
 from genret_dask.shards.usage import MemoryUse, Peak, by_worker, resident
+from genret_dask.specs import CodesIdentifiers
 from genret_dask.study import Study, write_memory
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import copy_models, make_spec
@@ -86,19 +87,20 @@ class Workbench:
     def __init__(self, root: Path, model: str, beams: tuple[int, ...] = (1, 3, 10)) -> None:
         run = root / "serial" / "toy"
         self.spec = make_spec(root).inference.model_copy(update={"beams": beams})
-        self.task = ShardTask(0, model, 0, 8)
+        self.task = ShardTask("codes", 0, model, 0, 8)
+        folder, space = run / "models" / "codes" / model, run / "identifiers" / "codes"
+        exported = Exported(folder, space, CodesIdentifiers())
         self.context = SweepContext(
             cube=run / "cube.zarr",
             markers=run / "markers",
-            codes=run / "identifiers" / "codes",
-            exports={model: run / "models" / model},
-            kind="codes",
+            models={("codes", model): exported},
             inference=self.spec,
             fingerprint="f",
+            corpus="",
         )
         self.resources = Resources()
-        session = self.resources.session(run / "models" / model, "cpu", Host().threads_each(None))
-        codes = self.resources.codes(self.context.codes)
+        session = self.resources.session(folder, "cpu", Host().threads_each(None))
+        codes = self.resources.codes(space)
         self.decoding = Decoding(
             session.manifest.architecture,
             "beam",
@@ -164,7 +166,7 @@ def test_a_budget_below_the_process_itself_is_an_error(root, tmp_path):
 
 def test_idle_models_are_closed_when_room_is_short(root):
     bench = Workbench(root, "t5")
-    folder = bench.context.exports["t5"]
+    folder = bench.context.models["codes", "t5"].folder
     for threads in (3, 4):
         bench.resources.session(folder, "cpu", threads)
     budget = bench.resources.needed(0)

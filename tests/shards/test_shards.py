@@ -19,12 +19,13 @@ from genret_dask.shards.plan import ShardTask, batches, plan_shards
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
-from genret_dask.shards.task import SweepContext, run_shard
+from genret_dask.shards.task import Exported, SweepContext, run_shard
 from genret_dask.specs import (
     BeirDataset,
     CodesIdentifiers,
     InferenceSpec,
     ModelSpec,
+    NgramsIdentifiers,
     SweepSpec,
     TokenizerSpec,
     TrainingSpec,
@@ -38,7 +39,10 @@ def make_spec(root: Path, **changes) -> SweepSpec:
     fields = {
         "name": "toy",
         "dataset": BeirDataset(kind="beir", path=root / "beir"),
-        "identifiers": CodesIdentifiers(levels=2, codes=6),
+        "identifiers": (
+            CodesIdentifiers(levels=2, codes=6),
+            NgramsIdentifiers(min_tokens=2, max_tokens=5, spans=3),
+        ),
         "tokenizer": TokenizerSpec(vocab_size=400),
         "training": TrainingSpec(examples=256, batch_size=16, evaluations=2),
         "models": tuple(
@@ -86,7 +90,7 @@ def differing(first: Path, second: Path) -> list[str]:
 @given(st.integers(1, 4), st.integers(1, 200), st.integers(1, 64))
 def test_shards_cover_every_query_of_every_model_once(models, queries, shard_queries):
     names = [f"m{i}" for i in range(models)]
-    shards = plan_shards(names, queries, shard_queries)
+    shards = plan_shards("codes", names, queries, shard_queries)
     covered = np.zeros((models, queries), dtype=int)
     for shard in shards:
         covered[shard.model, shard.start : shard.stop] += 1
@@ -107,7 +111,7 @@ def test_a_querys_width_depends_on_its_own_length(lengths, size):
 
 
 def test_only_markers_of_this_cube_count(tmp_path):
-    task = ShardTask(0, "m", 0, 4)
+    task = ShardTask("codes", 0, "m", 0, 4)
     ledger = Ledger(tmp_path / "markers", "f")
     assert not ledger.is_done(task)
     ledger.mark(task, {"search/score": "00"})
@@ -155,11 +159,11 @@ def test_batch_and_shard_size_change_no_ranking(root, tmp_path, shard_queries, b
     )
     cube = Study(make_spec(root, inference=inference), runs=tmp_path).search()
     one, other = open_cube(root / "serial" / "toy"), open_cube(cube)
-    for dataset in ("search", "contrast"):
-        first, second = (tree[f"codes/{dataset}"].to_dataset() for tree in (one, other))
+    for dataset in ("codes/search", "codes/contrast", "ngrams/search", "ngrams/contrast"):
+        first, second = (tree[dataset].to_dataset() for tree in (one, other))
         for name in first.data_vars:
             if first[name].dtype.kind == "f" and name != "flops":
-                np.testing.assert_allclose(second[name], first[name], atol=1e-5, rtol=0)
+                np.testing.assert_allclose(second[name], first[name], atol=1e-5, rtol=1e-5)
             else:
                 np.testing.assert_array_equal(second[name], first[name])
 
@@ -206,7 +210,7 @@ def test_flops_are_those_of_the_rows_each_beam_decodes(root):
     search = open_cube(root / "serial" / "toy")["codes/search"].to_dataset()
     assert (np.diff(search["flops"].values, axis=-1) > 0).all()
     assert (search["rows_decoded"].sel(beam=1) == search.sizes["step"]).all()
-    architecture = read_manifest(root / "serial" / "toy" / "models" / "t5").architecture
+    architecture = read_manifest(root / "serial" / "toy" / "models" / "codes" / "t5").architecture
     flops = search["flops"].sel(model="t5", beam=1).values
     options = {
         float(
@@ -222,11 +226,12 @@ def test_digests_in_markers_are_those_of_the_cube(root):
     import hashlib
 
     run = root / "serial" / "toy"
-    search = open_cube(run)["codes/search"].to_dataset()
+    tree = open_cube(run)
     markers = list((run / "markers").rglob("*.json"))
     assert len(markers) == open_cube(run).attrs["shards"]
     for path in markers:
         marker = json.loads(path.read_text())
+        search = tree[path.name.split("-")[1]]["search"].to_dataset()
         values = search["logit"].sel(model=marker["model"]).values
         values = np.ascontiguousarray(values[marker["start"] : marker["stop"]])
         found = hashlib.sha256(values.tobytes()).hexdigest()
@@ -280,7 +285,7 @@ def test_many_failures_are_counted_and_named(client):
 
 def test_sessions_beyond_a_few_are_closed(root):
     resources = Resources()
-    folder = root / "serial" / "toy" / "models"
+    folder = root / "serial" / "toy" / "models" / "codes"
     for threads in range(1, 7):
         resources.session(folder / "t5", "cpu", threads)
     assert len(resources._sessions) == 4
@@ -294,10 +299,9 @@ def test_a_context_is_small(root):
     context = SweepContext(
         cube=root,
         markers=root,
-        codes=root,
-        exports={"a": root},
-        kind="codes",
+        models={("ngrams", "a"): Exported(root, root, NgramsIdentifiers(), root)},
         inference=InferenceSpec(),
         fingerprint="f",
+        corpus="c",
     )
     assert len(pickle.dumps(context)) < 4000

@@ -60,7 +60,9 @@ def tasks(tmp_path_factory) -> dict[str, TrainTask]:
             for family, config in TINY.items()
         ),
     )
-    return {task.name: task for task in Study(spec, runs=root / "runs").tasks}
+    return {
+        task.name.removeprefix("codes/"): task for task in Study(spec, runs=root / "runs").tasks
+    }
 
 
 def elsewhere(task: TrainTask, folder: Path, **changes) -> TrainTask:
@@ -144,7 +146,7 @@ def test_teacher_forcing_ignores_padding_and_batch_mates(tasks, family):
     run = _Run(tasks[family])
     run.model.eval()
     rows = np.argsort(run.tokens.lengths)[[0, 5, -1]]
-    labels = run.identifiers[torch.from_numpy(run.pairs.document[rows]).long()]
+    labels = torch.from_numpy(run.targets.labels(run.pairs, rows, np.random.default_rng(0)))
 
     def losses(rows, labels):
         tokens, lengths = run.tokens.padded(rows)
@@ -301,7 +303,9 @@ def test_a_latent_start_points_documents_at_their_codes(tasks):
         rows = run.model.shared.weight.detach()
         tokens = [torch.tensor(run.tokenizer(text)["input_ids"]) for text in texts]
         documents = torch.stack([rows[ids].sum(0) for ids in tokens])
-        first = run.identifiers[:, 0]
+        everyone = replace(run.pairs, document=np.arange(len(texts)))
+        labels = run.targets.labels(everyone, np.arange(len(texts)), np.random.default_rng(0))
+        first = torch.from_numpy(labels[:, 0])
         cells = torch.arange(run.start + 1, int(first.max()) + 1)
         nearest = cells[(documents - documents.mean(0)).matmul(rows[cells].T).argmax(-1)]
         right[init] = float((nearest == first).float().mean())

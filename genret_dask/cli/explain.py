@@ -1,0 +1,73 @@
+"""genret-dask explain: what a model generates for a query, and where it leads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+_SHOWN = 4  # documents of an n-gram, n-grams of a document
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--query", required=True, help="Any text.")
+@click.option("--model", required=True, help="A model of the run's cube.")
+@click.option("--beam", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--identifiers",
+    "kind",
+    type=click.Choice(["codes", "ngrams"]),
+    help="Kind of identifier; ngrams where the run has them.",
+)
+@click.option("--top", default=20, show_default=True, help="Lines of each table.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def explain(
+    run: Path, query: str, model: str, beam: int, kind: str | None, top: int, as_json: bool
+) -> None:
+    """Show what a model of RUN generates for a query, and the documents it leads to."""
+    from genret_dask.cli.tables import format_table
+    from genret_dask.explain import explain as search
+
+    found = search(run, query, model, beam, kind)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+        return
+    name = {"codes": "code", "ngrams": "n-gram"}[found.kind]
+    click.echo(f"{found.model}, {found.kind}, beam {found.beam}: {found.query}")
+    click.echo()
+    columns = {"identifier": name, "score": "log-probability", "documents": "documents"}
+    if found.kind == "ngrams":
+        measures = {"weight": "weight", "count": "occurrences"}
+        columns = {"identifier": name, "score": columns["score"], **measures, **columns}
+        used = sum(one["weight"] > 0 for one in found.identifiers)
+        click.echo(f"{used} of {len(found.identifiers)} n-grams weigh something; by weight:")
+        click.echo()
+    click.echo(format_table([_line(one) for one in found.identifiers[:top]], columns))
+    click.echo()
+    columns = {"rank": "rank", "document": "document", "relevant": "", "score": "score"}
+    columns |= {"title": "title"} if any(one["title"] for one in found.documents[:top]) else {}
+    columns |= {"evidence": "n-grams"} if found.kind == "ngrams" else {}
+    click.echo(format_table([_line(one) for one in found.documents[:top]], columns))
+    if not found.documents:
+        click.echo("no document: none of the n-grams is likelier to the model than in the corpus")
+
+
+def _line(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as one line: lists cut to the first few."""
+    line = dict(record)
+    if "identifier" in line:
+        line["identifier"] = repr(line["identifier"])
+        line["documents"] = _few(line["documents"])
+    else:
+        line["relevant"] = "relevant" if line["relevant"] else ""
+        line["evidence"] = _few([f"{text!r} {value:.1f}" for text, value in line["evidence"]])
+    return line
+
+
+def _few(items: list[str]) -> str:
+    rest = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f", and {rest} more" if rest > 0 else "")

@@ -1,0 +1,135 @@
+"""Sampled spans: of the document, like the query, and the same whoever asks when."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rapidfuzz import fuzz
+from tokenizers import Tokenizer
+
+from genret_dask.identifiers.index_task import IndexTask, plan_parts, run_index
+from genret_dask.identifiers.ngrams import NgramIndex, close, open_parts, open_tokenizer
+from genret_dask.identifiers.spans import SpanSampler
+from genret_dask.specs import NgramsIdentifiers, TokenizerSpec
+from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
+from tests.conftest import make_collection, write_beir
+
+TEXTS = (
+    "Chlorophyll absorbs light; oxygen is evolved by green plants, algae and some bacteria.",
+    "two words",
+    "  ",
+    "naïve\u200b café — x²  literal </s> marks\tand tabs  and several other plain words here",
+)
+IDS = tuple(f"d{row}" for row in range(len(TEXTS)))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(train_tokenizer(make_collection(), TokenizerSpec(vocab_size=400)), folder)
+    return open_tokenizer(folder / "tokenizer.json")
+
+
+def sampler(tokenizer: Tokenizer, **changes) -> SpanSampler:
+    fields = {"min_tokens": 3, "max_tokens": 12, "span_words": 4, "spans": 6, **changes}
+    return SpanSampler(TEXTS, IDS, tokenizer, NgramsIdentifiers(**fields), seed=0)
+
+
+def test_a_sample_depends_on_query_and_document_alone(tokenizer):
+    first, second = sampler(tokenizer), sampler(tokenizer)
+    forwards = [first.sample(query, row) for query in ("green plants", "tabs") for row in (0, 3)]
+    backwards = [second.sample(query, row) for query in ("tabs", "green plants") for row in (3, 0)]
+    for one, other in zip(forwards, backwards[::-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(forwards[0], forwards[2])
+
+
+@pytest.mark.parametrize("document", [0, 3])
+def test_spans_begin_with_a_word_and_have_so_many(tokenizer, document):
+    spans = sampler(tokenizer, spans=200, max_tokens=10**6).sample("", document)
+    words = " ".join(TEXTS[document].split())
+    ids = tokenizer.encode(words, add_special_tokens=False).ids
+    assert "</s>" not in [tokenizer.id_to_token(one) for one in ids]
+    pieces = {tokenizer.decode(ids[start:stop]).strip() for start, stop in spans}
+    plain = tokenizer.normalizer.normalize_str(words).split()
+    expected = {" ".join(plain[at : at + 4]) for at in range(len(plain))}
+    assert pieces <= expected and len(pieces) > 5
+    cut = sampler(tokenizer, spans=200).sample("", document)
+    assert ((cut[:, 1] - cut[:, 0] <= 12) & (cut[:, 1] - cut[:, 0] >= 3)).all()
+
+
+def test_a_text_that_is_too_short_has_none(tokenizer):
+    assert (sampler(tokenizer).sample("words", 2) == -1).all()
+    assert (sampler(tokenizer, min_tokens=12).sample("words", 1) == -1).all()
+    assert (sampler(tokenizer, min_tokens=1).sample("words", 1) >= 0).all()
+
+
+def test_places_are_drawn_by_the_softmax_of_their_overlap(tokenizer):
+    query, size = "oxygen evolved by plants", 40_000
+    many = sampler(tokenizer, spans=size, min_tokens=1)
+    starts, counts = np.unique(many.sample(query, 0)[:, 0], return_counts=True)
+    asked, words = query.split(), TEXTS[0].lower().split()
+    weights = [
+        sum(
+            fuzz.ratio(" ".join(asked[at : at + 3]), " ".join(words[place : place + 3])) / 100
+            for at in range(len(asked) - 2)
+        )
+        for place in range(len(words))
+    ]
+    chance = np.exp(weights) / np.exp(weights).sum()
+    assert len(starts) == len(words)
+    np.testing.assert_allclose(counts / size, chance, atol=5 * np.sqrt(0.25 / size))
+    assert chance.max() > 2 * chance.min()
+
+
+def test_spans_are_in_the_index_whatever_its_parts(tokenizer, tmp_path):
+    collection = make_collection()
+    write_beir(collection, tmp_path / "beir")
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_str())
+    spec = NgramsIdentifiers(part_characters=1000)
+    vocabulary, indexes = tokenizer.get_vocab_size(), {}
+    for name, characters in (("whole", 10**9), ("parts", 1000)):
+        ranges = plan_parts(collection, characters)
+        for number, (first, last) in enumerate(ranges):
+            run_index(
+                IndexTask(
+                    name=str(number),
+                    corpus=tmp_path / "beir" / "corpus.jsonl.gz",
+                    first=first,
+                    last=last,
+                    titles=False,
+                    tokenizer=tmp_path / "tokenizer.json",
+                    folder=tmp_path / name / str(number),
+                    vocabulary=vocabulary,
+                    least=1,
+                    made_from="x",
+                ),
+                lambda share: None,
+            )
+        parts = open_parts(tmp_path / name, [str(number) for number in range(len(ranges))])
+        indexes[name] = NgramIndex(parts, vocabulary, "", "")
+    whole, parts = indexes.values()
+    assert len(whole.parts) == 1 and len(parts.parts) > 4 and whole.tokens == parts.tokens
+    sample = SpanSampler(collection.texts, collection.document_ids, tokenizer, spec, 0).sample
+    documents = np.arange(len(collection))
+    spans = np.stack([sample(collection.queries[row], row)[0] for row in documents])
+    tokens = whole.spans(documents, spans, 10)
+    np.testing.assert_array_equal(tokens, parts.spans(documents, spans, 10))
+    states = [index.root(len(documents)) for index in (whole, parts)]
+    for depth in range(10):
+        going = np.flatnonzero(tokens[:, depth] >= 0)
+        for index, state in zip((whole, parts), states, strict=True):
+            state[going] = index.refine(state[going], depth, tokens[going, depth])
+    assert (whole.count(states[0]) > 0).all()
+    np.testing.assert_array_equal(whole.count(states[0]), parts.count(states[1]))
+    found = [
+        set(zip(*index.locate(state)[::2], strict=True))
+        for index, state in zip((whole, parts), states, strict=True)
+    ]
+    assert found[0] == found[1] >= set(zip(documents, documents, strict=True))
+
+
+def test_a_short_span_is_closed_by_the_end_token():
+    tokens = np.array([[5, 6, 7], [5, -1, -1], [-1, -1, -1]])
+    assert close(tokens, 9).tolist() == [[5, 6, 7], [5, 9, -1], [-1, -1, -1]]
+    assert close(tokens, 9, -100).tolist() == [[5, 6, 7], [5, 9, -100], [-100] * 3]
