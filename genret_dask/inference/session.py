@@ -147,6 +147,8 @@ def open_graph(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.enable_mem_pattern = False  # shapes differ from step to step; patterns only add memory
     options.log_severity_level = 3
     options.add_session_config_entry("session.use_env_allocators", "1")
+    # Threads of one graph that wait spinning for its next run would take cores from the others.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # PyTorch's packages bring the CUDA libraries
     # TF32 would round the operands of float32 products to ten bits.
