@@ -12,9 +12,6 @@ import numpy as np
 
 from genret_dask.exporters.graph import MASKED, Graph
 
-_TILE = 4096  # vocabulary rows whose logits are held at a time
-_LOWERED = -30.0  # exp() of it is far below the resolution of float32
-
 
 class StepFrame:
     """Inputs, sizes and outputs that every family's `step` graph has.
@@ -31,8 +28,6 @@ class StepFrame:
         tokens = g.input("tokens", np.int64, ["batch", "beams"])
         self._parents = g.input("parents", np.int64, ["rows"])
         self.lengths = g.input("lengths", np.int64, ["batch"])
-        self._start = g.input("rows_start", np.int64, [])
-        self._stop = g.input("rows_stop", np.int64, [])
         prompt = [
             (
                 g.input(f"prompt_key_{i}", g.dtype, ["batch", kv_heads, width, "prompt"]),
@@ -51,7 +46,7 @@ class StepFrame:
         ]
         self.batch, self.beams = g.size("tokens", 0), g.size("tokens", 1)
         self.time = g.size("past_key_0", 1)
-        self.tokens = g.reshape(tokens, [-1])
+        self.tokens = g.reshape(tokens, [-1, 1])
         self.mask = length_mask(g, self.lengths, g.size("prompt_key_0", 3))
 
     def split(self, joined: str, sizes: list[int]) -> list[str]:
@@ -59,42 +54,48 @@ class StepFrame:
         return self.g.ops("Split", joined, self.g.const(sizes), count=len(sizes), axis=-1)
 
     def append(self, layer: int, key: str, value: str) -> tuple[str, str]:
-        """The parents' keys and values with this step's appended, [rows, time + 1, kv]."""
+        """The parents' keys and values with this step's, [rows, 1, kv], appended."""
         g = self.g
         new = []
         for past, now, kind in zip(self._past[layer], (key, value), ("key", "value"), strict=True):
             history = g.op("Gather", past, self._parents, axis=0)
-            last = g.op("Unsqueeze", g.narrow(now), g.const([1]))
-            grown = g.op("Concat", history, last, axis=1)
+            grown = g.op("Concat", history, g.narrow(now), axis=1)
             g.output(f"own_{kind}_{layer}", grown, g.dtype, ["rows", "new_time", self.kv])
             new.append(g.wide(grown))
         return new[0], new[1]
 
     def own_scores(self, query: str, keys: str) -> str:
-        """Scores of each row's own tokens, [rows, heads, time + 1]."""
-        g, groups = self.g, self.heads // self.kv_heads
-        if groups == 1:
-            key = g.reshape(keys, [0, -1, self.heads, self.width])
-            one = g.reshape(query, [-1, 1, self.heads, self.width])
-        else:
-            key = g.reshape(keys, [0, -1, self.kv_heads, 1, self.width])
-            one = g.reshape(query, [-1, 1, self.kv_heads, groups, self.width])
-        scores = g.op("ReduceSum", g.op("Mul", key, one), g.const([-1]), keepdims=0)
-        if groups > 1:
-            scores = g.reshape(scores, [0, 0, self.heads])
-        return g.op("Transpose", scores, perm=[0, 2, 1])
+        """Scores of each row's own tokens, [batch, heads, beams, time + 1]."""
+        g = self.g
+        product = g.op("Mul", self._by_head(keys, -1), self._by_head(query, 1, shared=False))
+        scores = g.op("ReduceSum", product, g.const([-1]), keepdims=0)
+        if self.kv_heads < self.heads:
+            scores = g.reshape(scores, [0, 0, 0, self.heads])
+        # Moved within a query; moved within each row, an axis takes 15 times as long.
+        return g.op("Transpose", scores, perm=[0, 3, 1, 2])
 
     def own_mix(self, weights: str, values: str) -> str:
-        """Values averaged with weights [rows, time + 1, heads]; [rows, heads * width]."""
+        """Values averaged with [batch, heads, beams, time + 1]; [batch, beams, heads, width]."""
         g, groups = self.g, self.heads // self.kv_heads
+        weight = g.op("Transpose", weights, perm=[0, 2, 3, 1])
         if groups == 1:
-            weight = g.op("Unsqueeze", weights, g.const([-1]))
-            value = g.reshape(values, [0, -1, self.heads, self.width])
+            weight = g.op("Unsqueeze", weight, g.const([-1]))
         else:
-            weight = g.reshape(weights, [0, 0, self.kv_heads, groups, 1])
-            value = g.reshape(values, [0, -1, self.kv_heads, 1, self.width])
-        mixed = g.op("ReduceSum", g.op("Mul", value, weight), g.const([1]), keepdims=0)
-        return g.reshape(mixed, [-1, self.heads * self.width])
+            weight = g.reshape(weight, [0, 0, 0, self.kv_heads, groups, 1])
+        product = g.op("Mul", self._by_head(values, -1), weight)
+        mixed = g.op("ReduceSum", product, g.const([2]), keepdims=0)
+        return mixed if groups == 1 else g.reshape(mixed, [0, 0, self.heads, self.width])
+
+    def _by_head(self, value: str, time: int, *, shared: bool = True) -> str:
+        """[rows, ...] as [batch, beams, time, heads, width].
+
+        Where query heads share a key, heads are [key heads, query heads of a key], and the second
+        is 1 in what is `shared`.
+        """
+        heads, groups = [self.heads], self.heads // self.kv_heads
+        if groups > 1:
+            heads = [self.kv_heads, 1 if shared else groups]
+        return self.g.reshape(value, [self.batch, self.beams, time, *heads, self.width])
 
     def prompt_scores(self, query: str, layer: int) -> str:
         """Masked scores of the prompt's tokens, [batch, heads, beams, prompt].
@@ -115,7 +116,7 @@ class StepFrame:
         return g.op("Add", g.wide(scores), self.mask)
 
     def prompt_mix(self, weights: str, layer: int) -> str:
-        """Prompt values averaged with weights [batch, heads, beams, prompt]; [rows, ...]."""
+        """Prompt values averaged with [batch, heads, beams, prompt]; as `own_mix` gives them."""
         g, groups = self.g, self.heads // self.kv_heads
         if groups > 1:
             size = g.size(weights, 3)
@@ -124,52 +125,11 @@ class StepFrame:
         mixed = g.wide(g.op("MatMul", g.narrow(weights), self.prompt[layer][1]))
         if groups > 1:
             mixed = g.reshape(mixed, [self.batch, self.heads, self.beams, self.width])
-        return g.reshape(g.op("Transpose", mixed, perm=[0, 2, 1, 3]), [-1, self.heads * self.width])
+        return g.op("Transpose", mixed, perm=[0, 2, 1, 3])
 
-    def finish(self, hidden: str, name: str, head: np.ndarray) -> None:
-        """Output the asked block of logits and the log-partition of the whole vocabulary.
-
-        Only the asked rows' logits exist as such, in float32; all others are summed up by tiles of
-        the vocabulary, so that no step holds [rows, vocabulary]. The asked rows enter the partition
-        as they are given out, not as rounded in their tile: no token's loss is below zero.
-        """
-        g = self.g
-        axis = g.const([0])
-        start, stop = (g.op("Unsqueeze", row, axis) for row in (self._start, self._stop))
-        asked = g.op("Slice", g.weight(name, head, g.dtype), start, stop, axis)
-        block = g.op("Gemm", hidden, g.wide(asked), transB=1)
-        row = g.span(g.const([len(head)]))
-        inside = g.op("And", g.op("GreaterOrEqual", row, start), g.op("Less", row, stop))
-        zero, lowered = g.const(0.0, np.float32), g.const(_LOWERED, np.float32)
-        bias = g.narrow(g.op("Where", inside, lowered, zero))
-        parts = [self._log_partition(block)]
-        for first in range(0, len(head), _TILE):
-            rows = first, min(first + _TILE, len(head))
-            tile = g.weight(name, head, g.dtype, rows=rows)
-            part = g.op("Slice", bias, g.const([rows[0]]), g.const([rows[1]]), axis)
-            logits = g.op("Gemm", g.narrow(hidden), tile, part, transB=1)
-            parts.append(self._log_partition(g.wide(logits)))
-        partition = g.op("ReduceLogSumExp", g.op("Concat", *parts, axis=-1), g.const([-1]))
-        g.output(
-            "logits",
-            g.reshape(block, [self.batch, self.beams, g.op("Sub", stop, start)]),
-            np.float32,
-            ["batch", "beams", "block"],
-        )
-        g.output(
-            "log_partition",
-            g.reshape(partition, [self.batch, self.beams]),
-            np.float32,
-            ["batch", "beams"],
-        )
-
-    def _log_partition(self, logits: str) -> str:
-        """Log-sum-exp along the last axis, which stays."""
-        g = self.g
-        # The kernel of LogSoftmax is vectorised; that of ReduceLogSumExp is nine times slower.
-        normal = g.op("LogSoftmax", logits, axis=-1)
-        first = [g.const([0]), g.const([1]), g.const([-1])]
-        return g.op("Sub", g.op("Slice", logits, *first), g.op("Slice", normal, *first))
+    def join(self, mixed: str) -> str:
+        """[batch, beams, heads, width] as [rows, 1, heads * width]."""
+        return self.g.reshape(mixed, [-1, 1, self.heads * self.width])
 
 
 def length_mask(g: Graph, lengths: str, size: str) -> str:

@@ -17,6 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 20
+MICROSOFT = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
 IR_VERSION = 9
 WEIGHTS_FILE = "weights.bin"
 MASKED = -1e9
@@ -101,6 +103,7 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._known: list[onnx.ValueInfoProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._published: dict[str, str] = {}
 
@@ -164,6 +167,13 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=label, **attributes))
         return outputs
 
+    def own_op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node of one of ONNX Runtime's own operators, with one float32 output."""
+        output = self.op(kind, *inputs, domain=MICROSOFT, **attributes)
+        # onnx infers the types of what follows, but does not know these operators.
+        self._known.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+        return output
+
     def reshape(self, value: str, shape: Sequence[int | str]) -> str:
         """Reshape; an entry is a size, -1, 0 (keep), or the name of an int64[1] value."""
         if all(isinstance(size, int) for size in shape):
@@ -225,11 +235,16 @@ class Graph:
             for names in (node.input, node.output):
                 names[:] = [self._published.get(name, name) for name in names]
         graph = helper.make_graph(
-            self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
+            self._nodes,
+            self.name,
+            self._inputs,
+            self._outputs,
+            list(self._initializers.values()),
+            value_info=self._known,
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
             ir_version=IR_VERSION,
             producer_name="genret-dask",
         )

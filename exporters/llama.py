@@ -1,4 +1,8 @@
-"""LLaMA: the prompt's keys and values, shared by all beams, and a decoder step."""
+"""LLaMA: the prompt's keys and values, shared by all beams, and a decoder step.
+
+The start token belongs to the prompt here: the hidden state that it leads to comes out of the
+prefill, as those of later tokens come out of steps. The output head is a graph of its own for both.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import numpy as np
 from transformers import LlamaForCausalLM
 
 from genret_dask.errors import ModelError
-from genret_dask.exporters.attention import StepFrame, output_prompt
+from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.graph import MASKED, Graph, Weights
+from genret_dask.exporters.head import output_logits
 from genret_dask.exporters.publish import load_checkpoint, publish
 from genret_dask.exporters.select import selection
 from genret_dask.models.architectures import architecture_of
@@ -61,7 +66,7 @@ def export(
     _refuse_variants(config, checkpoint)
     architecture = architecture_of(config)
     state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    writer = _Writer(config, state, architecture, theta, precision)
+    writer = _Writer(config, state, architecture, start_token, theta, precision)
     return publish(
         folder,
         checkpoint=checkpoint,
@@ -107,32 +112,34 @@ class _Writer:
         config: Any,
         state: dict[str, np.ndarray],
         shape: Architecture,
+        start_token: int,
         theta: float,
         precision: str,
     ) -> None:
         self.config, self.state, self.shape, self.precision = config, state, shape, precision
-        self.inner, self.kv = shape.heads * shape.d_head, shape.kv_heads * shape.d_head
+        self.start_token, self.inner = start_token, shape.inner
         exponents = np.arange(0, shape.d_head, 2, dtype=np.float32) / np.float32(shape.d_head)
         self.frequencies = (np.float32(1.0) / np.float32(theta) ** exponents).astype(np.float32)
 
     def write(self, folder: Path) -> None:
-        """Write both graphs and their weights."""
+        """Write the graphs and their weights."""
         with Weights(folder) as weights:
             self._prefill(Graph("prefill", weights, self.precision)).save(folder)
             self._step(Graph("step", weights, self.precision)).save(folder)
+            self._head(Graph("head", weights, self.precision)).save(folder)
             selection(weights).save(folder)
 
     def _norm(self, g: Graph, x: str, name: str) -> str:
         name = f"{name}.weight"
         return g.rms_norm(x, name, self.state[name], self.config.rms_norm_eps)
 
-    def _project(self, g: Graph, x: str, layer: int, names: str) -> str:
-        """One product for the query (scaled by 1/sqrt(d)), key and value projections named."""
-        attention = f"model.layers.{layer}.self_attn"
-        parts = [self.state[f"{attention}.{name}_proj.weight"] for name in names]
-        if names[0] == "q":
-            parts[0] = parts[0] * np.float32(self.shape.d_head**-0.5)
-        return g.linear(x, f"{attention}.{names}", np.concatenate(parts))
+    def _project(self, g: Graph, x: str, layer: int, part: str) -> str:
+        """The query (scaled by 1/sqrt(d)), key or value projection."""
+        name = f"model.layers.{layer}.self_attn.{part}_proj"
+        weight = self.state[f"{name}.weight"]
+        if part == "q":
+            weight = weight * np.float32(self.shape.d_head**-0.5)
+        return g.linear(x, name, weight)
 
     def _linear(self, g: Graph, x: str, name: str) -> str:
         return g.linear(x, name, self.state[f"{name}.weight"])
@@ -140,26 +147,19 @@ class _Writer:
     def _feed_forward(self, g: Graph, x: str, layer: int) -> str:
         name = f"model.layers.{layer}"
         n = self._norm(g, x, f"{name}.post_attention_layernorm")
-        parts = [self.state[f"{name}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
-        both = g.linear(n, f"{name}.mlp.gate+up", np.concatenate(parts))
-        gate, up = g.ops("Split", both, g.const([self.shape.d_ff] * 2), count=2, axis=-1)
+        gate, up = (self._linear(g, n, f"{name}.mlp.{part}_proj") for part in ("gate", "up"))
         inner = g.op("Mul", g.op("Mul", gate, g.op("Sigmoid", gate)), up)
         return g.op("Add", x, self._linear(g, inner, f"{name}.mlp.down_proj"))
 
     def _angles(self, g: Graph, position: str) -> tuple[str, str]:
-        """Cosines and sines, [positions, 1, width / 2]."""
-        place = g.op("Cast", g.reshape(position, [-1, 1, 1]), to=1)
+        """Cosines and sines of positions, each [positions, width / 2]."""
+        place = g.op("Cast", g.op("Unsqueeze", position, g.const([-1])), to=1)
         angle = g.op("Mul", place, g.const(self.frequencies, np.float32))
         return g.op("Cos", angle), g.op("Sin", angle)
 
-    def _rotate(self, g: Graph, x: str, angles: tuple[str, str]) -> str:
-        """Turn [..., positions, heads, width] by its positions' angles."""
-        cos, sin = angles
-        half = self.shape.d_head // 2
-        a, b = g.ops("Split", x, g.const([half] * 2), count=2, axis=-1)
-        first = g.op("Sub", g.op("Mul", a, cos), g.op("Mul", b, sin))
-        second = g.op("Add", g.op("Mul", b, cos), g.op("Mul", a, sin))
-        return g.op("Concat", first, second, axis=-1)
+    def _rotate(self, g: Graph, x: str, place: str, angles: tuple[str, str]) -> str:
+        """Turn [.., positions, heads * width] by the angles in row `place`."""
+        return g.own_op("RotaryEmbedding", x, place, *angles)
 
     def _embed(self, g: Graph, tokens: str) -> str:
         name = "model.embed_tokens.weight"
@@ -168,47 +168,49 @@ class _Writer:
     def _prefill(self, g: Graph) -> Graph:
         shape = self.shape
         heads, kv_heads, d = shape.heads, shape.kv_heads, shape.d_head
-        g.input("tokens", np.int64, ["batch", "prompt"])
+        g.input("tokens", np.int64, ["batch", "query"])
         # Causal attention never sees the padding to its right; what stands there is masked later.
         g.input("lengths", np.int64, ["batch"])
-        batch, size = g.size("tokens", 0), g.size("tokens", 1)
+        batch, size = g.size("tokens", 0), g.op("Add", g.size("tokens", 1), g.const([1]))
         place = g.span(size)
-        angles = self._angles(g, place)
+        angles, first = self._angles(g, place), g.const([0])
         rows, columns = (g.op("Unsqueeze", place, g.const([axis])) for axis in (1, 0))
         seen = g.op("LessOrEqual", columns, rows)
         mask = g.op("Where", seen, g.const(0.0, np.float32), g.const(MASKED, np.float32))
-        x = self._embed(g, "tokens")
+        last = g.op("Unsqueeze", "lengths", g.const([1]))
+        tokens = g.op("Pad", "tokens", g.const([0, 1]), "", g.const([1]))
+        opens = g.op("Equal", columns, last)
+        x = self._embed(g, g.op("Where", opens, g.const(self.start_token), tokens))
         for i in range(shape.decoder_layers):
             name = f"model.layers.{i}"
             n = self._norm(g, x, f"{name}.input_layernorm")
-            last = i == shape.decoder_layers - 1
-            if last:  # a layer's output is only read by the next layer's keys and values
-                joined = self._project(g, n, i, "kv")
-                k, v = g.ops("Split", joined, g.const([self.kv] * 2), count=2, axis=-1)
-            else:
-                joined = self._project(g, n, i, "qkv")
-                sizes = g.const([self.inner, self.kv, self.kv])
-                q, k, v = g.ops("Split", joined, sizes, count=3, axis=-1)
-            turned = self._rotate(g, g.reshape(k, [0, 0, kv_heads, d]), angles)
-            key = g.op("Transpose", turned, perm=[0, 2, 3, 1])
-            value = g.heads(v, [0, 0, kv_heads, d], (0, 2, 1, 3))
+            k = self._rotate(g, self._project(g, n, i, "k"), first, angles)
+            key = g.heads(k, [0, 0, kv_heads, d], (0, 2, 3, 1))
+            value = g.heads(self._project(g, n, i, "v"), [0, 0, kv_heads, d], (0, 2, 1, 3))
             output_prompt(g, i, key, value, kv_heads, d)
-            if last:
-                break
-            q = self._rotate(g, g.reshape(q, [0, 0, heads, d]), angles)
-            q = g.op("Transpose", q, perm=[0, 2, 1, 3])
+            if i == shape.decoder_layers - 1:
+                # Of the last layer's output only the start token's is read.
+                x, n = (g.op("GatherND", value, last, batch_dims=1) for value in (x, n))
+                x, n = (g.op("Unsqueeze", value, g.const([1])) for value in (x, n))
+                mask = length_mask(g, g.op("Add", "lengths", g.const(1)), size)
+                q = self._rotate(g, self._project(g, n, i, "q"), last, angles)
+            else:
+                q = self._rotate(g, self._project(g, n, i, "q"), first, angles)
+            q = g.heads(q, [0, 0, heads, d], (0, 2, 1, 3))
             # Query heads that share a key become rows of one product.
             q = g.reshape(q, [0, kv_heads, -1, d])
             scores = g.wide(g.op("MatMul", g.narrow(q), g.narrow(key)))
-            scores = g.reshape(scores, [batch, heads, size, size])
+            scores = g.reshape(scores, [batch, heads, -1, size])
             weights = g.op("Softmax", g.op("Add", scores, mask), axis=-1)
             weights = g.reshape(weights, [batch, kv_heads, -1, size])
             mixed = g.wide(g.op("MatMul", g.narrow(weights), g.narrow(value)))
-            mixed = g.reshape(mixed, [batch, heads, size, d])
+            mixed = g.reshape(mixed, [batch, heads, -1, d])
             mixed = g.op("Transpose", mixed, perm=[0, 2, 1, 3])
             mixed = g.reshape(mixed, [0, 0, self.inner])
             x = g.op("Add", x, self._linear(g, mixed, f"{name}.self_attn.o_proj"))
             x = self._feed_forward(g, x, i)
+        hidden = self._norm(g, x, "model.norm")
+        g.output("hidden", hidden, np.float32, ["batch", 1, shape.d_model])
         return g
 
     def _step(self, g: Graph) -> Graph:
@@ -216,33 +218,34 @@ class _Writer:
         heads, kv_heads, d = shape.heads, shape.kv_heads, shape.d_head
         frame = StepFrame(g, shape.decoder_layers, heads, kv_heads, d)
         x = self._embed(g, frame.tokens)
-        position = g.op("Add", frame.lengths, frame.time)
-        # A query's beams stand at one position: [batch, 1, width / 2] meets [batch, beams * heads].
-        angles = self._angles(g, position)
+        # A query's beams stand at one position: a row's angles are its query's.
+        angles = self._angles(g, g.op("Add", frame.lengths, frame.time))
+        query = g.op("Unsqueeze", g.span(frame.batch), g.const([1]))
+        place = g.op("Expand", query, g.op("Concat", frame.batch, frame.beams, axis=0))
+        place = g.reshape(place, [-1, 1])
         now = g.op("Add", frame.time, g.const([1]))
         size = g.size("prompt_key_0", 3)
         for i in range(shape.decoder_layers):
             name = f"model.layers.{i}"
             n = self._norm(g, x, f"{name}.input_layernorm")
-            joined = self._project(g, n, i, "qkv")
-            q, k, v = frame.split(joined, [self.inner, self.kv, self.kv])
-            q = self._rotate(g, g.reshape(q, [frame.batch, -1, d]), angles)
-            k = self._rotate(g, g.reshape(k, [frame.batch, -1, d]), angles)
-            q, k = g.reshape(q, [-1, self.inner]), g.reshape(k, [-1, self.kv])
-            keys, values = frame.append(i, k, v)
-            own = g.reshape(frame.own_scores(q, keys), [frame.batch, frame.beams, heads, now])
-            own = g.op("Transpose", own, perm=[0, 2, 1, 3])
+            q, k = (self._rotate(g, self._project(g, n, i, part), place, angles) for part in "qk")
+            keys, values = frame.append(i, k, self._project(g, n, i, "v"))
+            own = frame.own_scores(q, keys)
             scores = g.op("Concat", frame.prompt_scores(q, i), own, axis=-1)
             weights = g.op("Softmax", scores, axis=-1)
             cut = g.op("Concat", size, now, axis=0)
             prompt, own = g.ops("Split", weights, cut, count=2, axis=-1)
-            own = g.op("Transpose", own, perm=[0, 2, 3, 1])  # [batch, beams, time + 1, heads]
-            own = g.reshape(own, [-1, now, heads])
             mixed = g.op("Add", frame.prompt_mix(prompt, i), frame.own_mix(own, values))
-            x = g.op("Add", x, self._linear(g, mixed, f"{name}.self_attn.o_proj"))
+            mixed = self._linear(g, frame.join(mixed), f"{name}.self_attn.o_proj")
+            x = g.op("Add", x, mixed)
             x = self._feed_forward(g, x, i)
-        x = self._norm(g, x, "model.norm")
+        hidden = g.reshape(self._norm(g, x, "model.norm"), [frame.batch, -1, shape.d_model])
+        g.output("hidden", hidden, np.float32, ["batch", "beams", shape.d_model])
+        return g
+
+    def _head(self, g: Graph) -> Graph:
+        hidden = g.input("hidden", np.float32, ["batch", "beams", self.shape.d_model])
         tied = self.config.tie_word_embeddings
-        head = "model.embed_tokens.weight" if tied else "lm_head.weight"
-        frame.finish(x, head, self.state[head])
+        name = "model.embed_tokens.weight" if tied else "lm_head.weight"
+        output_logits(g, hidden, name, self.state[name], g.size(hidden, 0), g.size(hidden, 1))
         return g

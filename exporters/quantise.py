@@ -27,13 +27,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from genret_dask.errors import ModelError
-from genret_dask.exporters.graph import Weights, external
+from genret_dask.exporters.graph import MICROSOFT, Weights, external
 
 logger = logging.getLogger(__name__)
 
 _PRODUCTS = ("MatMul", "Gemm")
 _SMALLEST_EXTERNAL = 1024  # bytes
-_MICROSOFT = "com.microsoft"
 _CONSTANTS = {
     "rows/axis": np.array([-1]),
     "rows/unit": np.array(1 / 127, np.float32),
@@ -135,8 +134,8 @@ def _scale_rows(model: onnx.ModelProto) -> None:
     graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in _CONSTANTS.items()
     )
-    if all(entry.domain != _MICROSOFT for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+    if all(entry.domain != MICROSOFT for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
 def _integers(x: str, integers: str, scale: str, opset: int) -> list[onnx.NodeProto]:
@@ -171,7 +170,7 @@ def _product(
         "MatMulIntegerToFloat",
         [integers, weight, "rows/one", column_scales, "rows/zero", weight_zero],
         [columns],
-        domain=_MICROSOFT,
+        domain=MICROSOFT,
     )
     return [fused, helper.make_node("Mul", [columns, row_scales], [result])]
 

@@ -13,6 +13,7 @@ from transformers import T5ForConditionalGeneration
 from genret_dask.errors import ModelError
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.graph import Graph, Weights
+from genret_dask.exporters.head import output_logits
 from genret_dask.exporters.publish import load_checkpoint, publish
 from genret_dask.exporters.select import selection
 from genret_dask.models.architectures import architecture_of
@@ -212,6 +213,7 @@ class _Writer:
         now = g.op("Add", frame.time, g.const([1]))
         distance = g.op("Sub", g.span(now), frame.time)
         bias = g.op("Transpose", self._bias(g, "decoder", distance, False), perm=[1, 0])
+        bias = g.op("Unsqueeze", bias, g.const([1]))
         for i in range(shape.decoder_layers):
             name = f"decoder.block.{i}.layer"
             n = self._norm(g, x, f"{name}.0.layer_norm")
@@ -220,15 +222,15 @@ class _Writer:
             q, k, v = frame.split(joined, [self.inner] * 3)
             keys, values = frame.append(i, k, v)
             scores = g.op("Add", frame.own_scores(q, keys), bias)
-            weights = g.op("Transpose", g.op("Softmax", scores, axis=-1), perm=[0, 2, 1])
-            own = self._linear(g, frame.own_mix(weights, values), f"{attention}.o")
+            mixed = frame.own_mix(g.op("Softmax", scores, axis=-1), values)
+            own = self._linear(g, frame.join(mixed), f"{attention}.o")
             x = g.op("Add", x, own)
 
             n = self._norm(g, x, f"{name}.1.layer_norm")
             attention = f"{name}.1.EncDecAttention"
             scores = frame.prompt_scores(self._linear(g, n, f"{attention}.q"), i)
             mixed = frame.prompt_mix(g.op("Softmax", scores, axis=-1), i)
-            x = g.op("Add", x, self._linear(g, mixed, f"{attention}.o"))
+            x = g.op("Add", x, self._linear(g, frame.join(mixed), f"{attention}.o"))
             x = self._feed_forward(g, x, f"{name}.2")
         tied = config.tie_word_embeddings
         # transformers 5 names the scaling of the head; before, a tied head was always scaled.
@@ -236,5 +238,5 @@ class _Writer:
         scale = config.d_model**-0.5 if scaled else 1.0
         x = self._norm(g, x, "decoder.final_layer_norm", scale)
         head = "shared.weight" if tied else "lm_head.weight"
-        frame.finish(x, head, self.state[head])
+        output_logits(g, x, head, self.state[head], frame.batch, frame.beams)
         return g

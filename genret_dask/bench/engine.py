@@ -218,16 +218,17 @@ def run_exactness(workload: Workload, runs: int) -> Iterator[Measurement]:
 
 def _without_partition(exported: Path, folder: Path) -> None:
     """A copy of an exported model whose log-partition is of the asked block; shares its weights."""
+    name = "head.onnx" if (exported / "head.onnx").is_file() else "step.onnx"
     for path in exported.iterdir():
-        if path.name != "step.onnx":
+        if path.name != name:
             os.link(path, folder / path.name)
-    model = onnx.load(exported / "step.onnx", load_external_data=False)
+    model = onnx.load(exported / name, load_external_data=False)
     (full,) = [node for node in model.graph.node if "log_partition" in node.output]
     full.output[0] = "unused"
     model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "last"))
     inputs, outputs = ["logits", "last"], ["log_partition"]
     model.graph.node.append(helper.make_node("ReduceLogSumExp", inputs, outputs, keepdims=0))
-    onnx.save(model, folder / "step.onnx")
+    onnx.save(model, folder / name)
 
 
 def run_int8(workload: Workload, runs: int) -> Iterator[Measurement]:

@@ -135,6 +135,7 @@ class Decoding:
 
     def _prefill(self, prompt: int) -> int:
         a = self.architecture
+        prompt += 1  # where the start token is part of it
         layer = prompt * self._layer + 3 * a.heads * prompt**2
         logits = prompt * a.vocab_size if self.graph == "optimum" else 0
         return prompt * self._cached + layer + logits

@@ -6,7 +6,7 @@ A session belongs to the process that made it and does not pickle.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +67,7 @@ class Session(Protocol):
         state
             Of `prefill`, or of the step before.
         tokens : int64[queries, beams]
-            The first step's is the start token.
+            The first step's is the start token, once a query.
         parents : int64[queries, beams]
             Which of the query's rows of the step before each row continues; 0 at the first step.
         rows : (int, int)
@@ -147,6 +147,8 @@ def open_graph(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.enable_mem_pattern = False  # shapes differ from step to step; patterns only add memory
     options.log_severity_level = 3
     options.add_session_config_entry("session.use_env_allocators", "1")
+    # Threads of one graph that wait spinning for its next run would take cores from the others.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # PyTorch's packages bring the CUDA libraries
     # TF32 would round the operands of float32 products to ten bits.
@@ -163,17 +165,26 @@ def open_graph(path: Path, provider: str, threads: int) -> ort.InferenceSession:
 
 @dataclass(frozen=True)
 class BeamState:
-    """The shared prompt and the rows' own keys and values, on the session's device."""
+    """The shared prompt and the rows' own keys and values, on the session's device.
+
+    Where the prompt holds the start token as well, `opening` is the hidden state that it led to,
+    until the first step.
+    """
 
     lengths: ort.OrtValue
     prompt: tuple[ort.OrtValue, ...]
     own: tuple[ort.OrtValue, ...]
     queries: int
     beams: int
+    opening: ort.OrtValue | None = None
 
 
 class BeamSession:
-    """Beam-native graphs: `prefill` once a query, `step` with the parent gather inside."""
+    """Beam-native graphs: `prefill` once a query, `step` with the parent gather inside.
+
+    Where the output head is a graph of its own, the prefill takes in the start token as well, and
+    the first step is the head alone.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, provider: str, threads: int) -> None:
         self.manifest = manifest
@@ -181,6 +192,8 @@ class BeamSession:
         self._select: ort.InferenceSession | None = None
         self._prefill = open_graph(folder / "prefill.onnx", provider, threads)
         self._step = open_graph(folder / "step.onnx", provider, threads)
+        head = folder / "head.onnx"
+        self._head = open_graph(head, provider, threads) if head.is_file() else None
         layers = range(manifest.architecture.decoder_layers)
         kinds = ("key", "value")
         self._prompt_names = [f"prompt_{kind}_{i}" for i in layers for kind in kinds]
@@ -194,18 +207,26 @@ class BeamSession:
         tokens, lengths = check_prompt(tokens, lengths)
         placed = self.place(lengths)
         inputs = {"tokens": self.place(tokens), "lengths": placed}
-        prompt = self._run(self._prefill, inputs, self._prompt_names, ())
+        names, opening = self._prompt_names, None
+        if self._head is None:
+            prompt = self._run(self._prefill, inputs, names, ())
+        else:
+            opening, *prompt = self._run(self._prefill, inputs, ["hidden", *names], ())
+            placed = self.place(lengths + 1)
         queries = len(tokens)
         shape = [queries, 0, self.manifest.architecture.kv]
         empty = ort.OrtValue.ortvalue_from_shape_and_type(shape, self._own_type, self.device, 0)
         own = (empty,) * len(self._past_names)
-        return BeamState(placed, tuple(prompt), own, queries, 1)
+        return BeamState(placed, tuple(prompt), own, queries, 1, opening)
 
     def step(
         self, state: BeamState, tokens: np.ndarray, parents: np.ndarray, rows: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, BeamState]:
         """See `Session.step`."""
         tokens, parents = check_step(tokens, parents, rows, state.queries, state.beams, self)
+        start = self.manifest.start_token
+        if state.opening is not None and (tokens.shape[1] != 1 or (tokens != start).any()):
+            raise ValueError(f"the first step takes the start token {start}, once a query")
         logits, partition, new = self._decode(
             state, self.place(tokens), self.place(parents), rows, "cpu"
         )
@@ -242,23 +263,36 @@ class BeamSession:
         device: str,
     ) -> tuple[ort.OrtValue, ort.OrtValue, BeamState]:
         """One step; logits and log-partition come to `device`."""
-        inputs = {
-            "tokens": tokens,
-            "parents": parents,
-            "lengths": state.lengths,
-            "rows_start": on_host(rows[0]),
-            "rows_stop": on_host(rows[1]),
-        }
+        block = {"rows_start": on_host(rows[0]), "rows_stop": on_host(rows[1])}
+        if state.opening is not None:
+            block["hidden"] = state.opening
+            logits, partition = self._found(self._head, block, (), device)
+            return logits, partition, replace(state, opening=None)
+        inputs = {"tokens": tokens, "parents": parents, "lengths": state.lengths}
         inputs |= zip(self._prompt_names, state.prompt, strict=True)
         inputs |= zip(self._past_names, state.own, strict=True)
-        found = ("logits", "log_partition")
-        if device == self.device:
-            logits, partition, *own = self._run(self._step, inputs, (*found, *self._own_names), ())
+        if self._head is None:
+            inputs |= block
+            logits, partition, *own = self._found(self._step, inputs, self._own_names, device)
         else:
-            logits, partition, *own = self._run(self._step, inputs, self._own_names, found)
+            block["hidden"], *own = self._run(self._step, inputs, ["hidden", *self._own_names], ())
+            logits, partition = self._found(self._head, block, (), device)
         beams = tokens.shape()[1]
         new = BeamState(state.lengths, state.prompt, tuple(own), state.queries, beams)
         return logits, partition, new
+
+    def _found(
+        self,
+        graph: ort.InferenceSession,
+        inputs: dict[str, ort.OrtValue],
+        stay: Sequence[str],
+        device: str,
+    ) -> list[ort.OrtValue]:
+        """Logits and log-partition on `device`, then the outputs in `stay` on the session's."""
+        found = ("logits", "log_partition")
+        if device == self.device:
+            return self._run(graph, inputs, (*found, *stay), ())
+        return self._run(graph, inputs, stay, found)
 
     def _run(
         self,

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from genret_dask.errors import ModelError, ParityError
-from genret_dask.exporters import attention, export_model, families, graph, t5
+from genret_dask.exporters import export_model, families, graph, head, t5
 from genret_dask.exporters.parity import log_probabilities
 from genret_dask.inference.session import open_session
 from genret_dask.models.manifest import read_manifest
@@ -112,7 +112,7 @@ def test_a_walk_equals_teacher_forcing(exported, data):
     tokens = rng.integers(0, VOCAB, (len(lengths), lengths.max() + rng.integers(0, 3)))
     prefixes = np.zeros((len(lengths), 1, 0), dtype=np.int64)
     state = session.prefill(tokens, lengths)
-    for step, beams in enumerate(data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))):
+    for step, beams in enumerate([1, *data.draw(st.lists(st.integers(1, 5), max_size=3))]):
         parents = rng.integers(0, prefixes.shape[1], (len(lengths), beams))
         new = rng.integers(0, VOCAB, (len(lengths), beams))
         if step == 0:
@@ -176,6 +176,16 @@ def test_a_state_can_be_stepped_from_twice(exported):
     np.testing.assert_array_equal(first, again)
 
 
+def test_a_first_step_takes_one_start_token(exported):
+    session, _, manifest = exported
+    if manifest.family != "llama":
+        return
+    state = session.prefill(np.arange(6)[None], np.array([6]))
+    for tokens in (np.full((1, 1), START + 1), np.full((1, 2), START)):
+        with pytest.raises(ValueError, match="first step takes the start token"):
+            session.step(state, tokens, tokens * 0, (0, VOCAB))
+
+
 def test_the_log_partition_is_of_the_whole_vocabulary(exported):
     session, _, _ = exported
     one = np.full((1, 1), START)
@@ -190,14 +200,15 @@ def test_the_log_partition_is_of_the_whole_vocabulary(exported):
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_a_vocabulary_of_several_tiles_is_normalised_as_one(family, tmp_path, monkeypatch):
-    monkeypatch.setattr(attention, "_TILE", 7)
+    monkeypatch.setattr(head, "_TILE", 7)
     model = tiny_t5("relu", True) if family == "t5" else tiny_llama(2, False)
     model.save_pretrained(tmp_path / "hf")
     manifest = export_model(family, tmp_path / "hf", tmp_path / "onnx", start_token=START)
     assert manifest.parity.max_difference < 1e-4
-    step = onnx.load(tmp_path / "onnx" / "step.onnx", load_external_data=False)
+    name = "step.onnx" if family == "t5" else "head.onnx"
+    graph = onnx.load(tmp_path / "onnx" / name, load_external_data=False).graph
     tiles = -(-VOCAB // 7)
-    assert sum(node.op_type == "LogSoftmax" for node in step.graph.node) == tiles + 1
+    assert sum(node.op_type == "LogSoftmax" for node in graph.node) == tiles + 1
 
 
 def test_the_manifest_says_what_was_made(exported):

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto
 
 from genret_dask.errors import DeviceError, ModelError, ParityError
-from genret_dask.exporters import attention, export_model
+from genret_dask.exporters import export_model, head
 from genret_dask.exporters.parity import TOLERANCES, session_on_cpu
 from genret_dask.inference.beam import search
 from genret_dask.inference.score import score
@@ -97,7 +97,7 @@ def test_log_probabilities_are_near_those_of_float32(folders, precision):
 @pytest.mark.parametrize("rows", [(0, VOCAB), (10, 30), (57, 58)])
 @pytest.mark.parametrize("precision", ("fp32", *REDUCED))
 def test_no_token_has_a_loss_below_zero(precision, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(attention, "_TILE", 16)
+    monkeypatch.setattr(head, "_TILE", 16)
     torch.manual_seed(0)
     model = tiny_llama(2, False)
     with torch.no_grad():
@@ -114,7 +114,8 @@ def test_no_token_has_a_loss_below_zero(precision, rows, tmp_path, monkeypatch):
     with session_on_cpu(tmp_path / "onnx", read_manifest(tmp_path / "onnx")) as session:
         tokens = np.random.default_rng(0).integers(0, VOCAB, (64, 4))
         state = session.prefill(tokens, np.full(64, 4))
-        logits, partition, _ = session.step(state, tokens[:, :1], tokens[:, :1] * 0, rows)
+        start = np.full((64, 1), START)
+        logits, partition, _ = session.step(state, start, start * 0, rows)
     assert (partition[..., None] - logits).min() > -1e-3
 
 
@@ -187,10 +188,11 @@ def test_every_weight_of_a_product_is_quantised_and_no_activation(folders):
         assert kinds.count("MatMulIntegerToFloat") == len(with_weight) > 0
         assert kinds.count("MatMul") == len(products) - len(with_weight)
         assert not {"DynamicQuantizeLinear", "MatMulInteger", "Gemm"} & set(kinds)
-    head = [n for n in nodes(folders["fp32"] / "step.onnx") if n.op_type == "Gemm"][-1].input[1]
+    name = "head.onnx" if (folders["fp32"] / "head.onnx").exists() else "step.onnx"
+    head = [n for n in nodes(folders["fp32"] / name) if n.op_type == "Gemm"][-1].input[1]
     (quantised,) = [
         tensor
-        for name, tensor in initializers(folders["int8"] / "step.onnx").items()
+        for name, tensor in initializers(folders["int8"] / name).items()
         if name.startswith(head) and name.endswith("_quantized")
     ]
     assert quantised.data_type == TensorProto.INT8

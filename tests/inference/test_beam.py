@@ -88,7 +88,7 @@ def generated(tiny: TinyModel, query: list[int], beam: int) -> tuple[list[int], 
     )
     scores = out.sequences_scores.numpy()
     documents = [rows.get(tuple(ids[opening:])) for ids in out.sequences.tolist()]
-    kept = np.isfinite(scores)
+    kept = scores > -1e8  # its beams without a prefix of their own start at -1e9
     return [d for d, keep in zip(documents, kept, strict=True) if keep], scores[kept]
 
 
@@ -100,6 +100,23 @@ def test_smaller_beams_equal_transformers_generate(tiny, queries, beam):
         documents, scores = generated(tiny, query, beam)
         assert found.doc[row, 0, : len(scores)].tolist() == documents
         np.testing.assert_allclose(found.score[row, 0, : len(scores)], scores, atol=1e-4)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    QUERIES,
+    st.sets(st.integers(0, 59), min_size=1),
+    st.lists(st.integers(2, 15), min_size=1, max_size=3, unique=True),
+)
+def test_any_trie_and_grid_equal_transformers_generate(tiny, queries, documents, beams):
+    codes = Codes(tiny.codes.codes[sorted(documents)], tiny.codes.level_sizes)
+    found = search(tiny.session, codes.trie, tiny.vocabulary, *pad(queries), beams)
+    for row, query in enumerate(queries):
+        for place, beam in enumerate(beams):
+            expected, scores = generated(replace(tiny, codes=codes), query, beam)
+            assert found.doc[row, place, : len(scores)].tolist() == expected
+            assert (found.doc[row, place, len(scores) :] == -1).all()
+            np.testing.assert_allclose(found.score[row, place, : len(scores)], scores, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

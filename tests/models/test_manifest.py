@@ -48,7 +48,7 @@ def edit(folder: Path, change) -> None:
 
 def test_it_is_frozen_and_reads_back(folder):
     manifest = read_manifest(folder)
-    graphs = {"prefill.onnx", "step.onnx", "select.onnx"}
+    graphs = {"prefill.onnx", "step.onnx", "head.onnx", "select.onnx"}
     assert set(manifest.files) == {*graphs, "weights.bin"}
     with pytest.raises(ValidationError):
         manifest.family = "t5"
