@@ -115,14 +115,18 @@ def doubts_of_draws(
         of = f" of {axis}" if len(axes) > 1 else ""
         if low <= EXPONENTS[0] * (1 + 1e-6):
             found.append(f"exponent{of} not identified: its interval reaches down to {low:.3g}")
-        elif high >= EXPONENTS[1] * (1 - 1e-6):
-            found.append(f"exponent{of} not identified: its interval reaches the bound {high:.3g}")
+        elif np.isinf(high):
+            found.append(
+                f"exponent{of} not identified: its interval is open beyond {EXPONENTS[1]:g}"
+            )
         elif high / low > WIDE_EXPONENT:
             found.append(
                 f"exponent{of} not identified: its interval spans a factor {high / low:.2g}"
             )
     width, extent = asymptote[1] - asymptote[0], np.ptp(y)
-    if asymptote[0] <= 0 < asymptote[1]:
+    if asymptote[1] <= 0:
+        found.append("asymptote not identified: at its bound 0 in 97.5% of the resamples")
+    elif asymptote[0] <= 0:
         share = asymptote[1] / y.min() if y.min() > 0 else np.inf
         found.append(
             f"asymptote not identified: its interval goes from 0 to {share:.0%} of the smallest y"

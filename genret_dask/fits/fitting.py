@@ -12,6 +12,7 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.doubts import doubts_of_draws, doubts_of_points
+from genret_dask.fits.projection import EXPONENTS
 from genret_dask.fits.surface import Loss, Surfaces, fit_surfaces, parameters
 
 LEVELS = (0.025, 0.975)
@@ -92,7 +93,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the bounds of its 95 % interval; NaN where there is none."""
+    """A value with the bounds of its 95 % interval: NaN without one, infinite where it is open."""
 
     value: float
     low: float = math.nan
@@ -183,11 +184,19 @@ class Fit:
 
     @property
     def exponents(self) -> dict[str, Estimate]:
-        """By axis. A resample without a law counts as one of exponent 0."""
+        """By axis.
+
+        A resample without a law counts as one of exponent 0, and one whose exponent is at the upper
+        bound of the search as one without end.
+        """
+        draws = None
+        if self.resampled is not None:
+            draws = self.resampled.exponent
+            draws = np.where(draws < EXPONENTS[1] * (1 - 1e-9), draws, np.inf)
+            draws = np.where(self.resampled.fitted[:, None], draws, 0.0)
         return {
             axis: self._estimate(
-                self.law.exponent[0, place],
-                None if self.resampled is None else self.resampled.exponent[:, place],
+                self.law.exponent[0, place], None if draws is None else draws[:, place]
             )
             for place, axis in enumerate(self.points.axes)
         }
@@ -269,7 +278,10 @@ class Fit:
         value = float(value)
         if draws is None or not len(draws) or not math.isfinite(value):
             return Estimate(value)
-        low, high = np.quantile(np.nan_to_num(draws, nan=0.0), LEVELS)
+        # Of two neighbours, as the mean of a number and infinity is infinity.
+        low, high = np.quantile(
+            draws, LEVELS, method="nearest" if np.isinf(draws).any() else "linear"
+        )
         return Estimate(value, float(low), float(high))
 
     def record(self) -> dict[str, Any]:

@@ -22,9 +22,34 @@ MIXTURE = 30.0
 
 _START_EXPONENTS = np.geomspace(0.05, 2.5, 8)
 _START_SHARES = (0.02, 0.2, 0.5, 0.8, 0.98)
-_STEPS = 400
 _TOLERANCE = 1e-11
-_PATIENCE = 12
+_EXACT = 1e-24
+
+
+@dataclass(frozen=True)
+class Effort:
+    """When a search ends.
+
+    Attributes
+    ----------
+    steps : int
+        At most.
+    gain : float
+        Share of its error that a row should lose in a step.
+    patience : int
+        Steps in a row that may gain less.
+    """
+
+    steps: int
+    gain: float
+    patience: int
+
+
+PRECISE = Effort(400, 1e-14, 12)
+"""For what was measured."""
+
+QUICK = Effort(150, 1e-8, 6)
+"""For resamples: far below what they differ by."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +188,7 @@ def search(
     weights: np.ndarray,
     floor: np.ndarray,
     starts: np.ndarray,
+    effort: Effort = PRECISE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Levenberg-Marquardt over the exponents and the mixture, the linear part always exact.
 
@@ -172,6 +198,7 @@ def search(
     weights : float64[n]
     floor : float64[rows]
     starts : float64[rows, size]
+    effort : Effort
 
     Returns
     -------
@@ -184,7 +211,7 @@ def search(
     damping = np.full(len(y), 1e-3)
     s, d, error = linear_part(np.expm1(basis.values(theta)), y, weights, floor)
     active, idle = np.arange(len(y)), np.zeros(len(y), dtype=int)
-    for _ in range(_STEPS):
+    for _ in range(effort.steps):
         here = theta[active]
         log_g, by = basis.jacobian(here)
         g = np.exp(log_g)
@@ -201,10 +228,11 @@ def search(
         gain = error[active] - new_error
         rows = active[better]
         theta[rows], s[rows], d[rows] = trial[better], new_s[better], new_d[better]
-        idle[active] = np.where(better & (gain > 1e-14 * error[active]), 0, idle[active] + 1)
+        idle[active] = np.where(better & (gain > effort.gain * error[active]), 0, idle[active] + 1)
         error[rows] = new_error[better]
         damping[active] = np.clip(damping[active] * np.where(better, 0.2, 6.0), 1e-12, 1e12)
-        active = active[(moved > _TOLERANCE) & (idle[active] < _PATIENCE)]
+        going = (moved > _TOLERANCE) & (idle[active] < effort.patience) & (error[active] > _EXACT)
+        active = active[going]
         if not len(active):
             break
     return theta, error

@@ -59,7 +59,11 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
         Resamples of the queries.
     """
     error = (1 - values[ERROR]).transpose("model", "query", "beam")
-    texts = {name: values[name].values.astype(str) for name in ("model", "family", "precision")}
+    # A cube's texts are of a dtype that NumPy does not cast.
+    texts = {
+        name: np.array([str(text) for text in values[name].values.tolist()])
+        for name in ("model", "family", "precision")
+    }
     return Means(
         **texts,
         n=values["n_params"].values.astype(np.float64),

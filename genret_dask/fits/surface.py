@@ -18,7 +18,7 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.laws import fit_power_laws
-from genret_dask.fits.projection import EXPONENTS, Basis, grid_errors, linear_part, search
+from genret_dask.fits.projection import EXPONENTS, QUICK, Basis, grid_errors, linear_part, search
 from genret_dask.fits.robust import search_robust
 
 Loss = Literal["squares", "huber"]
@@ -167,9 +167,10 @@ def _squares(
     found, error = search(basis, scaled[point], weights, floor[point], grid[best])
     first = found[error.argmin()]
 
-    own, own_error = search(basis, scaled, weights, floor, grid[errors.argmin(axis=0)])
-    shared, shared_error = search(basis, scaled, weights, floor, np.tile(first, (len(y), 1)))
+    own, own_error = search(basis, scaled, weights, floor, grid[errors.argmin(axis=0)], QUICK)
+    shared, shared_error = search(basis, scaled, weights, floor, np.tile(first, (len(y), 1)), QUICK)
     theta = np.where((shared_error <= own_error)[:, None], shared, own)
+    theta[0] = first
     s, d, _ = linear_part(np.expm1(basis.values(theta)), scaled, weights, floor)
     return theta, s * extent, np.where(d <= floor, 0.0, start + d * extent)
 

@@ -48,7 +48,7 @@ def fit_records(
         identifiers, family, precision, law, series, metric, axes; exponents and scales by axis, and
         the asymptote, as ``{"value": float, "low": float, "high": float}`` with 95 % percentile
         bounds; exponent and scale, those of a single axis; r2, n, loss, intervals, forecast,
-        warnings. None stands for a value that there is not.
+        warnings. None stands for a value that there is not, and for the end of an open interval.
     """
     values = reduce_queries(search, contrast, {ERROR: MEASURES[ERROR]})
     return fit_records_of(kind, values, draws, seed, loss=loss, weights=weights)

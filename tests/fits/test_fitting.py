@@ -135,6 +135,25 @@ def test_what_the_resamples_speak_against_is_said(points, warning):
     assert all(any(character.isdigit() for character in item) for item in found)
 
 
+def test_an_exponent_at_its_bound_has_an_open_interval():
+    x = np.geomspace(1, 100, 5)
+    rng = np.random.default_rng(0)
+    step = np.array([1.0, 0.2, 0.2, 0.2, 0.2])
+    fit = fit_points(plain(x, step, draws=step + rng.normal(0, 0.01, (200, 5))))
+    estimate = fit.exponents["n"]
+    assert estimate.value == pytest.approx(10) and estimate.high == np.inf
+    assert fit.record()["exponent"]["high"] is None
+    assert any("its interval is open beyond 10" in warning for warning in fit.warnings)
+
+
+def test_a_straight_line_in_logarithms_has_no_asymptote():
+    x = np.geomspace(1, 1e4, 6)
+    y = 5 - np.log10(x)
+    fit = fit_points(plain(x, y, draws=y + np.random.default_rng(0).normal(0, 1e-3, (200, 6))))
+    assert (fit.asymptote.low, fit.asymptote.high) == (0, 0)
+    assert any("at its bound 0 in 97.5%" in warning for warning in fit.warnings)
+
+
 def test_axes_that_vary_together_are_named():
     x = np.geomspace(1, 1e4, 8)
     both = np.stack([x, x**0.5], axis=1)
