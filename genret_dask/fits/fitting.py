@@ -218,12 +218,20 @@ class Fit:
             self.law.asymptote[0], None if self.resampled is None else self.resampled.asymptote
         )
 
-    def predict(self, x: np.ndarray) -> list[Estimate]:
-        """The law at new points, with its interval; the points' own noise is not in it.
+    def predict(self, x: np.ndarray, *, new: bool = False) -> list[Estimate]:
+        """The law at new points, with its interval.
 
         Parameters
         ----------
         x : float64[n, K]
+        new : bool
+            Give the interval for a point to be measured, which scatters around the law as the
+            fitted ones do, and not that of the law alone.
+
+        Raises
+        ------
+        InputError
+            x has not a column for every axis.
         """
         x = np.atleast_2d(np.asarray(x, dtype=np.float64))
         if x.shape[1] != len(self.points.axes):
@@ -232,11 +240,32 @@ class Fit:
                 expected=f"one for each of {', '.join(self.points.axes)}",
             )
         values = self.law.predict(x)[0]
-        draws = None if self.resampled is None else self.resampled.predict(x)
+        draws = self.predicted_draws(x, new=new)
         return [
             self._estimate(value, None if draws is None else draws[:, place])
             for place, value in enumerate(values)
         ]
+
+    def predicted_draws(self, x: np.ndarray, *, new: bool = False) -> np.ndarray | None:
+        """`predict` in each resample: float64[draws, n], or None."""
+        if self.resampled is None:
+            return None
+        draws = self.resampled.predict(x)
+        return draws + self.scatter_draws(len(draws)) if new else draws
+
+    def scatter_draws(self, draws: int) -> np.ndarray:
+        """Student's t noise of the size of the residuals: float64[draws, 1].
+
+        0 where no degree of freedom is left to know their size by.
+        """
+        left = self.n - parameters(len(self.points.axes))
+        if left < 1:
+            return np.zeros((draws, 1))
+        weights = np.ones(self.n) if self.points.weights is None else self.points.weights
+        residual = self.points.y - self.law.predict(self.points.x)[0]
+        size = math.sqrt((residual**2 * weights).sum() / weights.mean() / left)
+        noise = np.random.default_rng([self.seed, 1]).standard_t(left, (draws, 1))
+        return size * noise
 
     @cached_property
     def forecast(self) -> Forecast | None:
@@ -372,6 +401,9 @@ def residual_draws(points: Points, law: Surfaces, draws: int, seed: int) -> np.n
 def forecast(fit: Fit) -> Forecast | None:
     """Predict the largest point from the law of those with a smaller first axis.
 
+    The interval is for a point to be measured: it holds what the law does not explain of the
+    others, beside the queries' noise.
+
     With several points at the largest value of the first axis all are left out, and the one with
     the largest other axes is predicted.
     """
@@ -385,13 +417,13 @@ def forecast(fit: Fit) -> Forecast | None:
     if not rest.has_law:
         return None
     here = points.x[last][None]
-    (predicted,) = rest.predict(here)
+    (predicted,) = rest.predict(here, new=True)
     observed = float(points.y[last])
     error = Estimate(predicted.value - observed)
-    if rest.resampled is not None:
-        values = rest.resampled.predict(here)[:, 0]
-        noise = _noise(rest, points, last, len(values), fit.seed)
-        low, high = np.quantile(values - noise, LEVELS)
+    values = rest.predicted_draws(here, new=True)
+    if values is not None:
+        noise = observed if points.draws is None else points.draws[:, last]
+        low, high = np.quantile(values[:, 0] - noise, LEVELS)
         error = Estimate(error.value, float(low), float(high))
     return Forecast(tuple(map(float, points.x[last])), observed, predicted, error, len(kept.y))
 
@@ -399,19 +431,6 @@ def forecast(fit: Fit) -> Forecast | None:
 def number(value: float) -> float | None:
     """A finite float, or None."""
     return float(value) if math.isfinite(value) else None
-
-
-def _noise(rest: Fit, points: Points, last: int, draws: int, seed: int) -> np.ndarray:
-    """The left-out point in each resample."""
-    if points.draws is not None:
-        return points.draws[:, last]
-    left = rest.n - parameters(len(points.axes))
-    residual = rest.points.y - rest.law.predict(rest.points.x)[0]
-    weights = np.ones(rest.n) if rest.points.weights is None else rest.points.weights
-    own = 1.0 if points.weights is None else points.weights[last]
-    size = math.sqrt((residual**2 * weights).sum() / left / own)
-    noise = np.random.default_rng([seed, 1]).standard_t(left, draws)
-    return points.y[last] + size * noise
 
 
 def _fit(points: Points, y: np.ndarray, loss: Loss) -> Surfaces:

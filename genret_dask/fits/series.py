@@ -24,8 +24,8 @@ class Means:
     Attributes
     ----------
     model, family, precision : str array [model]
-    n, d, fraction : float64[model]
-        Parameters, training pairs, share of the pairs.
+    n, d, fraction, train_flops : float64[model]
+        Parameters, training pairs, share of the pairs, what training cost.
     beam : int array [beam]
     flops : float64[model, beam]
         Of a query's search, over all queries.
@@ -40,6 +40,7 @@ class Means:
     n: np.ndarray
     d: np.ndarray
     fraction: np.ndarray
+    train_flops: np.ndarray
     beam: np.ndarray
     flops: np.ndarray
     cgl: np.ndarray
@@ -69,12 +70,16 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
         n=values["n_params"].values.astype(np.float64),
         d=values["n_train"].values.astype(np.float64),
         fraction=values["train_fraction"].values.astype(np.float64),
+        train_flops=values["train_flops"].values.astype(np.float64),
         beam=values["beam"].values,
         flops=values["flops"].mean("query").transpose("model", "beam").values,
         cgl=values["cgl"].mean("query").values,
         error=error.mean("query").transpose("model", "beam").values,
         cgl_draws=bootstrap_mean(values["cgl"], draws, seed).transpose("draw", "model").values,
-        error_draws=bootstrap_mean(error, draws, seed).transpose("draw", "model", "beam").values,
+        # Weights of a resample sum to 1 but for rounding.
+        error_draws=bootstrap_mean(error, draws, seed)
+        .transpose("draw", "model", "beam")
+        .values.clip(0, 1),
     )
 
 

@@ -18,7 +18,15 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.laws import fit_power_laws
-from genret_dask.fits.projection import EXPONENTS, QUICK, Basis, grid_errors, linear_part, search
+from genret_dask.fits.projection import (
+    EXPONENTS,
+    PRECISE,
+    QUICK,
+    Basis,
+    grid_errors,
+    linear_part,
+    search,
+)
 from genret_dask.fits.robust import search_robust
 
 Loss = Literal["squares", "huber"]
@@ -164,8 +172,9 @@ def _squares(
 
     best = np.argsort(errors[:, 0], kind="stable")[:_POINT_STARTS]
     point = np.zeros(len(best), dtype=int)
-    found, error = search(basis, scaled[point], weights, floor[point], grid[best])
-    first = found[error.argmin()]
+    found, error = search(basis, scaled[point], weights, floor[point], grid[best], QUICK)
+    nearest = found[error.argmin()][None]
+    (first,), _ = search(basis, scaled[:1], weights, floor[:1], nearest, PRECISE)
 
     own, own_error = search(basis, scaled, weights, floor, grid[errors.argmin(axis=0)], QUICK)
     shared, shared_error = search(basis, scaled, weights, floor, np.tile(first, (len(y), 1)), QUICK)

@@ -97,14 +97,26 @@ def test_the_forecast_is_the_law_of_the_others():
     points = noisy()
     found = fit_points(points).forecast
     rest = fit_points(points.only(np.arange(5)))
-    (expected,) = rest.predict(points.x[5:])
+    (expected,) = rest.predict(points.x[5:], new=True)
     assert found.predicted == expected
     assert found.observed == points.y[5]
-    errors = rest.resampled.predict(points.x[5:])[:, 0] - points.draws[:, 5]
+    errors = rest.predicted_draws(points.x[5:], new=True)[:, 0] - points.draws[:, 5]
     low, high = np.percentile(errors, [2.5, 97.5])
     assert (found.error.low, found.error.high) == pytest.approx((low, high))
     assert found.covered == (low <= 0 <= high)
     assert fit_points(points.only(np.arange(3))).forecast is None
+
+
+def test_a_new_point_scatters_as_the_others_do():
+    rng = np.random.default_rng(0)
+    x = np.geomspace(1, 1e4, 30)
+    y = x**-0.5 + 0.2 + rng.normal(0, 0.03, 30)
+    fit = fit_points(plain(x, y, draws=np.tile(y, (4000, 1))))
+    (law,), (new,) = fit.predict([[1e3]]), fit.predict([[1e3]], new=True)
+    assert law.low == pytest.approx(law.high)
+    size = np.sqrt(((y - fit.law.predict(x[:, None])[0]) ** 2).sum() / 27)
+    assert new.high - new.low == pytest.approx(2 * 2.052 * size, rel=0.1)  # t of 27 degrees
+    assert new.value == law.value
 
 
 def test_the_forecast_of_several_axes_leaves_the_largest_n_out():

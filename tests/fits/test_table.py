@@ -39,6 +39,7 @@ def cube(seed=0):
         "n_params": ("model", n.astype(np.int64)),
         "n_train": ("model", d.astype(np.int64)),
         "train_fraction": ("model", fraction),
+        "train_flops": ("model", 600 * n * d),
         "query": [f"q{q}" for q in range(QUERIES)],
     }
     loss = np.full((len(MODELS), QUERIES, 1 + NEGATIVES, 1), 3.0)
