@@ -5,6 +5,7 @@ from genret_dask.fits.csvpoints import read_points
 from genret_dask.fits.fitting import Estimate, Fit, Forecast, Points, fit_points
 from genret_dask.fits.frontier import Budget, Choice, best, cheapest, frontier
 from genret_dask.fits.laws import PowerLaw, fit_power_law, fit_power_laws
+from genret_dask.fits.over import fit_over
 from genret_dask.fits.pareto import pareto
 from genret_dask.fits.plan import plan_record
 from genret_dask.fits.published import published_points
@@ -29,6 +30,7 @@ __all__ = [
     "cheapest",
     "compare_families",
     "compare_kinds",
+    "fit_over",
     "fit_points",
     "fit_power_law",
     "fit_power_laws",
