@@ -61,9 +61,9 @@ class Trial:
 
 def run_coverage(scale: Scale, runs: int) -> Iterator[Measurement]:
     """Shares of trials whose interval holds the truth; `runs` does not matter."""
-    for axes in (("n",), ("d",), ("n", "d")):
-        law = f"L({','.join(axes).upper()})"
-        trials = [make_trial(axes, seed, scale.draws) for seed in range(scale.trials)]
+    for axes, hard in ((("n",), False), (("d",), False), (("n", "d"), False), (("n",), True)):
+        law = f"L({','.join(axes).upper()}){' hard' if hard else ''}"
+        trials = [make_trial(axes, seed, scale.draws, hard) for seed in range(scale.trials)]
         covered = [trial.covered() for trial in trials]
         doubted = sum(trial.doubted for trial in trials)
         for name in covered[0]:
@@ -76,22 +76,32 @@ def run_coverage(scale: Scale, runs: int) -> Iterator[Measurement]:
                 "share",
                 target=None,
                 larger_is_better=True,
-                equal=accepted(share, len(trials)),
+                equal=accepted(share, len(trials), hard),
             )
 
 
-def accepted(share: float, trials: int) -> bool:
-    """Whether a share is within 92 to 98 %, give or take what fewer than 500 trials scatter."""
+def accepted(share: float, trials: int, hard: bool = False) -> bool:
+    """Whether a share is within 92 to 98 %, give or take what fewer than 500 trials scatter.
+
+    Of hard trials the intervals, which are then open or end at bounds, may hold it more often.
+    """
     slack = 0.0 if trials >= 500 else 3 * (LEVEL * (1 - LEVEL) / trials) ** 0.5
-    return LOW - slack <= share <= HIGH + slack
+    return LOW - slack <= share and (hard or share <= HIGH + slack)
 
 
-def make_trial(axes: tuple[str, ...], seed: int, draws: int) -> Trial:
-    """A synthetic study: points over a factor of 100 to 3,000 in x, 400 queries."""
+def make_trial(axes: tuple[str, ...], seed: int, draws: int, hard: bool = False) -> Trial:
+    """A synthetic study: points over a factor of 100 to 3,000 in x, 400 queries.
+
+    A hard one spans a factor of 3 to 15 with 100 queries and several times the noise: enough to see
+    that y falls, and mostly not how.
+    """
     rng = np.random.default_rng([seed, len(axes), axes[0] == "d"])
+    decades = rng.uniform(0.5, 1.2, len(axes)) if hard else rng.uniform(2, 3.5, len(axes))
+    queries = 100 if hard else QUERIES
     sizes = [int(rng.integers(5, 9))] if len(axes) == 1 else rng.integers(4, 6, len(axes)).tolist()
     sides = [
-        10 ** rng.uniform(3, 7) * np.geomspace(1, 10 ** rng.uniform(2, 3.5), size) for size in sizes
+        10 ** rng.uniform(3, 7) * np.geomspace(1, 10**span, size)
+        for size, span in zip(sizes, decades, strict=True)
     ]
     x = np.stack([side.ravel() for side in np.meshgrid(*sides)], axis=1)
     outer = len(axes) - 1
@@ -103,11 +113,11 @@ def make_trial(axes: tuple[str, ...], seed: int, draws: int) -> Trial:
     asymptote = rng.uniform(0.1, 1.0)
     law = np.exp(basis.values(theta))[0] + asymptote
 
-    hard, own = rng.uniform(0.2, 0.6), rng.uniform(0.05, 0.3)
-    scatter = hard * rng.standard_normal((QUERIES, 1)) + own * rng.standard_normal(
-        (QUERIES, len(law))
+    common, own = rng.uniform(0.2, 0.6), rng.uniform(0.05, 0.3) * (4 if hard else 1)
+    scatter = common * rng.standard_normal((queries, 1)) + own * rng.standard_normal(
+        (queries, len(law))
     )
-    values = xr.DataArray(law * np.exp(scatter - (hard**2 + own**2) / 2), dims=("query", "model"))
+    values = xr.DataArray(law * np.exp(scatter - (common**2 + own**2) / 2), dims=("query", "model"))
     points = Points(
         f"L({','.join(axes).upper()})",
         f"trial {seed}",

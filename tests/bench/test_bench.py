@@ -145,13 +145,14 @@ def test_a_trial_of_coverage_is_of_its_own_law(axes):
 def test_coverage_is_accepted_near_95_percent():
     assert coverage.accepted(0.92, 500) and coverage.accepted(0.98, 500)
     assert not coverage.accepted(0.915, 500) and not coverage.accepted(0.985, 500)
+    assert coverage.accepted(1.0, 500, hard=True) and not coverage.accepted(0.9, 500, hard=True)
     assert coverage.accepted(0.9, 40) and not coverage.accepted(0.8, 40)
 
 
 @pytest.mark.slow
 def test_intervals_cover_the_truth():
     found = list(run.CASES["coverage"][0](run.FULL, 1))
-    assert len(found) == 4 + 4 + 6
+    assert len(found) == 4 + 4 + 6 + 4
     for item in found:
         assert item.equal, item
 
