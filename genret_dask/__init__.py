@@ -26,4 +26,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "open_cube":
+        import_module("genret_dask.accessor")
     return getattr(import_module(_HOMES[name]), name)

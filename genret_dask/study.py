@@ -326,7 +326,7 @@ class Study:
     # --- results ------------------------------------------------------------------------------
 
     def analyse(self) -> dict[str, list[dict[str, Any]]]:
-        """Metrics and first fits of the sealed cube, written beside it; returns their records.
+        """Metrics and laws of the sealed cube, written beside it; returns their records.
 
         Leaves metrics.json, fits.json, where there are models in a reduced precision
         precision.json (see `genret_dask.metrics.precision`), and trec/ with the qrels and each
@@ -470,17 +470,19 @@ def write_memory(uses: list[MemoryUse], path: Path) -> None:
 def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
     """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
     from genret_dask.cube import kinds, open_cube
-    from genret_dask.fits.table import first_fits
-    from genret_dask.metrics.precision import precision_changes
+    from genret_dask.fits.table import fit_records_of
+    from genret_dask.metrics.precision import precision_changes_of
+    from genret_dask.metrics.queries import reduce_queries
     from genret_dask.metrics.runs import write_qrels, write_run
-    from genret_dask.metrics.table import records
+    from genret_dask.metrics.table import records_of
 
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
     draws, seed = spec.fits.bootstrap, spec.seed
     for kind, search, contrast in kinds(open_cube(cube)):
-        found["metrics"] += records(kind, search, contrast, draws, seed)
-        found["fits"] += first_fits(kind, search, contrast, draws, seed)
-        found["precision"] += precision_changes(kind, search, contrast, draws, seed)
+        values = reduce_queries(search, contrast)
+        found["metrics"] += records_of(kind, values, draws, seed)
+        found["fits"] += fit_records_of(kind, values, draws, seed)
+        found["precision"] += precision_changes_of(kind, values, draws, seed)
         trec = folder / "trec" / kind
         trec.mkdir(parents=True)
         write_qrels(contrast, collection.document_ids, trec / "qrels.txt")

@@ -46,6 +46,8 @@ class Scale:
         Identifiers of the constraint alone.
     corpus : int
         Documents that negatives are drawn from.
+    draws, trials : int
+        Resamples that a law is fitted to, and synthetic studies of the intervals.
     """
 
     preset: str
@@ -57,10 +59,12 @@ class Scale:
     negatives: int
     ids: int
     corpus: int
+    draws: int = 1000
+    trials: int = 500
 
 
 FULL = Scale("small", 32_128, 20_000, 8, 24, (1, 2, 5, 10, 20, 50, 100), 256, 10**6, 21_015_324)
-QUICK = Scale("micro", 4_096, 20_000, 2, 24, (1, 2, 5, 10, 20, 50, 100), 64, 10**5, 10**6)
+QUICK = Scale("micro", 4_096, 20_000, 2, 24, (1, 2, 5, 10, 20, 50, 100), 64, 10**5, 10**6, 200, 40)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ COMMANDS = {
     "train": "Train the models of a study.",
     "export": "Export trained models to ONNX.",
     "fit": "Fit scaling laws to a run's cube.",
+    "compare": "Compare families, identifier kinds or models on the same queries.",
+    "plan": "Choose model and beam for a budget, measured and predicted.",
     "metrics": "Print the metrics of a run's cube.",
     "explain": "Show what a model generates for a query, and where it leads.",
     "bench": "Time this engine against transformers and plain loops, on this machine.",

@@ -22,14 +22,25 @@ FIT_COLUMNS = {
     "law": "law",
     "series": "series",
     "metric": "metric",
+    "axis": "axis",
     "exponent": "exponent",
     "asymptote": "asymptote",
     "scale": "scale",
     "r2": "R2",
     "n": "n",
 }
-"""Of the records of `genret_dask.fits.table`: key to heading."""
+"""Of the records of `genret_dask.fits.table`, a line for each axis: key to heading."""
 
+FORECAST_COLUMNS = {
+    "law": "law",
+    "series": "series",
+    "at": "largest left out",
+    "predicted": "predicted",
+    "observed": "observed",
+    "error": "error",
+    "covered": "in the interval",
+}
+"""Of the forecasts of those records: key to heading."""
 
 PRECISION_COLUMNS = {
     "model": "model",
@@ -76,7 +87,7 @@ def format_table(
         columns = {key: key for key in (records[0] if records else ())}
     rows = [[_text(record.get(key), intervals) for key in columns] for record in records]
     right = [
-        not any(isinstance(record.get(key), str | Sequence) for record in records)
+        not any(isinstance(record.get(key) or None, str | Sequence) for record in records)
         for key in columns
     ]
     headings = list(columns.values())
@@ -91,13 +102,48 @@ def metrics_table(records: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
 
 
 def fits_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """The table of fitted laws, and under it what speaks against them."""
+    """The table of fitted laws, their forecasts, and what speaks against them."""
+    parts = [format_table([line for record in records for line in _axes(record)], FIT_COLUMNS)]
+    forecasts = [_forecast(record) for record in records if record["forecast"]]
+    if forecasts:
+        parts.append(format_table(forecasts, FORECAST_COLUMNS))
     notes = [
         f"{record['law']} {record['series']}: {'; '.join(record['warnings'])}"
         for record in records
         if record["warnings"]
     ]
-    return "\n".join([format_table(records, FIT_COLUMNS), *(["", *notes] if notes else [])])
+    if notes:
+        parts.append("\n".join(notes))
+    sources = dict.fromkeys(record["source"] for record in records if record.get("source"))
+    parts += [f"published: {source}" for source in sources]
+    return "\n\n".join(parts)
+
+
+def _axes(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    for place, axis in enumerate(record["axes"]):
+        first = {**record} if place == 0 else {key: "" for key in FIT_COLUMNS}
+        yield {
+            **first,
+            "axis": axis.upper(),
+            "exponent": record["exponents"][axis],
+            "scale": record["scales"][axis]["value"],
+        }
+
+
+def _forecast(record: Mapping[str, Any]) -> dict[str, Any]:
+    forecast = record["forecast"]
+    names = (axis.upper() for axis in record["axes"])
+    at = ", ".join(
+        f"{name} {_decimal(value)}" for name, value in zip(names, forecast["x"], strict=True)
+    )
+    relative, covered = forecast["relative_error"], forecast["covered"]
+    return {
+        **{key: record[key] for key in ("law", "series")},
+        **{key: forecast[key] for key in ("predicted", "observed")},
+        "at": at,
+        "error": "-" if relative is None else f"{relative:+.1%}",
+        "covered": "-" if covered is None else "yes" if covered else "no",
+    }
 
 
 def precision_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -108,7 +154,7 @@ def precision_table(records: Sequence[Mapping[str, Any]]) -> str:
 def _text(value: Any, intervals: bool) -> str:
     if isinstance(value, Mapping):
         middle = _text(value.get("mean", value.get("value")), intervals)
-        if not intervals or value.get("low") is None:
+        if not intervals or middle == "-":
             return middle
         return f"{middle} [{_text(value['low'], intervals)}, {_text(value['high'], intervals)}]"
     if value is None:

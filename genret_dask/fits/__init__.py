@@ -1,15 +1,49 @@
-"""Laws through the metrics, with bootstrap intervals."""
+"""Laws through the metrics, with intervals, forecasts and what speaks against them."""
 
+from genret_dask.fits.compare import better, compare_families, compare_kinds
+from genret_dask.fits.csvpoints import read_points
+from genret_dask.fits.fitting import Estimate, Fit, Forecast, Points, fit_points
+from genret_dask.fits.frontier import Budget, Choice, best, cheapest, frontier
 from genret_dask.fits.laws import PowerLaw, fit_power_law, fit_power_laws
-from genret_dask.fits.table import first_fits
+from genret_dask.fits.over import fit_over
+from genret_dask.fits.pareto import pareto
+from genret_dask.fits.plan import plan_record
+from genret_dask.fits.published import published_points
+from genret_dask.fits.series import Means, means_of, points_of
+from genret_dask.fits.surface import Surfaces, fit_surfaces
+from genret_dask.fits.table import fit_records, fits_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval, resample_weights
 
 __all__ = [
+    "Budget",
+    "Choice",
+    "Estimate",
+    "Fit",
+    "Forecast",
+    "Means",
+    "Points",
     "PowerLaw",
+    "Surfaces",
+    "best",
+    "better",
     "bootstrap_mean",
-    "first_fits",
+    "cheapest",
+    "compare_families",
+    "compare_kinds",
+    "fit_over",
+    "fit_points",
     "fit_power_law",
     "fit_power_laws",
+    "fit_records",
+    "fit_surfaces",
+    "fits_of",
+    "frontier",
     "interval",
+    "means_of",
+    "pareto",
+    "plan_record",
+    "points_of",
+    "published_points",
+    "read_points",
     "resample_weights",
 ]

@@ -13,12 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genret_dask.errors import InputError
-
-EXPONENTS = (0.01, 10.0)
-"""Exponents that are searched; a fit that ends at one of them has a warning."""
-
-GOOD_R2 = 0.9
-"""Below this a fit has a warning."""
+from genret_dask.fits.doubts import doubts_of_points
+from genret_dask.fits.projection import EXPONENTS, linear_part
 
 _GRID = np.geomspace(*EXPONENTS, 241)
 _HALVINGS = 60
@@ -122,7 +118,7 @@ def fit_power_law(
         r2=float(laws.r2[0]),
         n=len(points[0]),
     )
-    return replace(law, warnings=_warnings(law, *points, weight))
+    return replace(law, warnings=_doubts(law, *points, weight))
 
 
 def fit_power_laws(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> PowerLaws:
@@ -183,29 +179,9 @@ class _Problem:
         return -self.y_start / self.y_range
 
     def solve(self, exponent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The coefficient, the asymptote and the squared error at each draw's exponent.
-
-        The exact minimum over coefficient >= 0 and asymptote >= 0: the free solution, or the
-        minimum on the one bound that it violates (it cannot violate both).
-        """
-        w = self.weights
+        """The coefficient, the asymptote and the squared error at each draw's exponent."""
         shape = np.expm1(-exponent[:, None] * self.log_x)
-        floor = self.floor
-        shape_mean, y_mean = shape @ w, self.y @ w
-        centred = shape - shape_mean[:, None]
-        spread = (centred * centred) @ w
-        with np.errstate(divide="ignore", invalid="ignore"):
-            free = ((centred * (self.y - y_mean[:, None])) @ w) / spread
-        coefficient = np.where(spread > 0, np.maximum(free, 0.0), 0.0)
-        asymptote = y_mean - coefficient * (shape_mean + 1)
-
-        low = asymptote < floor
-        basis = shape + 1
-        pure = ((basis * (self.y - floor[:, None])) @ w) / ((basis * basis) @ w)
-        coefficient = np.where(low, np.maximum(pure, 0.0), coefficient)
-        asymptote = np.where(low, floor, asymptote)
-        residual = coefficient[:, None] * basis + asymptote[:, None] - self.y
-        return coefficient, asymptote, (residual * residual) @ w
+        return linear_part(shape, self.y, self.weights, self.floor)
 
     def slope(self, exponent: np.ndarray) -> np.ndarray:
         """Sign of the squared error's derivative: with the linear part at its optimum, only the
@@ -249,31 +225,9 @@ class _Problem:
         )
 
 
-def at_bound(exponent: float) -> bool:
-    """Whether a fitted exponent is a bound of the search and not an optimum inside it."""
-    return any(abs(np.log(exponent / bound)) < 1e-6 for bound in EXPONENTS)
-
-
-def _warnings(law: PowerLaw, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[str, ...]:
-    distinct = np.unique(x)
-    found = []
-    if len(distinct) < 3:
-        found.append(f"{len(distinct)} distinct x: the law has 3 parameters")
-    elif not np.isfinite(law.exponent):
-        found.append("y does not fall with x: no law")
-    elif law.n == 3:
-        found.append("3 points for 3 parameters: R2 says nothing")
-    means = np.array([np.average(y[x == value], weights=weights[x == value]) for value in distinct])
-    if rises := int((np.diff(means) > 0).sum()):
-        found.append(f"y rises at {rises} of {len(means) - 1} steps of x")
-    if np.isfinite(law.exponent):
-        if at_bound(law.exponent):
-            found.append(f"exponent {law.exponent:.3g} is at a bound of the search")
-        if law.asymptote == 0:
-            found.append("asymptote 0 is at its bound")
-        if law.r2 < GOOD_R2:
-            found.append(f"R2 {law.r2:.3f} is below {GOOD_R2}")
-    return tuple(found)
+def _doubts(law: PowerLaw, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[str, ...]:
+    exponent = np.array([law.exponent])
+    return tuple(doubts_of_points(("x",), x[:, None], y, weights, exponent, law.asymptote, law.r2))
 
 
 def _check(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
-import dask
 import numpy as np
 import xarray as xr
 
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
-from genret_dask.metrics.contrastive import cgl
+from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.ranking import recall
 from genret_dask.specs import precise_name
 
@@ -40,28 +40,29 @@ def precision_changes(
         interval of the paired bootstrap. Queries without the value are left out; a mean over none
         is None. Empty where all models are fp32.
     """
+    recalls = {f"recall@{k}": partial(recall, k=k) for k in CUT_OFFS}
     names = [str(name) for name in search["model"].values]
-    precisions = dict(zip(names, map(str, search["precision"].values), strict=True))
-    twins = {
-        name: twin
-        for name, precision in precisions.items()
-        for twin in names
-        if precision != "fp32" == precisions[twin] and name == precise_name(twin, precision)
-    }
+    if not _twins(names, [str(name) for name in search["precision"].values]):
+        return []
+    return precision_changes_of(kind, reduce_queries(search, contrast, recalls), draws, seed)
+
+
+def precision_changes_of(
+    kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """`precision_changes` of the metrics of each query, as `queries.reduce_queries` gives them."""
+    names = [str(name) for name in values["model"].values]
+    precisions = dict(zip(names, map(str, values["precision"].values), strict=True))
+    twins = _twins(names, list(precisions.values()))
     if not twins:
         return []
-    widest = search.isel(beam=int(np.argmax(search["beam"].values)))
-    values = {
-        "cgl": cgl(contrast),
-        **{f"recall@{k}": recall(widest, contrast, k) for k in CUT_OFFS},
-    }
-    lazy = {}
-    for name, value in values.items():
-        plain = value.drop_vars([c for c in value.coords if c not in ("model", "query")])
+    widest = values.isel(beam=int(np.argmax(values["beam"].values)))
+    changes = {}
+    for name in ("cgl", *(f"recall@{k}" for k in CUT_OFFS)):
+        plain = widest[name].reset_coords(drop=True)
         theirs = plain.sel(model=list(twins.values())).assign_coords(model=list(twins))
         change = plain.sel(model=list(twins)) - theirs
-        lazy[name] = (change.mean("query"), interval(bootstrap_mean(change, draws, seed)))
-    (computed,) = dask.compute(lazy)
+        changes[name] = (change.mean("query"), interval(bootstrap_mean(change, draws, seed)))
     return [
         {
             "identifiers": kind,
@@ -71,11 +72,22 @@ def precision_changes(
             "beam": int(widest["beam"]),
             **{
                 name: _estimate(mean.sel(model=model), bounds.sel(model=model))
-                for name, (mean, bounds) in computed.items()
+                for name, (mean, bounds) in changes.items()
             },
         }
         for model, twin in twins.items()
     ]
+
+
+def _twins(names: list[str], precisions: list[str]) -> dict[str, str]:
+    """The fp32 model of the same cell, by the name of each model in another precision."""
+    of = dict(zip(names, precisions, strict=True))
+    return {
+        name: twin
+        for name, precision in of.items()
+        for twin in names
+        if precision != "fp32" == of[twin] and name == precise_name(twin, precision)
+    }
 
 
 def _estimate(mean: xr.DataArray, bounds: xr.DataArray) -> dict[str, float | None]:

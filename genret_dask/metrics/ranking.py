@@ -40,8 +40,8 @@ def gains(search: xr.Dataset, contrast: xr.Dataset) -> xr.DataArray:
     found = xr.apply_ufunc(
         _gains,
         search["doc"],
-        contrast["doc"],
-        contrast["relevance"],
+        _bare(contrast["doc"]),
+        _bare(contrast["relevance"]),
         input_core_dims=[["rank"], ["candidate"], ["candidate"]],
         output_core_dims=[["rank"]],
         dask="parallelized",
@@ -134,6 +134,11 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 # --- labels -------------------------------------------------------------------------------------
 
 
+def _bare(values: xr.DataArray) -> xr.DataArray:
+    """Without labels that are no index: xarray would read those of both sides to compare them."""
+    return values.reset_coords(drop=True)
+
+
 def _measure(
     kernel: Callable[..., Any], name: str, search: xr.Dataset, contrast: xr.Dataset, k: int
 ) -> xr.DataArray:
@@ -142,7 +147,7 @@ def _measure(
     values = xr.apply_ufunc(
         kernel,
         gains(search, contrast),
-        contrast["relevance"],
+        _bare(contrast["relevance"]),
         input_core_dims=[["rank"], ["candidate"]],
         kwargs={"k": k},
         dask="parallelized",

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import dask
-import numpy as np
 import xarray as xr
 
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
-from genret_dask.metrics.contrastive import cgl, positive_loss
-from genret_dask.metrics.ranking import MEASURES
+from genret_dask.metrics.queries import LOSSES, reduce_queries
 
 FACTS = ("family", "n_params", "n_train", "train_fraction")
 """Coordinates along `model` that every record repeats."""
@@ -43,32 +40,38 @@ def records(
         ``{"mean": float, "low": float, "high": float}`` with the bounds of the 95 % percentile
         interval. Queries without the value are left out; a mean over none is None.
     """
-    values = {
-        **{name: measure(search, contrast) for name, measure in MEASURES.items()},
-        "cgl": cgl(contrast),
-        "generation_loss": positive_loss(contrast),
+    return records_of(kind, reduce_queries(search, contrast), draws, seed)
+
+
+def records_of(
+    kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """`records` of the metrics of each query, as `metrics.queries.reduce_queries` gives them."""
+    names = [str(name) for name in values.data_vars if name != "flops"]
+    order = [name for name in names if name not in LOSSES] + list(LOSSES)
+    found = {
+        name: (
+            values[name].mean("query"),
+            interval(bootstrap_mean(values[name], draws=draws, seed=seed)),
+        )
+        for name in order
     }
-    lazy = {
-        name: (value.mean("query"), interval(bootstrap_mean(value, draws=draws, seed=seed)))
-        for name, value in values.items()
-    }
-    facts = {name: search[name].variable for name in FACTS}
-    flops = search["flops"].mean("query").transpose("model", "beam")
-    lazy, facts, flops = dask.compute(lazy, facts, flops)
+    facts = {name: values[name].values.tolist() for name in FACTS}
+    flops = values["flops"].mean("query").values
     return [
         {
             "identifiers": kind,
             "model": str(model),
-            **{name: np.asarray(facts[name]).tolist()[row] for name in FACTS},
+            **{name: facts[name][row] for name in FACTS},
             "beam": int(beam),
             "flops": _number(flops[row, column]),
             **{
                 name: _estimate(mean, bounds, {"model": row, "beam": column})
-                for name, (mean, bounds) in lazy.items()
+                for name, (mean, bounds) in found.items()
             },
         }
-        for row, model in enumerate(search["model"].values)
-        for column, beam in enumerate(search["beam"].values)
+        for row, model in enumerate(values["model"].values)
+        for column, beam in enumerate(values["beam"].values)
     ]
 
 

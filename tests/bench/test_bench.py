@@ -8,13 +8,15 @@ import math
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.optimize import curve_fit
 
-from genret_dask.bench import run, searching
+from genret_dask.bench import coverage, laws, run, searching
 from genret_dask.bench.measure import compare, quantity
 from genret_dask.bench.workload import LEVELS, Scale, random_codes, workload
 from genret_dask.cli import main
+from genret_dask.fits import Surfaces
 
-TINY = Scale("femto", 256, 300, 2, 6, (1, 5, 20), 20, 400, 3000)
+TINY = Scale("femto", 256, 300, 2, 6, (1, 5, 20), 20, 400, 3000, 30, 8)
 FIELDS = {"measure", "case", "ours", "peer", "unit", "ratio", "target", "equal"}
 
 
@@ -46,6 +48,8 @@ def test_every_benchmark_agrees_with_its_peer(family):
         "int8",
         "constraint",
         "negatives",
+        "laws",
+        "coverage",
     }
 
 
@@ -101,6 +105,56 @@ def test_random_codes_are_unique_and_seeded():
     assert codes.codes.shape == (500, LEVELS)
     assert len(np.unique(codes.codes, axis=0)) == 500
     np.testing.assert_array_equal(codes.codes, random_codes(500).codes)
+
+
+def test_laws_are_compared_where_our_errors_are_no_higher(monkeypatch):
+    found = list(run.CASES["laws"][0](TINY, 1))
+    assert [item.measure for item in found] == ["laws: L(N)", "laws: L(N,D)"]
+    assert all(item.equal and item.ratio == item.peer / item.ours for item in found)
+    assert laws.no_higher(np.array([1.0]), np.array([1.0]))
+    assert not laws.no_higher(np.array([1.0, 1.1]), np.array([1.0, 1.0]))
+    monkeypatch.setattr(laws, "_error", lambda x, y: np.full(len(y), 1e9))
+    assert [item.ratio for item in run.CASES["laws"][0](TINY, 1)] == [None, None]
+
+
+def test_the_peer_of_the_laws_is_scipys_minimum():
+    x = np.geomspace(1, 100, 6)[:, None]
+    y = (x[:, 0] ** -0.5 + 0.2)[None] + np.random.default_rng(0).normal(0, 0.01, (3, 6))
+    for row, error in zip(y, laws._lbfgs(x, y), strict=True):
+        best, _ = curve_fit(lambda x, s, a, d: s * x**-a + d, x[:, 0], row, p0=(1, 0.5, 0.2))
+        residual = (best[0] * x[:, 0] ** -best[1] + best[2] - row) / np.ptp(row)
+        assert error == pytest.approx((residual**2).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("axes", [("n",), ("n", "d")])
+def test_a_trial_of_coverage_is_of_its_own_law(axes):
+    trial = coverage.make_trial(axes, 3, 50)
+    assert set(trial.truth) == set(trial.estimates) == set(trial.covered())
+    fit = trial.fit
+    assert np.ptp(np.log10(fit.points.x), axis=0).min() >= 2
+    exponent = np.array([[trial.truth[f"exponent of {axis.upper()}"] for axis in axes]])
+    log_scale = np.log([[trial.truth[f"scale of {axis.upper()}"] for axis in axes]])
+    truth = Surfaces(
+        exponent, log_scale, np.array([trial.truth["asymptote"]]), np.ones(1), len(axes) - 1
+    )
+    beyond = fit.points.x.max(axis=0) * coverage.BEYOND
+    assert truth.predict(beyond[None])[0, 0] == pytest.approx(trial.truth["prediction"])
+    np.testing.assert_allclose(truth.predict(fit.points.x)[0], fit.points.y, rtol=0.15)
+
+
+def test_coverage_is_accepted_near_95_percent():
+    assert coverage.accepted(0.92, 500) and coverage.accepted(0.98, 500)
+    assert not coverage.accepted(0.915, 500) and not coverage.accepted(0.985, 500)
+    assert coverage.accepted(1.0, 500, hard=True) and not coverage.accepted(0.9, 500, hard=True)
+    assert coverage.accepted(0.9, 40) and not coverage.accepted(0.8, 40)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth():
+    found = list(run.CASES["coverage"][0](run.FULL, 1))
+    assert len(found) == 4 + 4 + 6 + 4
+    for item in found:
+        assert item.equal, item
 
 
 def test_growth_compares_searches_of_several_sizes(monkeypatch):

@@ -10,7 +10,8 @@ from scipy.optimize import curve_fit, nnls
 
 from genret_dask.errors import InputError
 from genret_dask.fits import fit_power_law
-from genret_dask.fits.laws import EXPONENTS, fit_power_laws
+from genret_dask.fits.laws import fit_power_laws
+from genret_dask.fits.projection import EXPONENTS
 
 # MINDER with T5: non-embedding parameters and CGL, from the released scripts of arXiv 2503.18941.
 PARAMETERS = np.array([44057088, 198229248, 704769024, 2818699264, 11274422272], dtype=float)

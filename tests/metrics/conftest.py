@@ -52,6 +52,8 @@ def _random_cube(
         "n_params": ("model", 1000 * 4 ** np.arange(models)),
         "n_train": ("model", np.full(models, 500)),
         "train_fraction": ("model", np.ones(models)),
+        "train_flops": ("model", 1e9 * 4.0 ** np.arange(models)),
+        "precision": ("model", ["fp32"] * models),
         "query": [f"q{q}" for q in range(queries)],
     }
     ranked = ("model", "query", "beam", "rank")

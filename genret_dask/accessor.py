@@ -1,0 +1,225 @@
+"""The accessor `.genret`: metrics, resamples and laws as methods of xarray's objects.
+
+Importing this module registers it; `genret_dask.open_cube` does. Every method is one call of a
+plain function of `genret_dask.metrics` or `genret_dask.fits`, and as lazy as that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from genret_dask.cube.schema import CONTRAST, SEARCH
+from genret_dask.errors import InputError
+from genret_dask.fits.fitting import Fit
+from genret_dask.fits.over import fit_over, of_family
+from genret_dask.fits.table import fits_of
+from genret_dask.metrics import contrastive, ranking
+from genret_dask.metrics.bootstrap import bootstrap_mean, interval
+from genret_dask.metrics.contrastive import Form
+from genret_dask.metrics.queries import per_query, reduce_queries
+
+
+@xr.register_dataarray_accessor("genret")
+class MetricAccessor:
+    """Of a metric over `query`.
+
+    Examples
+    --------
+    >>> loss = xr.DataArray([[1.0, 3.0], [2.0, 2.0]], dims=("model", "query"))
+    >>> loss.genret.bootstrap(draws=100).dims
+    ('draw', 'model')
+    """
+
+    def __init__(self, values: xr.DataArray) -> None:
+        self._values = values
+
+    def bootstrap(self, draws: int = 1000, seed: int = 0) -> xr.DataArray:
+        """`genret_dask.metrics.bootstrap.bootstrap_mean`: (draw, ...)."""
+        return bootstrap_mean(self._values, draws, seed)
+
+    def interval(self, level: float = 0.95, draws: int = 1000, seed: int = 0) -> xr.DataArray:
+        """Percentile interval of the mean over the queries: (bound, ...)."""
+        return interval(self.bootstrap(draws, seed), level)
+
+    def fit(
+        self, *axes: str, family: str | None = None, precision: str | None = None, **options: Any
+    ) -> Fit:
+        """`genret_dask.fits.fit_over`, of one family and precision."""
+        return fit_over(of_family(self._values, family, precision), *axes, **options)
+
+
+@xr.register_datatree_accessor("genret")
+class KindAccessor:
+    """Of a cube, or of the group of one identifier kind.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        Has the children `search` and `contrast`, or is a cube of a single kind.
+    """
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        self._tree = tree
+
+    @property
+    def kind(self) -> str:
+        """Identifier kind."""
+        return str(self._kind.name)
+
+    @property
+    def search(self) -> xr.Dataset:
+        """What beam search returned."""
+        return self._kind[SEARCH].to_dataset()
+
+    @property
+    def contrast(self) -> xr.Dataset:
+        """The teacher-forced candidates."""
+        return self._kind[CONTRAST].to_dataset()
+
+    def cgl(self, form: Form = "ratio") -> xr.DataArray:
+        """`genret_dask.metrics.cgl`: (model, query)."""
+        return contrastive.cgl(self.contrast, form)
+
+    def generation_loss(self) -> xr.DataArray:
+        """`genret_dask.metrics.generation_loss`: (model, query, candidate)."""
+        return contrastive.generation_loss(self.contrast)
+
+    def positive_loss(self) -> xr.DataArray:
+        """`genret_dask.metrics.positive_loss`: (model, query)."""
+        return contrastive.positive_loss(self.contrast)
+
+    def recall(self, k: int) -> xr.DataArray:
+        """`genret_dask.metrics.recall`: (model, query, beam)."""
+        return ranking.recall(self.search, self.contrast, k)
+
+    def mrr(self, k: int) -> xr.DataArray:
+        """`genret_dask.metrics.mrr`: (model, query, beam)."""
+        return ranking.mrr(self.search, self.contrast, k)
+
+    def ndcg(self, k: int) -> xr.DataArray:
+        """`genret_dask.metrics.ndcg`: (model, query, beam)."""
+        return ranking.ndcg(self.search, self.contrast, k)
+
+    def average_precision(self, k: int) -> xr.DataArray:
+        """`genret_dask.metrics.average_precision`: (model, query, beam)."""
+        return ranking.average_precision(self.search, self.contrast, k)
+
+    def flops(self) -> xr.DataArray:
+        """Floating-point operations of each search: (model, query, beam)."""
+        return self.search["flops"]
+
+    def per_query(self) -> xr.Dataset:
+        """`genret_dask.metrics.queries.per_query`: every metric of every query."""
+        return per_query(self.search, self.contrast)
+
+    def bootstrap(self, metric: str = "cgl", draws: int = 1000, seed: int = 0) -> xr.DataArray:
+        """Mean of a metric of `per_query` in each resample: (draw, model, ...)."""
+        return bootstrap_mean(self._metric(metric), draws, seed)
+
+    def fit(
+        self,
+        *axes: str,
+        metric: str = "cgl",
+        family: str | None = None,
+        precision: str | None = None,
+        **options: Any,
+    ) -> Fit:
+        """`genret_dask.fits.fit_over` of a metric of `per_query`; over ``flops`` as well."""
+        values = of_family(self._metric(metric), family, precision)
+        if "flops" in axes:
+            flops = of_family(self.flops(), family, precision).mean("query")
+            values = values.assign_coords(flops=flops.reset_coords(drop=True))
+        return fit_over(values, *axes, **options)
+
+    def fits(self, draws: int = 1000, seed: int = 0, **options: Any) -> list[Fit]:
+        """Every law of the cube, in one pass: `genret_dask.fits.fits_of`."""
+        values = reduce_queries(self.search, self.contrast)
+        return fits_of(self.kind, values, draws, seed, **options)
+
+    def _metric(self, name: str) -> xr.DataArray:
+        if name == "cgl":
+            return self.cgl()
+        if name == "generation_loss":
+            return self.positive_loss()
+        if name in ranking.MEASURES:
+            return ranking.MEASURES[name](self.search, self.contrast)
+        expected = ", ".join(["cgl", "generation_loss", *ranking.MEASURES])
+        raise InputError(f"there is no metric {name!r}", expected=f"one of {expected}")
+
+    @property
+    def _kind(self) -> xr.DataTree:
+        if {SEARCH, CONTRAST} <= set(self._tree.children):
+            return self._tree
+        children = [
+            child
+            for child in self._tree.children.values()
+            if {SEARCH, CONTRAST} <= set(child.children)
+        ]
+        if len(children) != 1:
+            names = ", ".join(str(child.name) for child in children) or "none"
+            raise InputError(
+                f"the tree has the identifier kinds {names}",
+                expected="one kind, or the group of one",
+                fix="take it first, as in tree['codes'].genret",
+            )
+        return children[0]
+
+
+@xr.register_dataset_accessor("genret")
+class DatasetAccessor:
+    """Of a contrast dataset, or of the metrics of each query (`per_query`)."""
+
+    def __init__(self, data: xr.Dataset) -> None:
+        self._data = data
+
+    def cgl(self, form: Form = "ratio") -> xr.DataArray:
+        """`genret_dask.metrics.cgl` of a contrast dataset; the value of each query otherwise."""
+        if "cgl" in self._data and form == "ratio":
+            return self._data["cgl"]
+        return contrastive.cgl(self._needing("log_partition", "is_positive"), form)
+
+    def positive_loss(self) -> xr.DataArray:
+        """`genret_dask.metrics.positive_loss` of a contrast dataset."""
+        return contrastive.positive_loss(self._needing("log_partition", "is_positive"))
+
+    def recall(self, k: int, contrast: xr.Dataset | None = None) -> xr.DataArray:
+        """`genret_dask.metrics.recall` of a search dataset; the value of each query otherwise.
+
+        Parameters
+        ----------
+        k : int
+        contrast : xarray.Dataset, optional
+            Says which documents are relevant, for a search dataset.
+        """
+        if f"recall@{k}" in self._data:
+            return self._data[f"recall@{k}"]
+        if contrast is None:
+            raise InputError(
+                f"this dataset has no recall@{k} and does not know what is relevant",
+                expected="the contrast dataset as well",
+                fix="use recall(k, contrast), or the accessor of the tree that holds both",
+            )
+        return ranking.recall(self._needing("doc"), contrast, k)
+
+    def bootstrap(self, draws: int = 1000, seed: int = 0) -> xr.Dataset:
+        """`bootstrap_mean` of every variable over `query`."""
+        return self._data.map(
+            lambda values: bootstrap_mean(values, draws, seed) if "query" in values.dims else values
+        )
+
+    def fit(
+        self, *axes: str, metric: str = "cgl", family: str | None = None, **options: Any
+    ) -> Fit:
+        """`genret_dask.fits.fit_over` of one of its metrics."""
+        values = self.cgl() if metric == "cgl" else self._needing(metric)[metric]
+        return fit_over(of_family(values, family), *axes, **options)
+
+    def _needing(self, *names: str) -> xr.Dataset:
+        if missing := [name for name in names if name not in self._data]:
+            raise InputError(
+                f"the dataset has no {missing[0]!r}",
+                expected=f"{', '.join(names)}; it has {', '.join(map(str, self._data.data_vars))}",
+            )
+        return self._data

@@ -1,0 +1,227 @@
+"""Beyond what was measured: the best N, D and C within a budget, by a family's fitted surface.
+
+The surface says what recall a model of N parameters, trained on D pairs and searched with C FLOPs
+would have. What it may cost is bounded by three rules that come from the measured models of the
+family: what training takes and what the smallest beam takes are power laws of N and D, and N, C / N
+stay within a factor `REACH` of what was measured. D stays within what there is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genret_dask.fits.fitting import LEVELS, Estimate, Fit, fit_points, number
+from genret_dask.fits.frontier import Budget
+from genret_dask.fits.series import Means, groups_of, points_of
+
+REACH = 10.0
+"""How far beyond the measured N and C / N a surface is asked."""
+
+_GRID = 121
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a family's surface says of a budget.
+
+    Attributes
+    ----------
+    family : str
+        And precision, as in the series of the laws.
+    n, d, flops, beam : float
+        Where the surface is best; the beam size is what others with about that C / N had.
+    recall : Estimate
+        For a model to be measured.
+    needed : Estimate or None
+        Where a recall was asked for: FLOPs of a query that reach it, with this n and d.
+    train_flops : float
+    beyond : tuple of str
+        Axes that lie outside what was measured, with the factor.
+    fit : Fit
+        The surface.
+    """
+
+    family: str
+    n: float
+    d: float
+    flops: float
+    beam: float
+    recall: Estimate
+    needed: Estimate | None
+    train_flops: float
+    beyond: tuple[str, ...]
+    fit: Fit
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "family": self.family,
+            "n": number(self.n),
+            "d": number(self.d),
+            "flops": number(self.flops),
+            "beam": number(self.beam),
+            "train_flops": number(self.train_flops),
+            "recall": self.recall.record(),
+            "needed": None if self.needed is None else self.needed.record(),
+            "beyond": list(self.beyond),
+            "r2": number(self.fit.r2),
+            "points": self.fit.n,
+            "warnings": list(self.fit.warnings),
+        }
+
+
+def outlooks(means: Means, budget: Budget, kind: str = "", seed: int = 0) -> list[Outlook]:
+    """The best that each family's surface promises within a budget; none for one without a surface.
+
+    With a target recall, the fewest FLOPs that reach it, and the n and d that do with as little.
+    """
+    surfaces = {
+        points.series: points
+        for points in points_of(means, kind)
+        if points.metric != "cgl" and points.law not in ("L(C)",)
+    }
+    found = []
+    for group, rows in groups_of(means):
+        if group in surfaces:
+            fit = fit_points(surfaces[group], seed=seed)
+            if fit.has_law and "c/n" in fit.points.axes:
+                outlook = _outlook(means, rows, budget, fit, group)
+                found += [] if outlook is None else [outlook]
+    return found
+
+
+def _outlook(
+    means: Means, rows: np.ndarray, budget: Budget, fit: Fit, group: str
+) -> Outlook | None:
+    train = _power(means.n[rows], means.d[rows], means.train_flops[rows])
+    ratio = means.flops[rows] / means.n[rows, None]
+    n, d, c = _candidates(means, rows, budget, train, ratio)
+    if not len(n):
+        return None
+    x = _columns(fit, n, d, c / n)
+    error = fit.law.predict(x)[0]
+    if budget.target is None:
+        place = int(np.lexsort((c, error))[0])
+    else:
+        reach = np.flatnonzero(error <= 1 - budget.target)
+        cheap = reach[np.lexsort((error[reach], c[reach]))]
+        place = int(cheap[0] if len(cheap) else error.argmin())
+    here = x[place]
+    (estimate,) = fit.predict(here, new=True)
+    needed = None
+    if budget.target is not None:
+        needed = _needed(fit, here, float(n[place]), 1 - budget.target)
+    return Outlook(
+        family=group,
+        n=float(n[place]),
+        d=float(d[place]),
+        flops=float(c[place]),
+        beam=_beam(means, ratio, float(c[place] / n[place])),
+        recall=_complement(estimate),
+        needed=needed,
+        train_flops=float(np.exp(_at(train, n[place], d[place]))),
+        beyond=_beyond(fit, here),
+        fit=fit,
+    )
+
+
+def _candidates(
+    means: Means, rows: np.ndarray, budget: Budget, train: np.ndarray, ratio: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """n, d and c of what the budget allows."""
+    n = np.geomspace(means.n[rows].min(), means.n[rows].max() * REACH, _GRID)
+    ends = ratio[:, 0].min(), ratio.max() * REACH
+    n, d, per = (
+        side.ravel()
+        for side in np.meshgrid(n, np.unique(means.d[rows]), np.geomspace(*ends, _GRID))
+    )
+    # The smallest beam's cost for a parameter falls with N; no search is cheaper than that.
+    least = _power(means.n[rows], np.ones(len(rows)), means.flops[rows].min(axis=1))
+    c = per * n
+    if math.isfinite(budget.flops):
+        n, d = np.concatenate([n, n]), np.concatenate([d, d])
+        c = np.concatenate([c, np.full(len(c), budget.flops)])
+    within = (
+        (c <= budget.flops)
+        & (c >= np.exp(_at(least, n, np.ones(len(n)))))
+        & (c / n <= ends[1])
+        & ~(np.exp(_at(train, n, d)) > budget.train_flops)
+    )
+    return n[within], d[within], c[within]
+
+
+def _power(n: np.ndarray, d: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """log cost as a plane over log n and log d, of the least norm where they do not vary."""
+    there = np.isfinite(cost) & (cost > 0)
+    if not there.any():
+        return np.array([np.nan, 0.0, 0.0])
+    logs = np.stack([np.log(n[there]), np.log(d[there])], axis=1)
+    middle = logs.mean(axis=0)
+    log_cost = np.log(cost[there])
+    slope = np.linalg.lstsq(logs - middle, log_cost - log_cost.mean(), rcond=1e-9)[0]
+    return np.array([log_cost.mean() - middle @ slope, *slope])
+
+
+def _at(plane: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    return plane[0] + plane[1] * np.log(n) + plane[2] * np.log(d)
+
+
+def _columns(fit: Fit, n: np.ndarray, d: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    values = {"n": n, "d": d, "c/n": ratio}
+    return np.stack([values[axis] for axis in fit.points.axes], axis=1)
+
+
+def _needed(fit: Fit, here: np.ndarray, n: float, error: float) -> Estimate:
+    """FLOPs at which the surface falls to an error; infinite where it never does."""
+    place = fit.points.axes.index("c/n")
+    value = n * float(_solve(fit.law, here, place, error)[0])
+    if fit.resampled is None:
+        return Estimate(value)
+    draws = n * _solve(fit.resampled, here, place, error)
+    low, high = np.quantile(draws, LEVELS, method="nearest")
+    return Estimate(value, float(low), float(high))
+
+
+def _solve(law: Any, here: np.ndarray, place: int, error: float) -> np.ndarray:
+    """x of one axis, the others as they are: float64[rows]."""
+    power = law.exponent[:, law.outer]
+    ratio = law.exponent / power[:, None]
+    with np.errstate(all="ignore"):
+        total = np.maximum(error - law.asymptote, 0.0) ** (1 / power)
+        terms = np.exp(ratio * (law.log_scale - np.log(here)))
+        rest = total - (terms.sum(axis=1) - terms[:, place])
+        x = np.exp(law.log_scale[:, place] - np.log(rest) / ratio[:, place])
+    return np.where(law.fitted & (rest > 0), x, np.inf)
+
+
+def _complement(error: Estimate) -> Estimate:
+    """Recall, between 0 and 1."""
+    value, low, high = (
+        min(max(1 - end, 0.0), 1.0) if math.isfinite(end) else math.nan
+        for end in (error.value, error.high, error.low)
+    )
+    return Estimate(value, low, high)
+
+
+def _beam(means: Means, ratio: np.ndarray, wanted: float) -> float:
+    """Beam size by the logarithms of C / N, on the line through the last two beyond the ends."""
+    known, beams = np.log(ratio.mean(axis=0)), np.log(means.beam.astype(np.float64))
+    order = np.argsort(known)
+    known, beams = known[order], beams[order]
+    if len(known) < 2:
+        return float(np.exp(beams[0]))
+    at = int(np.clip(np.searchsorted(known, np.log(wanted)), 1, len(known) - 1))
+    slope = (beams[at] - beams[at - 1]) / max(known[at] - known[at - 1], 1e-12)
+    return float(np.exp(max(beams[at] + slope * (np.log(wanted) - known[at]), 0.0)))
+
+
+def _beyond(fit: Fit, here: np.ndarray) -> tuple[str, ...]:
+    found = []
+    for axis, value, column in zip(fit.points.axes, here, fit.points.x.T, strict=True):
+        factor = max(value / column.max(), column.min() / value)
+        if factor > 1.001:
+            found.append(f"{axis.upper()} {factor:.3g} times beyond what was measured")
+    return tuple(found)

@@ -1,0 +1,464 @@
+"""A law fitted to points, with intervals, a forecast and what speaks against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from genret_dask.errors import InputError
+from genret_dask.fits.doubts import doubts_of_draws, doubts_of_points
+from genret_dask.fits.projection import EXPONENTS
+from genret_dask.fits.surface import Loss, Surfaces, fit_surfaces, parameters
+
+LEVELS = (0.025, 0.975)
+"""Bounds of the intervals, as shares of the draws."""
+
+_WEIGHT_RANGE = 100.0
+
+
+@dataclass(frozen=True)
+class Points:
+    """What one law is fitted to.
+
+    Attributes
+    ----------
+    law : str
+        As "L(N)" or "L(N,D)".
+    series, metric : str
+        What the points have in common, and what y is.
+    axes : tuple of str
+        "n", "d", "c" or "c/n", one for each column of x.
+    x : float64[n, K]
+        Above 0.
+    y : float64[n]
+        Not below 0.
+    draws : float64[draws, n], optional
+        y in each resample of the queries. Without them the scatter around the law itself decides.
+    weights : float64[n], optional
+        Of the squared residuals; equal by default.
+    facts : mapping
+        Repeated in the record.
+    """
+
+    law: str
+    series: str
+    metric: str
+    axes: tuple[str, ...]
+    x: np.ndarray
+    y: np.ndarray
+    draws: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outer(self) -> int:
+        """D where there is D, as in L(N, D), and the first axis otherwise."""
+        return self.axes.index("d") if "d" in self.axes else 0
+
+    @property
+    def distinct(self) -> int:
+        return len(np.unique(self.x, axis=0))
+
+    def only(self, chosen: np.ndarray) -> Points:
+        """The points at some rows."""
+        return replace(
+            self,
+            x=self.x[chosen],
+            y=self.y[chosen],
+            draws=None if self.draws is None else self.draws[:, chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+        )
+
+    def without_gaps(self) -> Points:
+        """Without points that a cube that is not sealed lacks, and resamples that lack a value."""
+        there = self.only(np.isfinite(self.x).all(axis=1) & np.isfinite(self.y))
+        if there.draws is None:
+            return there
+        return replace(there, draws=there.draws[np.isfinite(there.draws).all(axis=1)])
+
+    def weighted_by_variance(self) -> Points:
+        """Weights of one over the variance of y among the resamples, a factor 100 apart at most."""
+        if self.draws is None or len(self.draws) < 2 or not len(self.y):
+            return self
+        variance = self.draws.var(axis=0)
+        middle = float(np.median(variance[variance > 0])) if (variance > 0).any() else 1.0
+        floor, ceiling = middle / _WEIGHT_RANGE, middle * _WEIGHT_RANGE
+        return replace(self, weights=middle / variance.clip(floor, ceiling))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the bounds of its 95 % interval: NaN without one, infinite where it is open."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    def record(self) -> dict[str, float | None]:
+        return {name: number(getattr(self, name)) for name in ("value", "low", "high")}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The largest point, predicted by the law of the others.
+
+    Attributes
+    ----------
+    x : tuple of float
+        Where it is.
+    observed : float
+    predicted : Estimate
+    error : Estimate
+        Predicted less observed, both of the same resamples.
+    n : int
+        Points that the prediction was fitted to.
+    """
+
+    x: tuple[float, ...]
+    observed: float
+    predicted: Estimate
+    error: Estimate
+    n: int
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether 0 lies in the interval of the error; None where there is no interval."""
+        if not math.isfinite(self.error.low):
+            return None
+        return self.error.low <= 0 <= self.error.high
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "x": list(self.x),
+            "observed": number(self.observed),
+            "predicted": self.predicted.record(),
+            "relative_error": number(self.error.value / self.observed if self.observed else np.nan),
+            "error": self.error.record(),
+            "covered": self.covered,
+            "n": self.n,
+        }
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law, the laws of the resamples, and what follows from them.
+
+    Attributes
+    ----------
+    points : Points
+    law : Surfaces
+        One row.
+    resampled : Surfaces or None
+        A row for each resample; None where nothing says how y scatters.
+    draws : float64[draws, n] or None
+        y in each resample.
+    scatter : str
+        What the resamples are of.
+    loss : str
+    """
+
+    points: Points
+    law: Surfaces
+    resampled: Surfaces | None
+    draws: np.ndarray | None
+    scatter: str
+    loss: Loss
+    seed: int
+
+    @property
+    def n(self) -> int:
+        return len(self.points.y)
+
+    @property
+    def r2(self) -> float:
+        return float(self.law.r2[0])
+
+    @property
+    def has_law(self) -> bool:
+        return bool(self.law.fitted[0])
+
+    @property
+    def exponents(self) -> dict[str, Estimate]:
+        """By axis.
+
+        A resample without a law counts as one of exponent 0, and one whose exponent is at the upper
+        bound of the search as one without end.
+        """
+        draws = None
+        if self.resampled is not None:
+            draws = self.resampled.exponent
+            draws = np.where(draws < EXPONENTS[1] * (1 - 1e-9), draws, np.inf)
+            draws = np.where(self.resampled.fitted[:, None], draws, 0.0)
+        return {
+            axis: self._estimate(
+                self.law.exponent[0, place], None if draws is None else draws[:, place]
+            )
+            for place, axis in enumerate(self.points.axes)
+        }
+
+    @property
+    def scales(self) -> dict[str, Estimate]:
+        """x0 by axis, in the units of x."""
+        return {
+            axis: self._estimate(
+                _exp(self.law.log_scale[0, place]) if self.has_law else math.nan,
+                None if self.resampled is None else _exp(self.resampled.log_scale[:, place]),
+            )
+            for place, axis in enumerate(self.points.axes)
+        }
+
+    @property
+    def asymptote(self) -> Estimate:
+        return self._estimate(
+            self.law.asymptote[0], None if self.resampled is None else self.resampled.asymptote
+        )
+
+    def predict(self, x: np.ndarray, *, new: bool = False) -> list[Estimate]:
+        """The law at new points, with its interval.
+
+        Parameters
+        ----------
+        x : float64[n, K]
+        new : bool
+            Give the interval for a point to be measured, which scatters around the law as the
+            fitted ones do, and not that of the law alone.
+
+        Raises
+        ------
+        InputError
+            x has not a column for every axis.
+        """
+        x = np.atleast_2d(np.asarray(x, dtype=np.float64))
+        if x.shape[1] != len(self.points.axes):
+            raise InputError(
+                f"points to predict have {x.shape[1]} columns",
+                expected=f"one for each of {', '.join(self.points.axes)}",
+            )
+        values = self.law.predict(x)[0]
+        draws = self.predicted_draws(x, new=new)
+        return [
+            self._estimate(value, None if draws is None else draws[:, place])
+            for place, value in enumerate(values)
+        ]
+
+    def predicted_draws(self, x: np.ndarray, *, new: bool = False) -> np.ndarray | None:
+        """`predict` in each resample: float64[draws, n], or None."""
+        if self.resampled is None:
+            return None
+        draws = self.resampled.predict(x)
+        return draws + self.scatter_draws(len(draws)) if new else draws
+
+    def scatter_draws(self, draws: int) -> np.ndarray:
+        """Student's t noise of the size of the residuals: float64[draws, 1].
+
+        0 where no degree of freedom is left to know their size by.
+        """
+        left = self.n - parameters(len(self.points.axes))
+        if left < 1:
+            return np.zeros((draws, 1))
+        weights = np.ones(self.n) if self.points.weights is None else self.points.weights
+        residual = self.points.y - self.law.predict(self.points.x)[0]
+        size = math.sqrt((residual**2 * weights).sum() / weights.mean() / left)
+        noise = np.random.default_rng([self.seed, 1]).standard_t(left, (draws, 1))
+        return size * noise
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """Leave the largest out and predict it; None where too few points are left."""
+        return forecast(self)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What speaks against the law, each with its number."""
+        points = self.points
+        axes = tuple(axis.upper() for axis in points.axes)
+        weights = np.ones(self.n) if points.weights is None else points.weights
+        found = doubts_of_points(
+            axes,
+            points.x,
+            points.y,
+            weights,
+            self.law.exponent[0],
+            float(self.law.asymptote[0]),
+            self.r2,
+        )
+        if self.resampled is None or self.draws is None:
+            if self.has_law:
+                found.append("no interval: no point is left over to show how y scatters")
+        elif self.has_law:
+            exponent = [(item.low, item.high) for item in self.exponents.values()]
+            found += doubts_of_draws(
+                axes,
+                points.x,
+                points.y,
+                self.draws,
+                self.resampled.fitted,
+                np.array(exponent).T,
+                np.array([self.asymptote.low, self.asymptote.high]),
+            )
+        return tuple(found)
+
+    def _estimate(self, value: float, draws: np.ndarray | None) -> Estimate:
+        value = float(value)
+        if draws is None or not len(draws) or not math.isfinite(value):
+            return Estimate(value)
+        # Of two neighbours, as the mean of a number and infinity is infinity.
+        low, high = np.quantile(
+            draws, LEVELS, method="nearest" if np.isinf(draws).any() else "linear"
+        )
+        return Estimate(value, float(low), float(high))
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values; None stands for a value that there is not."""
+        one = len(self.points.axes) == 1
+        exponents = {axis: item.record() for axis, item in self.exponents.items()}
+        scales = {axis: item.record() for axis, item in self.scales.items()}
+        return {
+            **self.points.facts,
+            "law": self.points.law,
+            "series": self.points.series,
+            "metric": self.points.metric,
+            "axes": list(self.points.axes),
+            "exponent": next(iter(exponents.values())) if one else None,
+            "exponents": exponents,
+            "asymptote": self.asymptote.record(),
+            "scale": next(iter(scales.values()))["value"] if one else None,
+            "scales": scales,
+            "r2": number(self.r2),
+            "n": self.n,
+            "loss": self.loss,
+            "intervals": self.scatter,
+            "forecast": None if self.forecast is None else self.forecast.record(),
+            "warnings": list(self.warnings),
+        }
+
+
+def fit_points(points: Points, *, loss: Loss = "squares", draws: int = 1000, seed: int = 0) -> Fit:
+    """Fit a law to points, and to each of their resamples.
+
+    The intervals are percentiles of the laws that are fitted to the resamples of the queries
+    (Efron and Tibshirani, 1993). Points without queries are resampled from the law itself: its
+    values and Student's t noise of the residuals' size and degrees of freedom, so that for a linear
+    law the classical interval comes out, and for few points a wide one.
+
+    Parameters
+    ----------
+    points : Points
+    loss : {"squares", "huber"}
+    draws, seed : int
+        Of the residuals' noise, for points without resamples.
+
+    Raises
+    ------
+    InputError
+        There is no point, or a value is out of range.
+
+    Examples
+    --------
+    >>> x = np.geomspace(1, 1000, 7)
+    >>> y = 2 * x**-0.5 + 0.3 + [0.01, -0.01, 0, 0.01, -0.01, 0, 0]
+    >>> fit = fit_points(Points("L(N)", "mine", "loss", ("n",), x[:, None], y))
+    >>> fit.exponents["n"].low < 0.5 < fit.exponents["n"].high
+    True
+    """
+    _check(points, loss)
+    law = _fit(points, points.y[None], loss)
+    resamples, scatter = points.draws, "95 %, bootstrap over queries"
+    if resamples is None:
+        left = len(points.y) - parameters(len(points.axes))
+        scatter = f"95 %, residuals as t noise with {left} degrees of freedom"
+        resamples = residual_draws(points, law, draws, seed)
+    if resamples is None or not len(resamples):
+        return Fit(points, law, None, None, "none", loss, seed)
+    if loss == "huber":
+        resamples = np.maximum(resamples, 1e-3 * points.y.min())
+    together = _fit(points, np.concatenate([points.y[None], resamples]), loss)
+    return Fit(points, law, together.rows(slice(1, None)), resamples, scatter, loss, seed)
+
+
+def residual_draws(points: Points, law: Surfaces, draws: int, seed: int) -> np.ndarray | None:
+    """The law's values with noise of the residuals' size: float64[draws, n].
+
+    None where there is no law, or no degree of freedom is left.
+    """
+    left = len(points.y) - parameters(len(points.axes))
+    if left < 1 or not law.fitted[0]:
+        return None
+    weights = np.ones(len(points.y)) if points.weights is None else points.weights
+    predicted = law.predict(points.x)[0]
+    size = np.sqrt(((points.y - predicted) ** 2 * weights).sum() / left / weights)
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((draws, len(points.y)))
+    heavy = np.sqrt(left / rng.chisquare(left, (draws, 1)))
+    return predicted + noise * heavy * size
+
+
+def forecast(fit: Fit) -> Forecast | None:
+    """Predict the largest point from the law of those with a smaller first axis.
+
+    The interval is for a point to be measured: it holds what the law does not explain of the
+    others, beside the queries' noise.
+
+    With several points at the largest value of the first axis all are left out, and the one with
+    the largest other axes is predicted.
+    """
+    points = fit.points
+    order = np.lexsort(tuple(points.x[:, place] for place in reversed(range(points.x.shape[1]))))
+    last = int(order[-1])
+    kept = points.only(points.x[:, 0] < points.x[last, 0])
+    if kept.distinct < parameters(len(points.axes)) or (np.ptp(kept.x, axis=0) == 0).any():
+        return None
+    rest = fit_points(kept, loss=fit.loss, draws=1000, seed=fit.seed)
+    if not rest.has_law:
+        return None
+    here = points.x[last][None]
+    (predicted,) = rest.predict(here, new=True)
+    observed = float(points.y[last])
+    error = Estimate(predicted.value - observed)
+    values = rest.predicted_draws(here, new=True)
+    if values is not None:
+        noise = observed if points.draws is None else points.draws[:, last]
+        low, high = np.quantile(values[:, 0] - noise, LEVELS)
+        error = Estimate(error.value, float(low), float(high))
+    return Forecast(tuple(map(float, points.x[last])), observed, predicted, error, len(kept.y))
+
+
+def number(value: float) -> float | None:
+    """A finite float, or None."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _fit(points: Points, y: np.ndarray, loss: Loss) -> Surfaces:
+    return fit_surfaces(points.x, y, points.weights, outer=points.outer, loss=loss)
+
+
+def _exp(log: Any) -> Any:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.exp(log)
+
+
+def _check(points: Points, loss: Loss) -> None:
+    x, y = points.x, points.y
+    if x.ndim != 2 or x.shape != (len(y), len(points.axes)) or not len(y):
+        raise InputError(
+            f"{points.law} {points.series}: x has the shape {x.shape} and y {y.shape}",
+            expected=f"x [n, {len(points.axes)}] and y [n], with at least one point",
+        )
+    positive = "above 0"
+    checks = [("x", x, x > 0, positive), ("y", y, y >= 0, "0 or above")]
+    if loss == "huber":
+        checks[1] = ("y", y, y > 0, "above 0 for Huber's loss on log y")
+    if points.weights is not None:
+        checks.append(("weights", points.weights, points.weights > 0, positive))
+    for name, values, good, wanted in checks:
+        bad = ~(good & np.isfinite(values))
+        if bad.any():
+            raise InputError(
+                f"{points.law} {points.series}: {name} holds {values[bad][0]}",
+                expected=f"finite numbers, {wanted}",
+            )

@@ -1,0 +1,172 @@
+"""Which model and beam to buy: the frontier of what was measured, the choice within a budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from genret_dask.errors import InputError
+from genret_dask.fits.fitting import LEVELS, Estimate, number
+from genret_dask.fits.pareto import pareto
+from genret_dask.fits.series import Means
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model searched with a beam size.
+
+    Attributes
+    ----------
+    model, beam : str, int
+    flops, train_flops : float
+        Of a query, and of training the model.
+    recall : Estimate
+        Mean recall@10.
+    stable : float
+        Share of the resamples in which it is what it is here: on the frontier, or the best.
+    """
+
+    model: str
+    beam: int
+    flops: float
+    train_flops: float
+    recall: Estimate
+    stable: float
+
+    def record(self) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "beam": self.beam,
+            "flops": number(self.flops),
+            "train_flops": number(self.train_flops),
+            "recall": self.recall.record(),
+            "stable": number(self.stable),
+        }
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent, and what is wanted.
+
+    Attributes
+    ----------
+    flops, train_flops : float
+        Of a query, and of training; infinite where nothing is said.
+    target : float, optional
+        Recall to reach.
+    """
+
+    flops: float = math.inf
+    train_flops: float = math.inf
+    target: float | None = None
+
+    def check(self) -> None:
+        """Raise `InputError` where a figure makes no sense."""
+        for name, value in (("FLOPs", self.flops), ("training FLOPs", self.train_flops)):
+            if not value > 0:
+                raise InputError(f"the budget of {name} is {value}", expected="a number above 0")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise InputError(
+                f"the target recall is {self.target}", expected="a number above 0, at most 1"
+            )
+
+
+def frontier(means: Means, budget: Budget | None = None) -> list[Choice]:
+    """Searches that no other one beats with as few FLOPs, by rising FLOPs.
+
+    Parameters
+    ----------
+    means : Means
+    budget : Budget, optional
+        Leaves out models that cost more to train, and searches that cost more.
+    """
+    cost, error, draws = _searches(means, budget or Budget())
+    rows = pareto(cost, error)
+    on = np.zeros(len(cost))
+    for draw in draws:
+        on[pareto(cost, draw)] += 1
+    return [_choice(means, int(row), on[row] / max(len(draws), 1)) for row in rows]
+
+
+def best(means: Means, budget: Budget) -> Choice | None:
+    """The search with the highest recall within a budget, the cheaper one of equals.
+
+    None where nothing that was measured is within the budget.
+    """
+    cost, error, draws = _searches(means, budget)
+    rows = pareto(cost, error)
+    if not len(rows):
+        return None
+    row = int(rows[-1])
+    winners = [pareto(cost, draw)[-1] for draw in draws]
+    return _choice(means, row, float(np.mean(np.array(winners) == row)) if winners else math.nan)
+
+
+def cheapest(means: Means, budget: Budget) -> Choice | None:
+    """The search with the fewest FLOPs whose mean recall reaches the budget's target.
+
+    Its `stable` is the share of the resamples in which it reaches the target. None where nothing
+    that was measured does.
+    """
+    if budget.target is None:
+        raise InputError("there is no target recall", expected="a target in the budget")
+    cost, error, draws = _searches(means, budget)
+    # As a mean of counts may lie a rounding error above its decimal.
+    reach = np.flatnonzero(np.isfinite(cost) & (error <= 1 - budget.target + 1e-12))
+    if not len(reach):
+        return None
+    row = int(reach[np.lexsort((error[reach], cost[reach]))[0]])
+    reached = (draws[:, row] <= 1 - budget.target + 1e-12).mean() if len(draws) else math.nan
+    return _choice(means, row, float(reached))
+
+
+def rivals(means: Means, budget: Budget, choice: Choice) -> list[Choice]:
+    """Cheaper searches within the budget that the choice does not surely beat, by rising FLOPs.
+
+    A search is one where the 95 % interval of the paired difference in recall holds 0; its `stable`
+    is the share of resamples in which it is at least as good.
+    """
+    cost, error, draws = _searches(means, budget)
+    chosen = _row(means, choice)
+    found = []
+    for row in pareto(cost, error):
+        change = draws[:, chosen] - draws[:, row]
+        if row != chosen and cost[row] < cost[chosen] and np.quantile(change, LEVELS[1]) >= 0:
+            found.append(_choice(means, int(row), float((change >= 0).mean())))
+    return found
+
+
+def _searches(means: Means, budget: Budget) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cost, error and error in each resample, by model and beam; NaN as the cost beyond the budget.
+
+    Resamples that lack a measured search are left out.
+    """
+    beams = len(means.beam)
+    train = np.repeat(means.train_flops, beams)
+    cost = means.flops.ravel().astype(np.float64)
+    within = (cost <= budget.flops) & ~(train > budget.train_flops)
+    draws = means.error_draws.reshape(len(means.error_draws), -1)
+    draws = draws[np.isfinite(draws[:, np.isfinite(means.error.ravel())]).all(axis=1)]
+    return np.where(within, cost, np.nan), means.error.ravel(), draws
+
+
+def _row(means: Means, choice: Choice) -> int:
+    model = means.model.tolist().index(choice.model)
+    return model * len(means.beam) + means.beam.tolist().index(choice.beam)
+
+
+def _choice(means: Means, row: int, stable: float) -> Choice:
+    model, beam = divmod(row, len(means.beam))
+    draws = 1 - means.error_draws[:, model, beam]
+    draws = draws[np.isfinite(draws)]
+    low, high = np.quantile(draws, LEVELS) if len(draws) else (math.nan, math.nan)
+    return Choice(
+        model=str(means.model[model]),
+        beam=int(means.beam[beam]),
+        flops=float(means.flops[model, beam]),
+        train_flops=float(means.train_flops[model]),
+        recall=Estimate(float(1 - means.error[model, beam]), float(low), float(high)),
+        stable=float(stable),
+    )

@@ -1,0 +1,61 @@
+"""Every metric of every query, in one pass over the cube.
+
+The values of queries are small: 3,600 queries, 8 models and 7 beam sizes make a few megabytes.
+Records, laws, comparisons and frontiers all start from them, so that the logits of the candidates
+and the ranked lists are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dask
+import xarray as xr
+
+from genret_dask.metrics.contrastive import cgl, positive_loss
+from genret_dask.metrics.ranking import MEASURES, Measure
+
+LOSSES = {"cgl": cgl, "generation_loss": positive_loss}
+"""Values of the candidates, by name: (model, query)."""
+
+
+def per_query(
+    search: xr.Dataset, contrast: xr.Dataset, measures: Mapping[str, Measure] | None = None
+) -> xr.Dataset:
+    """The metrics of each query.
+
+    Parameters
+    ----------
+    search, contrast : xarray.Dataset
+        The two datasets of an identifier kind.
+    measures : mapping of name to measure, optional
+        `ranking.MEASURES` by default.
+
+    Returns
+    -------
+    xarray.Dataset
+        cgl (ratio form) and generation_loss over (model, query), flops and each measure over
+        (model, query, beam); the coordinates of the cube along model. Lazy where the cube is.
+    """
+    measures = MEASURES if measures is None else measures
+    values = {
+        **{name: loss(contrast) for name, loss in LOSSES.items()},
+        "flops": search["flops"],
+        **{name: measure(search, contrast) for name, measure in measures.items()},
+    }
+    facts = {
+        name: coordinate.variable
+        for name, coordinate in search.coords.items()
+        if coordinate.dims == ("model",) and name != "model"
+    }
+    # Coordinates are compared when datasets are joined, which would read them.
+    bare = {name: value.reset_coords(drop=True) for name, value in values.items()}
+    return xr.Dataset(bare).assign_coords(facts).transpose("model", "query", "beam")
+
+
+def reduce_queries(
+    search: xr.Dataset, contrast: xr.Dataset, measures: Mapping[str, Measure] | None = None
+) -> xr.Dataset:
+    """`per_query`, computed in one pass."""
+    (values,) = dask.compute(per_query(search, contrast, measures))
+    return values
