@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import genret_dask
-from genret_dask.cube.schema import Template
+from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube
 from genret_dask.errors import InputError
 from genret_dask.fits import fit_over, fits_of
@@ -183,7 +183,7 @@ def test_a_cube_of_100_gb_opens_by_its_metadata(tmp_path, reads):
     queries = 20_000
     sizes = {"model": 8, "query": queries, "beam": 7, "rank": 1000, "step": 8, "candidate": 2}
     text = {name: np.array(["x"] * 8) for name in ("family", "precision")}
-    template = Template(
+    group = Group(
         kind="codes",
         sizes=sizes,
         shard_queries=64,
@@ -194,9 +194,8 @@ def test_a_cube_of_100_gb_opens_by_its_metadata(tmp_path, reads):
             name: np.zeros((queries, 2), dtype)
             for name, dtype in (("doc", "i4"), ("is_positive", "?"), ("relevance", "i4"))
         },
-        attributes={"fingerprint": "f"},
     )
-    create_cube(tmp_path / "cube.zarr", template)
+    create_cube(tmp_path / "cube.zarr", Template((group,), {"fingerprint": "f"}))
     seal_cube(tmp_path / "cube.zarr", 1, "digest")
     reads.clear()
     tree = genret_dask.open_cube(tmp_path)

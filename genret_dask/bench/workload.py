@@ -46,6 +46,8 @@ class Scale:
         Identifiers of the constraint alone.
     corpus : int
         Documents that negatives are drawn from.
+    ngram_tokens : int
+        Tokens of the corpus that n-grams come from.
     draws, trials : int
         Resamples that a law is fitted to, and synthetic studies of the intervals.
     """
@@ -59,12 +61,14 @@ class Scale:
     negatives: int
     ids: int
     corpus: int
+    ngram_tokens: int
     draws: int = 1000
     trials: int = 500
 
 
-FULL = Scale("small", 32_128, 20_000, 8, 24, (1, 2, 5, 10, 20, 50, 100), 256, 10**6, 21_015_324)
-QUICK = Scale("micro", 4_096, 20_000, 2, 24, (1, 2, 5, 10, 20, 50, 100), 64, 10**5, 10**6, 200, 40)
+_BEAMS = (1, 2, 5, 10, 20, 50, 100)
+FULL = Scale("small", 32_128, 20_000, 8, 24, _BEAMS, 256, 10**6, 21_015_324, 10**8)
+QUICK = Scale("micro", 4_096, 20_000, 2, 24, _BEAMS, 64, 10**5, 10**6, 10**6, 200, 40)
 
 
 @dataclass(frozen=True)

@@ -103,17 +103,17 @@ def gather_evidence(
     token = np.where(token == end_token, -1, token)
     free = _free(group[entry], position[occurrence], entry, (token >= 0).sum(axis=1), index)
     # An n-gram counts once in a document: one item for all its free occurrences.
-    items = np.unique(
-        np.stack([group[entry], document[occurrence], entry], axis=1)[free], axis=0
-    ).reshape(-1, 3)
-    entry = items[:, 2]
-    fresh = _fresh(items, token, index.vocabulary)
+    entry, document = entry[free], document[occurrence[free]].astype(np.int64)
+    documents = int(document.max(initial=0)) + 1
+    key = np.unique((group[entry] * documents + document) * max(1, len(row)) + entry)
+    pair, entry = np.divmod(key, max(1, len(row)))
+    fresh = _fresh(pair, entry, token, index.vocabulary)
     value = weight[beam[entry], row[entry]] ** scoring.alpha * (1 - scoring.beta * (1 - fresh))
     return Evidence(
         query=found.query[row[entry]],
         beam=beam[entry],
         row=row[entry],
-        document=items[:, 1].astype(np.int32),
+        document=(pair % documents).astype(np.int32),
         value=value,
         weight=weight,
         left_out=left_out.reshape(queries, len(weight)),
@@ -142,24 +142,24 @@ def _free(
     return ~taken
 
 
-def _fresh(items: np.ndarray, token: np.ndarray, vocabulary: int) -> np.ndarray:
+def _fresh(pair: np.ndarray, entry: np.ndarray, token: np.ndarray, vocabulary: int) -> np.ndarray:
     """Share of each item's distinct tokens that no heavier item of its document has.
 
     Parameters
     ----------
-    items : int64[n, 3]
-        Group, document, entry; sorted.
+    pair, entry : int64[n]
+        Group and document as one number, ascending, and the entry, ascending within.
     token : int64[entries, steps]
         -1 is none.
     """
-    document = np.cumsum(np.append(True, (items[1:, :2] != items[:-1, :2]).any(axis=1))) - 1
+    document = np.cumsum(np.append(True, pair[1:] != pair[:-1])) - 1
     tokens = np.sort(token, axis=1)
     distinct = tokens >= 0
     distinct[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
-    item, step = np.nonzero(distinct[items[:, 2]])
-    key = document[item] * vocabulary + tokens[items[item, 2], step]
+    item, step = np.nonzero(distinct[entry])
+    key = document[item] * vocabulary + tokens[entry[item], step]
     _, first = np.unique(key, return_index=True)  # items stand by weight within a document
-    size = len(items)
+    size = len(entry)
     return np.bincount(item[first], minlength=size) / np.maximum(
         np.bincount(item, minlength=size), 1
     )
@@ -178,12 +178,11 @@ def rank_documents(
         NaN where there is none.
     """
     group = evidence.query * beams + evidence.beam
-    keys, place = np.unique(
-        np.stack([group, evidence.document], axis=1), axis=0, return_inverse=True
-    )
-    group, document = keys.reshape(-1, 2).T
+    documents = int(evidence.document.max(initial=0)) + 1
+    keys, place = np.unique(group * documents + evidence.document, return_inverse=True)
+    group, document = np.divmod(keys, documents)
     # In float32, in which it is kept: what is shown as a tie is one.
-    total = np.bincount(place.ravel(), evidence.value, minlength=len(keys)).astype(np.float32)
+    total = np.bincount(place, evidence.value, minlength=len(keys)).astype(np.float32)
     order = np.lexsort((document, -total, group))
     rank = np.arange(len(order)) - np.searchsorted(group[order], group[order])
     order, rank = order[rank < ranks], rank[rank < ranks]

@@ -182,7 +182,7 @@ def search(
         place = np.zeros(len(live.query), dtype=np.int64)
         place[going] = slot
         live = replace(live, slot=place)
-        live = _advance(live, level, logits, log_partition, index, rules, sizes)
+        live = advance(live, level, logits, log_partition, index, rules, sizes)
         if rules.partials and level + 1 >= rules.min_tokens:
             kept.append(live.take(np.flatnonzero(live.is_open)))
     return Ngrams.join([*kept, live]), rows_decoded
@@ -232,7 +232,7 @@ def collect(
     }
 
 
-def _advance(
+def advance(
     live: Ngrams,
     level: int,
     logits: np.ndarray,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from genret_dask.cube.schema import SHARDED, Template
+from genret_dask.cube.schema import SHARDED, Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, write_shard
 from genret_dask.metrics.queries import reduce_queries
 
@@ -45,14 +45,14 @@ def write_law_cube(path: Path, queries: int = 40, shard: int = 16, kind: str = "
     names, families, n, d, fraction = (np.array(column) for column in zip(*MODELS, strict=True))
     sizes = {
         "model": len(MODELS), "query": queries, "beam": len(BEAMS), "rank": 12, "step": 2,
-        "candidate": 5,
+        "candidate": 5, "ngram": 12, "identifier": 2,
     }  # fmt: skip
     candidates = {
         "doc": np.tile(np.arange(5, dtype=np.int32), (queries, 1)),
         "is_positive": np.tile(np.arange(5) == 0, (queries, 1)),
         "relevance": np.tile((np.arange(5) == 0).astype(np.int32), (queries, 1)),
     }
-    template = Template(
+    group = Group(
         kind=kind,
         sizes=sizes,
         shard_queries=shard,
@@ -71,9 +71,8 @@ def write_law_cube(path: Path, queries: int = 40, shard: int = 16, kind: str = "
         },
         beam={"beam": np.array(BEAMS)},
         candidates=candidates,
-        attributes={"fingerprint": "f"},
     )
-    create_cube(path, template)
+    create_cube(path, Template((group,), {"fingerprint": "f"}))
     hard, luck = rng.uniform(0.8, 1.2, queries), rng.random(queries)
     flops = 10.0 * n[:, None] * np.array(BEAMS)
     error = true_error(n[:, None], d[:, None], flops / n[:, None])
@@ -91,13 +90,15 @@ def write_law_cube(path: Path, queries: int = 40, shard: int = 16, kind: str = "
                     )
                     for name, variable in variables.items()
                 }
-                for dataset, variables in SHARDED.items()
+                for dataset, variables in group.variables.items()
             }
             contrast, search = arrays["contrast"], arrays["search"]
             contrast["logit"][:] = 0
             contrast["log_partition"][:] = 3.0
             scatter = rng.uniform(0.95, 1.05, (len(rows), 1))
-            contrast["log_partition"][:, 0] = loss[model] * hard[rows, None] * scatter
+            positive = loss[model] * hard[rows, None] * scatter
+            partition = contrast["log_partition"]
+            partition[:, 0] = positive.reshape(len(rows), *(1,) * (partition.ndim - 2))
             own = (luck[rows, None] + rng.uniform(0, 0.1, (len(rows), 1))) % 1
             search["doc"][..., 0] = np.where(own > error[model], 0, 7)
             search["flops"][:] = flops[model]
@@ -120,4 +121,4 @@ def law_cube(tmp_path_factory) -> Path:
 def law_values(law_cube) -> xr.Dataset:
     """The metrics of each of its queries."""
     with xr.open_datatree(law_cube / "cube.zarr", engine="zarr", chunks={}) as tree:
-        return reduce_queries(*(tree[f"codes/{name}"].to_dataset() for name in SHARDED))
+        return reduce_queries(*(tree[f"codes/{name}"].to_dataset() for name in SHARDED["codes"]))

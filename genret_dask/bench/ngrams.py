@@ -1,0 +1,281 @@
+"""The n-gram index: its build, its size, a step of the constraint, the documents, its memory.
+
+The corpus is real text, the docstrings of installed libraries, repeated as often as it takes; in
+every repetition the runs of eight tokens of a document stand in another order. The logits are
+those of the corpus's unigrams under noise, so that frequent tokens compete as they do in a model.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import psutil
+
+from genret_dask.bench.measure import Measurement, compare, median_seconds, quantity, seconds
+from genret_dask.bench.workload import Scale
+from genret_dask.datasets import load
+from genret_dask.identifiers.ngrams import NgramIndex, Part, Stream, tokenize_stream
+from genret_dask.inference import ngram_search
+from genret_dask.inference.documents import gather_evidence, rank_documents
+from genret_dask.inference.ngram_search import Ngrams, Rules, search
+from genret_dask.specs import NgramsScoring, PydocDataset, TokenizerSpec
+from genret_dask.training.tokenizer import train_tokenizer
+
+BEAM, STEPS, RUN, VOCABULARY = 100, 10, 8, 16_384
+BUILD, BYTES, STEP, DOCUMENTS, PRIVATE = 4.0, 8.0, 10.0, 20.0, 0.05
+"""Asked for: million tokens a second, bytes a token, milliseconds of a step and of a query's
+documents, and a second process's own memory as a share of the index."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """An index and the rules and logits to search it with."""
+
+    index: NgramIndex
+    rules: Rules
+    logits: np.ndarray
+
+    @cached_property
+    def partition(self) -> np.ndarray:
+        highest = self.logits.max(axis=-1)
+        return np.log(np.exp(self.logits - highest[..., None]).sum(axis=-1)) + highest
+
+
+class Prepared:
+    """A model that costs nothing: its logits were drawn before."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._logits, self._partition = corpus.logits, corpus.partition
+
+    def prefill(self, tokens: np.ndarray, lengths: np.ndarray) -> int:
+        return 0
+
+    def step(
+        self, state: int, tokens: np.ndarray, parents: np.ndarray, rows: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        width = tokens.shape[1]
+        return self._logits[state, None, :width], self._partition[state, None, :width], state + 1
+
+
+def run_ngrams(scale: Scale, runs: int) -> Iterator[Measurement]:
+    """Everything about n-grams that no model takes part in."""
+    stream, vocabulary, end = _text()
+    small = _corpus(_repeated(stream, scale.ngram_tokens // 100), vocabulary, end)
+    tokens = _repeated(stream, scale.ngram_tokens)
+    case = f"{len(tokens.tokens):,} tokens"
+    found: list[Part] = []
+    taken = seconds(lambda: found.append(Part.build(tokens, vocabulary)))
+    rate = len(tokens.tokens) / taken / 1e6
+    yield quantity(
+        "n-grams: index build",
+        f"{case}, one core, against the rate asked for",
+        rate,
+        BUILD,
+        "Mtokens/s",
+        target=1.0,
+        larger_is_better=True,
+    )
+    yield quantity(
+        "n-grams: index size",
+        f"{case}, 16 bits a token, against the size asked for",
+        found[0].nbytes / len(tokens.tokens),
+        BYTES,
+        "bytes/token",
+        target=1.0,
+    )
+    large = _with_index(found[0], vocabulary, end)
+    yield from _steps(large, small, case, runs)
+    yield from _documents(large, case, runs)
+    yield _memory(large, case)
+
+
+def _steps(large: Corpus, small: Corpus, case: str, runs: int) -> Iterator[Measurement]:
+    """One step of the constraint, selection included."""
+    walks = [partial(_search, corpus) for corpus in (large, small)]
+    times = [1e3 * taken / STEPS for taken in median_seconds(walks, max(runs, 9))]
+    name = "n-grams: a step"
+    yield quantity(
+        name, f"{case}, beam {BEAM}, against the time asked for", times[0], STEP, "ms", target=1.0
+    )
+    rest = f"beam {BEAM}, {case} against {small.index.tokens:,}"
+    yield quantity(name, rest, times[0], times[1], "ms", target=0.5)
+    states = _states(large)
+    for each in (True, False):
+        how = "a prefix at a time" if each else "all prefixes at once"
+        yield compare(
+            f"{name} and its prefix",
+            f"{case}, beam {BEAM}, peer: prefixes walked from the root, then listed, {how}",
+            partial(_all_ours, large, states),
+            partial(_all_walked, large, states, each),
+            equal=_same,
+            target=10.0 if each else None,
+            per=len(states),
+            unit="ms",
+            runs=runs,
+        )
+
+
+def _documents(corpus: Corpus, case: str, runs: int) -> Iterator[Measurement]:
+    found = _search(corpus)
+
+    def rank() -> Any:
+        scoring = NgramsScoring()
+        evidence = gather_evidence(found, corpus.index, corpus.rules.end_token, scoring, 1)
+        return rank_documents(evidence, 1, 1, scoring.documents)
+
+    (taken,) = median_seconds([rank], max(runs, 9))
+    yield quantity(
+        "n-grams: documents",
+        f"{case}, beam {BEAM}, against the time asked for",
+        1e3 * taken,
+        DOCUMENTS,
+        "ms/query",
+        target=1.0,
+    )
+
+
+def _memory(corpus: Corpus, case: str) -> Measurement:
+    """What a second process on the host has of its own, after searching the mapped index."""
+    with TemporaryDirectory(prefix="genret-bench.") as root:
+        corpus.index.parts[0].save(Path(root))
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (theirs, Path(root), corpus.index.vocabulary, corpus.rules)
+        worker = context.Process(target=_worker, args=arguments)
+        worker.start()
+        grown = ours.recv()
+        worker.join()
+    return quantity(
+        "n-grams: a second process",
+        f"{case}, its own memory, against the share of the index asked for",
+        grown / 1e6,
+        PRIVATE * corpus.index.nbytes / 1e6,
+        "MB",
+        target=1.0,
+    )
+
+
+def _worker(pipe: Any, folder: Path, vocabulary: int, rules: Rules) -> None:
+    logits = _logits(np.ones(vocabulary), 0)
+    before = psutil.Process().memory_full_info().uss
+    index = NgramIndex((Part.load(folder),), vocabulary, "", "")
+    _search(Corpus(index, rules, logits))
+    pipe.send(psutil.Process().memory_full_info().uss - before)
+
+
+# --- the corpus ---------------------------------------------------------------------------------
+
+
+def _text() -> tuple[Stream, int, int]:
+    """Tokens of the docstrings, the vocabulary and its end token."""
+    collection = load(PydocDataset(), 0)
+    tokenizer = train_tokenizer(collection, TokenizerSpec(vocab_size=VOCABULARY))
+    backend = tokenizer.backend_tokenizer
+    vocabulary = backend.get_vocab_size()
+    stream = tokenize_stream(enumerate(collection.texts), backend, vocabulary)
+    return stream, vocabulary, int(tokenizer.eos_token_id)
+
+
+def _repeated(stream: Stream, size: int) -> Stream:
+    """About `size` tokens: documents again and again, their runs of tokens in another order."""
+    rng = np.random.default_rng(0)
+    lengths = np.diff(np.append(stream.starts, len(stream.tokens)))
+    inner = np.arange(len(stream.tokens)) - np.repeat(stream.starts, lengths)
+    text = np.repeat(np.arange(len(lengths)), lengths)
+    runs = inner // RUN
+    closing = inner == lengths[text] - 1
+    tokens, documents, sizes, total = [], [], [], 0
+    while total < size:
+        key = rng.random(len(stream.tokens) // RUN + 2 * len(lengths) + 1)
+        first = np.cumsum(np.append(0, -(-lengths // RUN)))[:-1]
+        place = np.where(closing, 2.0, key[first[text] + runs])
+        order = np.lexsort((inner, place, text))
+        keep = int(np.searchsorted(np.cumsum(lengths), size - total, side="right")) + 1
+        stop = int(np.cumsum(lengths)[min(keep, len(lengths)) - 1])
+        tokens.append(stream.tokens[order][:stop])
+        sizes.append(lengths[:keep])
+        documents.append(stream.documents[:keep] + len(tokens) * len(lengths))
+        total += stop
+    starts = np.cumsum(np.append(0, np.concatenate(sizes)))[:-1]
+    return Stream(np.concatenate(tokens), starts, np.concatenate(documents).astype(np.int32))
+
+
+def _corpus(stream: Stream, vocabulary: int, end: int) -> Corpus:
+    return _with_index(Part.build(stream, vocabulary), vocabulary, end)
+
+
+def _with_index(part: Part, vocabulary: int, end: int) -> Corpus:
+    counts = np.diff(part.array.heads)[1:]
+    rules = Rules(vocabulary, end, 1, STEPS)
+    return Corpus(NgramIndex((part,), vocabulary, "", ""), rules, _logits(counts, 0))
+
+
+def _logits(counts: np.ndarray, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((STEPS, BEAM, len(counts)), dtype=np.float32)
+    return 2 * noise + np.log(counts + 0.1).astype(np.float32)
+
+
+# --- a step, and two ways to do without states ----------------------------------------------------
+
+
+def _search(corpus: Corpus) -> Ngrams:
+    query, length = np.zeros((1, 1), dtype=np.int64), np.ones(1, dtype=np.int64)
+    session: Any = Prepared(corpus)
+    return search(session, corpus.index, corpus.rules, query, length, (BEAM,))[0]
+
+
+def _states(corpus: Corpus) -> list[tuple[int, Ngrams]]:
+    """The beam at every level of a search, but the first."""
+    live = Ngrams.root(1, 1, STEPS, corpus.index)
+    found = []
+    for level in range(STEPS - 1):
+        live = _advanced(corpus, level, live)
+        live = live.take(np.flatnonzero(live.is_open))
+        live = replace(live, slot=np.arange(len(live.query)))
+        found.append((level + 1, live))
+    return found
+
+
+def _advanced(corpus: Corpus, level: int, live: Ngrams) -> Ngrams:
+    logits = corpus.logits[level, None, : len(live.query)]
+    partition = np.zeros(logits.shape[:2], dtype=np.float32)
+    beams = np.array([BEAM])
+    return ngram_search.advance(live, level, logits, partition, corpus.index, corpus.rules, beams)
+
+
+def _ours(corpus: Corpus, level: int, live: Ngrams) -> np.ndarray:
+    return np.sort(_advanced(corpus, level, live).score)
+
+
+def _all_ours(corpus: Corpus, states: list[tuple[int, Ngrams]]) -> list[np.ndarray]:
+    return [_ours(corpus, level, live) for level, live in states]
+
+
+def _all_walked(corpus: Corpus, states: list[tuple[int, Ngrams]], each: bool) -> list[np.ndarray]:
+    return [_walked(corpus, level, live, each) for level, live in states]
+
+
+def _walked(corpus: Corpus, level: int, live: Ngrams, each: bool) -> np.ndarray:
+    """The best continuations' scores, every prefix looked up from its first token on."""
+    index, logits = corpus.index, corpus.logits[level]
+    best = [live.score + logits[: len(live.query), corpus.rules.end_token]]
+    rows = np.arange(len(live.query))
+    for part in np.split(rows, len(rows)) if each else [rows]:
+        state = index.root(len(part))
+        for depth in range(level):
+            state = index.refine(state, depth, live.token[part, depth])
+        row, token, _ = index.expand(state, level)
+        best.append(live.score[part[row]] + logits[part[row], token])
+    return np.sort(np.concatenate(best))[-BEAM:]
+
+
+def _same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
+    return all(np.allclose(a, b, rtol=0, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
