@@ -28,7 +28,7 @@ _COLUMNS = {
 @click.option("--seed", default=0, show_default=True, help="Of the resamples.")
 def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     """Print the metrics of RUN's cube, each with its 95 % bootstrap interval."""
-    from genret_dask.cli.tables import format_table
+    from genret_dask.cli.tables import format_table, kinds_told_apart
     from genret_dask.cube import kinds, open_cube
     from genret_dask.metrics.table import records
 
@@ -40,4 +40,4 @@ def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    click.echo(format_table(found, _COLUMNS))
+    click.echo(format_table(found, kinds_told_apart(found, _COLUMNS)))

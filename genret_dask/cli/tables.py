@@ -98,17 +98,24 @@ def format_table(
 
 def metrics_table(records: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:
     """The table of model x beam that ends a sweep."""
-    return format_table(records, METRIC_COLUMNS, intervals=intervals)
+    return format_table(records, kinds_told_apart(records, METRIC_COLUMNS), intervals=intervals)
 
 
 def fits_table(records: Sequence[Mapping[str, Any]]) -> str:
     """The table of fitted laws, their forecasts, and what speaks against them."""
-    parts = [format_table([line for record in records for line in _axes(record)], FIT_COLUMNS)]
+    parts = [
+        format_table(
+            [line for record in records for line in _axes(record)],
+            kinds_told_apart(records, FIT_COLUMNS),
+        )
+    ]
     forecasts = [_forecast(record) for record in records if record["forecast"]]
     if forecasts:
-        parts.append(format_table(forecasts, FORECAST_COLUMNS))
+        parts.append(format_table(forecasts, kinds_told_apart(records, FORECAST_COLUMNS)))
+    label = kinds_told_apart(records, {})
     notes = [
-        f"{record['law']} {record['series']}: {'; '.join(record['warnings'])}"
+        " ".join(str(record[key]) for key in [*label, "law", "series"] if record.get(key))
+        + f": {'; '.join(record['warnings'])}"
         for record in records
         if record["warnings"]
     ]
@@ -121,7 +128,7 @@ def fits_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _axes(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for place, axis in enumerate(record["axes"]):
-        first = {**record} if place == 0 else {key: "" for key in FIT_COLUMNS}
+        first = {**record} if place == 0 else {key: "" for key in ("identifiers", *FIT_COLUMNS)}
         yield {
             **first,
             "axis": axis.upper(),
@@ -138,7 +145,7 @@ def _forecast(record: Mapping[str, Any]) -> dict[str, Any]:
     )
     relative, covered = forecast["relative_error"], forecast["covered"]
     return {
-        **{key: record[key] for key in ("law", "series")},
+        **{key: record.get(key) for key in ("identifiers", "law", "series")},
         **{key: forecast[key] for key in ("predicted", "observed")},
         "at": at,
         "error": "-" if relative is None else f"{relative:+.1%}",
@@ -148,7 +155,15 @@ def _forecast(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def precision_table(records: Sequence[Mapping[str, Any]]) -> str:
     """The table of what reduced precisions change, each with its 95 % interval."""
-    return format_table(records, PRECISION_COLUMNS)
+    return format_table(records, kinds_told_apart(records, PRECISION_COLUMNS))
+
+
+def kinds_told_apart(
+    records: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
+) -> dict[str, str]:
+    """Columns, and the identifier kind before them where the records have several."""
+    several = len({record.get("identifiers") for record in records} - {None}) > 1
+    return {**({"identifiers": "ids"} if several else {}), **columns}
 
 
 def _text(value: Any, intervals: bool) -> str:

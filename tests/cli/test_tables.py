@@ -22,6 +22,20 @@ def test_numbers_stand_to_the_right_and_texts_to_the_left():
     ]
 
 
+def test_kinds_are_told_apart_where_there_are_several():
+    records = [{"identifiers": kind, "model": "a", "beam": 1} for kind in ("codes", "ngrams")]
+    assert metrics_table(records[:1]).split()[0] == "model"
+    lines = metrics_table(records).splitlines()
+    assert [line.split()[0] for line in lines] == ["ids", "------", "codes", "ngrams"]
+    law = {
+        "law": "L(N)", "series": "t5", "metric": "cgl", "axes": ["n"], "forecast": None,
+        "exponents": {"n": 1.0}, "scales": {"n": {"value": 2.0}}, "warnings": ["few points"],
+    }  # fmt: skip
+    found = fits_table([{**law, "identifiers": kind} for kind in ("codes", "ngrams")])
+    assert "codes L(N) t5: few points" in found and "ngrams L(N) t5: few points" in found
+    assert "\nL(N) t5: few points" in fits_table([{**law, "identifiers": "codes"}])
+
+
 def test_columns_choose_order_and_heading():
     found = format_table([{"a": 1, "b": 2.0}], {"b": "B", "c": "C"}, intervals=False)
     assert found.split() == ["B", "C", "-", "-", "2", "-"]
