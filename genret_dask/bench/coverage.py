@@ -16,7 +16,8 @@ import xarray as xr
 
 from genret_dask.bench.measure import Measurement, quantity
 from genret_dask.bench.workload import Scale
-from genret_dask.fits.fitting import Estimate, Fit, Points, fit_points
+from genret_dask.fits.fitting import Fit, fit_points
+from genret_dask.fits.points import Estimate, Points
 from genret_dask.fits.projection import Basis
 from genret_dask.metrics.bootstrap import bootstrap_mean
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from genret_dask.fits.fitting import LEVELS, Estimate, Fit, fit_points, number
+from genret_dask.fits.fitting import Fit, fit_points
 from genret_dask.fits.frontier import Budget
+from genret_dask.fits.points import LEVELS, Estimate, number
 from genret_dask.fits.series import Means, groups_of, points_of
 
 REACH = 10.0

@@ -16,8 +16,8 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
-from genret_dask.fits.fitting import LEVELS, Estimate, number
 from genret_dask.fits.pareto import pareto
+from genret_dask.fits.points import LEVELS, Estimate, number
 from genret_dask.fits.series import ERROR, Means, groups_of, means_of
 
 

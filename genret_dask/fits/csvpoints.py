@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.fitting import Points
+from genret_dask.fits.points import Points
 from genret_dask.fits.surface import parameters
 
 AXES = ("n", "d", "c")

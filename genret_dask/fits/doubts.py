@@ -127,10 +127,11 @@ def doubts_of_draws(
     if asymptote[1] <= 0:
         found.append("asymptote not identified: at its bound 0 in 97.5% of the resamples")
     elif asymptote[0] <= 0:
-        share = asymptote[1] / y.min() if y.min() > 0 else np.inf
-        found.append(
-            f"asymptote not identified: its interval goes from 0 to {share:.0%} of the smallest y"
-        )
+        smallest = y.min()
+        end = f"{asymptote[1]:.3g}"
+        if smallest > 0:
+            end = f"{asymptote[1] / smallest:.0%} of the smallest y"
+        found.append(f"asymptote not identified: its interval goes from 0 to {end}")
     elif extent > 0 and width > extent:
         found.append(
             f"asymptote not identified: its interval is {width / extent:.2g} times y's fall"

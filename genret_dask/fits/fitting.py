@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,95 +11,9 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.doubts import doubts_of_draws, doubts_of_points
+from genret_dask.fits.points import LEVELS, Estimate, Points, check, number
 from genret_dask.fits.projection import EXPONENTS
 from genret_dask.fits.surface import Loss, Surfaces, fit_surfaces, parameters
-
-LEVELS = (0.025, 0.975)
-"""Bounds of the intervals, as shares of the draws."""
-
-_WEIGHT_RANGE = 100.0
-
-
-@dataclass(frozen=True)
-class Points:
-    """What one law is fitted to.
-
-    Attributes
-    ----------
-    law : str
-        As "L(N)" or "L(N,D)".
-    series, metric : str
-        What the points have in common, and what y is.
-    axes : tuple of str
-        "n", "d", "c" or "c/n", one for each column of x.
-    x : float64[n, K]
-        Above 0.
-    y : float64[n]
-        Not below 0.
-    draws : float64[draws, n], optional
-        y in each resample of the queries. Without them the scatter around the law itself decides.
-    weights : float64[n], optional
-        Of the squared residuals; equal by default.
-    facts : mapping
-        Repeated in the record.
-    """
-
-    law: str
-    series: str
-    metric: str
-    axes: tuple[str, ...]
-    x: np.ndarray
-    y: np.ndarray
-    draws: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def outer(self) -> int:
-        """D where there is D, as in L(N, D), and the first axis otherwise."""
-        return self.axes.index("d") if "d" in self.axes else 0
-
-    @property
-    def distinct(self) -> int:
-        return len(np.unique(self.x, axis=0))
-
-    def only(self, chosen: np.ndarray) -> Points:
-        """The points at some rows."""
-        return replace(
-            self,
-            x=self.x[chosen],
-            y=self.y[chosen],
-            draws=None if self.draws is None else self.draws[:, chosen],
-            weights=None if self.weights is None else self.weights[chosen],
-        )
-
-    def without_gaps(self) -> Points:
-        """Without points that a cube that is not sealed lacks, and resamples that lack a value."""
-        there = self.only(np.isfinite(self.x).all(axis=1) & np.isfinite(self.y))
-        if there.draws is None:
-            return there
-        return replace(there, draws=there.draws[np.isfinite(there.draws).all(axis=1)])
-
-    def weighted_by_variance(self) -> Points:
-        """Weights of one over the variance of y among the resamples, a factor 100 apart at most."""
-        if self.draws is None or len(self.draws) < 2 or not len(self.y):
-            return self
-        variance = self.draws.var(axis=0)
-        middle = float(np.median(variance[variance > 0])) if (variance > 0).any() else 1.0
-        floor, ceiling = middle / _WEIGHT_RANGE, middle * _WEIGHT_RANGE
-        return replace(self, weights=middle / variance.clip(floor, ceiling))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with the bounds of its 95 % interval: NaN without one, infinite where it is open."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-
-    def record(self) -> dict[str, float | None]:
-        return {name: number(getattr(self, name)) for name in ("value", "low", "high")}
 
 
 @dataclass(frozen=True)
@@ -159,7 +72,9 @@ class Fit:
         y in each resample.
     scatter : str
         What the resamples are of.
-    loss : str
+    loss : {"squares", "huber"}
+    seed : int
+        Of the noise of points to be measured.
     """
 
     points: Points
@@ -366,7 +281,7 @@ def fit_points(points: Points, *, loss: Loss = "squares", draws: int = 1000, see
     >>> fit.exponents["n"].low < 0.5 < fit.exponents["n"].high
     True
     """
-    _check(points, loss)
+    check(points, loss)
     law = _fit(points, points.y[None], loss)
     resamples, scatter = points.draws, "95 %, bootstrap over queries"
     if resamples is None:
@@ -428,11 +343,6 @@ def forecast(fit: Fit) -> Forecast | None:
     return Forecast(tuple(map(float, points.x[last])), observed, predicted, error, len(kept.y))
 
 
-def number(value: float) -> float | None:
-    """A finite float, or None."""
-    return float(value) if math.isfinite(value) else None
-
-
 def _fit(points: Points, y: np.ndarray, loss: Loss) -> Surfaces:
     return fit_surfaces(points.x, y, points.weights, outer=points.outer, loss=loss)
 
@@ -440,25 +350,3 @@ def _fit(points: Points, y: np.ndarray, loss: Loss) -> Surfaces:
 def _exp(log: Any) -> Any:
     with np.errstate(over="ignore", under="ignore"):
         return np.exp(log)
-
-
-def _check(points: Points, loss: Loss) -> None:
-    x, y = points.x, points.y
-    if x.ndim != 2 or x.shape != (len(y), len(points.axes)) or not len(y):
-        raise InputError(
-            f"{points.law} {points.series}: x has the shape {x.shape} and y {y.shape}",
-            expected=f"x [n, {len(points.axes)}] and y [n], with at least one point",
-        )
-    positive = "above 0"
-    checks = [("x", x, x > 0, positive), ("y", y, y >= 0, "0 or above")]
-    if loss == "huber":
-        checks[1] = ("y", y, y > 0, "above 0 for Huber's loss on log y")
-    if points.weights is not None:
-        checks.append(("weights", points.weights, points.weights > 0, positive))
-    for name, values, good, wanted in checks:
-        bad = ~(good & np.isfinite(values))
-        if bad.any():
-            raise InputError(
-                f"{points.law} {points.series}: {name} holds {values[bad][0]}",
-                expected=f"finite numbers, {wanted}",
-            )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.fitting import LEVELS, Estimate, number
 from genret_dask.fits.pareto import pareto
+from genret_dask.fits.points import LEVELS, Estimate, number
 from genret_dask.fits.series import Means
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
-from genret_dask.fits.fitting import Fit, Points, fit_points
+from genret_dask.fits.fitting import Fit, fit_points
+from genret_dask.fits.points import Points
 from genret_dask.fits.surface import Loss
 from genret_dask.metrics.bootstrap import bootstrap_mean
 from genret_dask.metrics.ranking import MEASURES

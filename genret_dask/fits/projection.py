@@ -24,6 +24,7 @@ _START_EXPONENTS = np.geomspace(0.05, 2.5, 8)
 _START_SHARES = (0.02, 0.2, 0.5, 0.8, 0.98)
 _TOLERANCE = 1e-11
 _EXACT = 1e-24
+_BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,8 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Levenberg-Marquardt over the exponents and the mixture, the linear part always exact.
 
+    Rows are searched in blocks, so that many points take no more memory than few.
+
     Parameters
     ----------
     y : float64[rows, n]
@@ -206,6 +209,22 @@ def search(
     error : float64[rows]
         Never above the error at the start.
     """
+    parts = [
+        _search(basis, y[part], weights, floor[part], starts[part], effort)
+        for part in _blocks(len(y), basis.log_x.shape[0] * basis.size)
+    ]
+    theta, error = zip(*parts, strict=True)
+    return np.concatenate(theta), np.concatenate(error)
+
+
+def _search(
+    basis: Basis,
+    y: np.ndarray,
+    weights: np.ndarray,
+    floor: np.ndarray,
+    starts: np.ndarray,
+    effort: Effort,
+) -> tuple[np.ndarray, np.ndarray]:
     theta = basis.clip(starts)
     root = np.sqrt(weights)
     damping = np.full(len(y), 1e-3)
@@ -238,11 +257,19 @@ def search(
     return theta, error
 
 
+def _blocks(rows: int, size: int) -> list[slice]:
+    """Slices of rows of which each takes `size` numbers."""
+    step = max(1, _BLOCK // size)
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
 def grid_errors(
     basis: Basis, starts: np.ndarray, y: np.ndarray, weights: np.ndarray, floor: np.ndarray
 ) -> np.ndarray:
     """Squared error of every start for every row of y: float64[starts, rows]."""
-    shape = np.expm1(basis.values(starts))
+    shape = np.concatenate(
+        [np.expm1(basis.values(starts[part])) for part in _blocks(len(starts), basis.log_x.size)]
+    )
     centred = shape - (shape @ weights)[:, None]
     spread = (centred * centred) @ weights
     y_mean = y @ weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genret_dask.fits.fitting import Points
+from genret_dask.fits.points import Points
 
 SOURCE = "arXiv 2503.18941: MINDER, Natural Questions test, 256 negatives"
 """Cai et al., SIGIR 2025; values of the fitting scripts that were released with it."""

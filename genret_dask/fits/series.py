@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from genret_dask.fits.fitting import Points
 from genret_dask.fits.pareto import pareto
+from genret_dask.fits.points import Points
 from genret_dask.metrics.bootstrap import bootstrap_mean
 
 ERROR = "recall@10"

@@ -166,6 +166,15 @@ def test_a_straight_line_in_logarithms_has_no_asymptote():
     assert any("at its bound 0 in 97.5%" in warning for warning in fit.warnings)
 
 
+def test_a_fall_is_judged_by_its_own_error():
+    """All points move together from resample to resample; their differences hardly do."""
+    points = noisy(noise=0.001)
+    common = np.random.default_rng(0).normal(0, 5, (400, 1))
+    moved = {"y": points.y + 100, "draws": points.draws + 100 + common}
+    found = fit_points(Points(**{**vars(points), **moved})).warnings
+    assert not any("standard errors" in text for text in found), found
+
+
 def test_axes_that_vary_together_are_named():
     x = np.geomspace(1, 1e4, 8)
     both = np.stack([x, x**0.5], axis=1)

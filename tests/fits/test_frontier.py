@@ -61,7 +61,7 @@ def test_what_lacks_a_value_is_not_on_the_frontier():
     assert pareto(cost, error).tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("budget", [Budget(), Budget(flops=3e6), Budget(train_flops=1e12)])
+@pytest.mark.parametrize("budget", [Budget(), Budget(flops=3e6), Budget(train_flops=3e11)])
 def test_the_best_and_the_frontier_are_those_of_a_loop(means, budget):
     within = [
         item
@@ -77,6 +77,7 @@ def test_the_best_and_the_frontier_are_those_of_a_loop(means, budget):
     assert (choice.recall.low, choice.recall.high) == pytest.approx((low, high))
 
     found = frontier(means, budget)
+    assert all(item.train_flops <= budget.train_flops for item in found)
     for item in found:
         error = 1 - item.recall.value
         assert not any(
@@ -95,6 +96,12 @@ def test_the_cheapest_that_reaches_a_recall_is_that_of_a_loop(means, target):
     assert choice.stable == pytest.approx((1 - draws >= target - 1e-12).mean())
     assert cheapest(means, Budget(target=1.0)) is None
     assert best(means, Budget(flops=1.0)) is None
+
+
+def test_no_recall_leaves_0_to_1_by_rounding(law_values):
+    nothing = law_values.assign({"recall@10": 0 * law_values["recall@10"]})
+    means = means_of(nothing, draws=200)
+    assert means.error_draws.max() == means.error_draws.min() == 1
 
 
 def test_rivals_are_cheaper_and_not_surely_worse(means):
@@ -117,7 +124,7 @@ def exact(means):
     return type(means)(**{**vars(means), "error": error, "error_draws": draws})
 
 
-@pytest.mark.parametrize("budget", [Budget(flops=1e8), Budget(flops=2e9, train_flops=1e14)])
+@pytest.mark.parametrize("budget", [Budget(flops=1e8), Budget(flops=2e9, train_flops=5e12)])
 def test_the_outlook_is_the_true_surface_within_the_budget(means, budget):
     found = outlooks(exact(means), budget)
     assert [item.family for item in found] == ["t5", "llama"]

@@ -150,3 +150,15 @@ def test_hubers_loss_is_a_square_near_0_and_a_line_beyond():
     assert huber(np.array([DELTA / 2]), weights) == pytest.approx(DELTA**2 / 8)
     rise = huber(np.array([3 * DELTA]), weights) - huber(np.array([2 * DELTA]), weights)
     assert rise == pytest.approx(DELTA**2)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    basis = Basis(grid_of(2, rng, 3), 0)
+    y, weights, floor = rng.random((7, 9)), np.full(9, 1 / 9), np.zeros(7)
+    starts = basis.starts()[:7]
+    whole = search(basis, y, weights, floor, starts), grid_errors(basis, starts, y, weights, floor)
+    monkeypatch.setattr("genret_dask.fits.projection._BLOCK", 60)
+    parts = search(basis, y, weights, floor, starts), grid_errors(basis, starts, y, weights, floor)
+    np.testing.assert_allclose(parts[0][1], whole[0][1], rtol=1e-9)
+    np.testing.assert_allclose(parts[1], whole[1], rtol=1e-9)

@@ -87,6 +87,14 @@ def test_a_row_among_resamples_is_what_it_is_alone(loss):
     assert (again.exponent == together.exponent).all()
 
 
+def test_rows_of_different_laws_each_find_their_own():
+    x = points(2)
+    laws = [((0.2, 1.2), (1e3, 30)), ((1.2, 0.2), (2e5, 1e-3)), ((0.5, 0.5), (1e4, 300))]
+    y = np.stack([joint(x, *law) for law in laws] * 3)
+    found = fit_surfaces(x, y)
+    np.testing.assert_allclose(found.predict(x), y, rtol=1e-4)
+
+
 def test_the_order_of_points_does_not_matter():
     rng = np.random.default_rng(5)
     x = points(2)
