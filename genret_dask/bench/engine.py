@@ -228,6 +228,15 @@ def _without_partition(exported: Path, folder: Path) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "last"))
     inputs, outputs = ["logits", "last"], ["log_partition"]
     model.graph.node.append(helper.make_node("ReduceLogSumExp", inputs, outputs, keepdims=0))
+    # ONNX Runtime runs every node that it is given, read or not.
+    read = {value.name for value in model.graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(model.graph.node):
+        if read.intersection(node.output):
+            read.update(node.input)
+            kept.insert(0, node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
     onnx.save(model, folder / name)
 
 

@@ -25,7 +25,7 @@ COLUMNS = {
     multiple=True,
     help="Measure this alone; can be given more than once. `--case list` names them.",
 )
-@click.option("--quick", is_flag=True, help="Small models, in a few minutes; no targets.")
+@click.option("--quick", is_flag=True, help="Small models, in about two minutes; no targets.")
 @click.option(
     "--family",
     "families",

@@ -6,11 +6,12 @@ import json
 import math
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from scipy.optimize import curve_fit
 
-from genret_dask.bench import coverage, laws, run, searching
+from genret_dask.bench import coverage, engine, laws, run, searching
 from genret_dask.bench.measure import compare, quantity
 from genret_dask.bench.workload import LEVELS, Scale, random_codes, workload
 from genret_dask.cli import main
@@ -162,6 +163,20 @@ def test_growth_compares_searches_of_several_sizes(monkeypatch):
         found = list(run.CASES["growth"][0](made, 1, documents=(50, 100, 200)))
     assert [item.measure for item in found].count("growth in documents") == 2
     assert all(item.ratio > 0 for item in found)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_the_graph_of_a_block_leaves_the_other_rows_out(family):
+    with workload(family, TINY, "cpu", 1) as made:
+        folder = made.folder.parent / "block"
+        folder.mkdir()
+        engine._without_partition(made.folder, folder)
+        name = "step.onnx" if family == "t5" else "head.onnx"
+        graphs = [
+            onnx.load(f / name, load_external_data=False).graph for f in (made.folder, folder)
+        ]
+    heads = [sum(node.op_type == "Gemm" for node in graph.node) for graph in graphs]
+    assert heads[1] == 1 < heads[0]
 
 
 def test_cases_are_listed_and_unknown_ones_refused(tmp_path):
