@@ -177,7 +177,7 @@ class NgramsIdentifiers(Record):
     allow_unreachable: bool = Field(
         False, description="keep documents that no n-gram of min_tokens leads to"
     )
-    part_characters: PositiveInt = Field(2**29, description="of text in a part of the index")
+    part_characters: PositiveInt = Field(2**28, description="of text in a part of the index")
 
     def ngrams(self, beams: tuple[int, ...]) -> int:
         """At most how many n-grams a query has at the largest beam size."""

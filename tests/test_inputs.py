@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from genret_dask.errors import DatasetError, ModelError, StaleError
 from genret_dask.explain import explain
 from genret_dask.identifiers.ngrams import read_index, read_index_record
 from genret_dask.metrics import cgl
+from genret_dask.models.manifest import read_manifest
 from genret_dask.shards.decoders import check_index
-from genret_dask.specs import NgramsIdentifiers
+from genret_dask.specs import ModelSpec, NgramsIdentifiers, PretrainedSpec
 from genret_dask.study import Study
 from genret_dask.training.targets import IGNORED, NgramTargets
 from tests.conftest import make_collection, write_beir
@@ -84,8 +87,6 @@ def test_every_ngram_occurs_and_every_document_holds_what_scored_it(study):
 
 
 def read_manifest_eos(study: Study) -> int:
-    from genret_dask.models.manifest import read_manifest
-
     return read_manifest(study.folder / "models" / "ngrams" / "t5").provenance["eos_token"]
 
 
@@ -110,8 +111,6 @@ def test_a_candidates_loss_is_the_mean_over_its_spans(study):
 
 
 def test_a_model_of_an_ngram_has_no_rows_but_the_texts(study):
-    from genret_dask.models.manifest import read_manifest
-
     for family in ("t5", "llama"):
         manifest = read_manifest(study.folder / "models" / "ngrams" / family)
         assert manifest.vocab_size == manifest.start_token + 1
@@ -139,8 +138,6 @@ def test_labels_are_the_sampled_spans_and_d_counts_them(study):
 
 
 def test_finished_parts_are_kept_and_an_unfinished_index_is_finished(study, tmp_path):
-    import shutil
-
     shutil.copytree(study.folder, tmp_path / "toy")
     copy = Study(study.spec, runs=tmp_path)
     folder = index_folder(copy)
@@ -224,8 +221,6 @@ def test_negatives_hold_no_answer(collection, tmp_path):
 
 
 def test_an_index_of_other_settings_is_stale(study, tmp_path):
-    import shutil
-
     shutil.copytree(study.folder, tmp_path / "toy")
     other = study.spec.model_copy(update={"identifiers": (ngrams(views=("body", "titles")),)})
     with pytest.raises(StaleError, match="other inputs or settings"):
@@ -234,8 +229,6 @@ def test_an_index_of_other_settings_is_stale(study, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
 def test_a_damaged_index_is_refused(study, tmp_path, damage):
-    import shutil
-
     folder = tmp_path / "index"
     shutil.copytree(index_folder(study), folder)
     path = folder / "part-00002" / "suffixes.npy"
@@ -266,6 +259,26 @@ def test_an_index_of_another_tokeniser_or_corpus_is_refused(study, field, messag
     check_index(index, session, corpus, Path("x"))
     with pytest.raises(ModelError, match=message):
         check_index(replace(index, **{field: "other"}), session, corpus, Path("x"))
+
+
+def test_pretrained_models_are_constrained_in_their_own_tokeniser(study, tmp_path):
+    source = study.folder / "checkpoints" / "ngrams" / "llama"
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 400, "content": "<x>"})
+    pretrained = tmp_path / "pretrained"
+    shutil.copytree(source, pretrained)
+    (pretrained / "tokenizer.json").write_text(json.dumps(tokenizer))
+    model = ModelSpec(family="llama", name="mine", pretrained=PretrainedSpec(path=pretrained))
+    spec = study.spec.model_copy(update={"models": (*study.spec.models, model), "name": "mine"})
+    mine = Study(spec, runs=tmp_path)
+    mine.search()
+    folders = {path.name for path in (mine.folder / "identifiers" / "ngrams").iterdir()}
+    assert len(folders) == 2
+    index = read_index(mine.inputs.space(spec.identifiers[0], model).folder)
+    manifest = read_manifest(mine.folder / "models" / "ngrams" / "mine")
+    assert manifest.start_token == index.vocabulary == 401
+    search = open_cube(mine.folder)["ngrams/search"].to_dataset().sel(model="mine")
+    assert (search["count"].values[~np.isnan(search["weight"].values)] > 0).all()
 
 
 def test_titles_and_train_queries_are_views(collection, tmp_path):

@@ -60,7 +60,9 @@ class SuffixArray:
             enough[ends[ends >= back] - back] = False
         suffixes = divsufsort(tokens) if len(tokens) > 1 else np.zeros(1, dtype=np.int32)
         counts = np.bincount(tokens[enough], minlength=vocabulary + 1)
-        return cls(tokens, suffixes[enough[suffixes]], np.concatenate([[0], np.cumsum(counts)]))
+        # Separators come first; only where more is left out are all suffixes looked at.
+        kept = suffixes[len(ends) :] if least == 1 else suffixes[enough[suffixes]]
+        return cls(tokens, kept, np.concatenate([[0], np.cumsum(counts)]))
 
     def children(
         self, low: np.ndarray, high: np.ndarray, depth: int

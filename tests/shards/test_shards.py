@@ -41,7 +41,7 @@ def make_spec(root: Path, **changes) -> SweepSpec:
         "dataset": BeirDataset(kind="beir", path=root / "beir"),
         "identifiers": (
             CodesIdentifiers(levels=2, codes=6),
-            NgramsIdentifiers(min_tokens=2, max_tokens=5, spans=3),
+            NgramsIdentifiers(min_tokens=2, max_tokens=5, spans=3, part_characters=1500),
         ),
         "tokenizer": TokenizerSpec(vocab_size=400),
         "training": TrainingSpec(examples=256, batch_size=16, evaluations=2),
