@@ -20,20 +20,20 @@ from genret_dask.fingerprint import sha256_file
 RECORD = "artefact.json"
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
     """The record of a published artefact, or None when there is none."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder / RECORD} is unreadable: {error}", fix=f"remove {folder} and run again"
+            f"{folder / name} is unreadable: {error}", fix=f"remove {folder} and run again"
         ) from error
     return record
 
 
-def is_current(folder: Path, made_from: str) -> bool:
+def is_current(folder: Path, made_from: str, name: str = RECORD) -> bool:
     """Whether the artefact is there and was made from these inputs.
 
     Raises
@@ -41,7 +41,7 @@ def is_current(folder: Path, made_from: str) -> bool:
     StaleError
         It is there, but was made from others.
     """
-    record = read_record(folder)
+    record = read_record(folder, name)
     if record is None:
         return False
     if record["made_from"] != made_from:

@@ -18,15 +18,15 @@ import numpy as np
 from genret_dask.artefacts import is_current, publishing, read_record, unwritable
 from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.collection import Collection
-from genret_dask.errors import DatasetError, StaleError
+from genret_dask.errors import DatasetError
 from genret_dask.fingerprint import fingerprint, sha256_file
 from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
 from genret_dask.identifiers.index_task import IndexTask, index_tasks, is_indexed, run_index
 from genret_dask.identifiers.ngrams import (
+    INDEX,
     NgramIndex,
     open_parts,
     open_tokenizer,
-    read_index_record,
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
@@ -199,15 +199,7 @@ class Inputs:
         settings = spec.model_dump(include={"views", "min_tokens", "part_characters"})
         made_from = fingerprint("ngrams", corpus, digest, settings)
         made = Artefact(self.folder / "identifiers" / "ngrams" / digest[:12], made_from)
-        record = read_index_record(made.folder)
-        if record and record["made_from"] != made_from:
-            raise StaleError(
-                f"{made.folder} was made from other inputs or settings "
-                f"(fingerprint {record['made_from']})",
-                expected=f"fingerprint {made_from}",
-                fix=f"give the run another name, or remove {made.folder}",
-            )
-        if record is None:
+        if not is_current(made.folder, made_from, INDEX):
             corpus_file = self.folder / "collection" / "beir" / "corpus.jsonl.gz"
             tasks = index_tasks(
                 self.collection,
@@ -230,8 +222,8 @@ class Inputs:
             names = [task.name for task in tasks]
             index = NgramIndex(open_parts(made.folder, names), vocabulary, digest, corpus)
             reached = index.longest(len(self.collection)) >= spec.min_tokens
-            record = write_index(made.folder, index, names, made_from, np.flatnonzero(~reached))
-        self._check_reachable(spec, record["unreachable"])
+            write_index(made.folder, index, names, made_from, np.flatnonzero(~reached))
+        self._check_reachable(spec, _unreachable(made.folder))
         return made
 
     def _check_reachable(self, spec: NgramsIdentifiers, rows: list[int]) -> None:
@@ -346,8 +338,7 @@ class Inputs:
         for kind in self.spec.identifiers:
             if isinstance(kind, NgramsIdentifiers) and kind.allow_unreachable:
                 for model in self.spec.models:
-                    record = read_index_record(self.space(kind, model).folder) or {}
-                    found = np.union1d(found, record["unreachable"])
+                    found = np.union1d(found, _unreachable(self.space(kind, model).folder))
         return found.astype(np.int64)
 
     @cached_property
@@ -380,3 +371,8 @@ class Inputs:
             probe.unlink()
         except OSError as error:
             raise unwritable(self.folder, error) from error
+
+
+def _unreachable(index: Path) -> list[int]:
+    """Documents that no n-gram of an index leads to."""
+    return (read_record(index, INDEX) or {})["unreachable"]

@@ -488,23 +488,26 @@ def _problem(record: type[BaseModel], item: Any) -> tuple[str, str | None]:
 def _record_at(record: Any, location: tuple[Any, ...]) -> type[BaseModel] | None:
     """Follow an error's location through nested records, tuples and tagged unions."""
     for part in location:
+        options = _options(record)
         if isinstance(part, int):
             continue
-        options = [option for option in _options(record) if part in option.model_fields]
-        if options:
-            record = options[0].model_fields[part].annotation
-            continue
-        tagged = [
-            option
-            for option in _options(record)
-            if "kind" in option.model_fields
-            and part in get_args(option.model_fields["kind"].annotation)
-        ]
-        if not tagged:
+        # Of several records the location names the one that is meant, by its tag, before a field.
+        tagged = [option for option in options if part in _tags(option)]
+        fields = [option for option in options if part in option.model_fields]
+        if len(options) > 1 and tagged:
+            record = tagged[0]
+        elif fields:
+            record = fields[0].model_fields[part].annotation
+        else:
             return None
-        record = tagged[0]
     options = _options(record)
     return options[0] if len(options) == 1 else None
+
+
+def _tags(record: type[BaseModel]) -> tuple[Any, ...]:
+    """Values of the field that tells a record from others in its union."""
+    kind = record.model_fields.get("kind")
+    return get_args(kind.annotation) if kind else ()
 
 
 def _options(annotation: Any) -> list[type[BaseModel]]:

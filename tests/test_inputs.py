@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from genret_dask import open_cube
+from genret_dask.artefacts import read_record
 from genret_dask.errors import DatasetError, ModelError, StaleError
 from genret_dask.explain import explain
-from genret_dask.identifiers.ngrams import read_index, read_index_record
+from genret_dask.identifiers.ngrams import INDEX, read_index
 from genret_dask.metrics import cgl
 from genret_dask.models.manifest import read_manifest
 from genret_dask.shards.decoders import check_index
@@ -141,12 +142,12 @@ def test_finished_parts_are_kept_and_an_unfinished_index_is_finished(study, tmp_
     shutil.copytree(study.folder, tmp_path / "toy")
     copy = Study(study.spec, runs=tmp_path)
     folder = index_folder(copy)
-    before = read_index_record(folder)
+    before = read_record(folder, INDEX)
     (folder / "index.json").unlink()
     shutil.rmtree(folder / "part-00001")
     kept = (folder / "part-00000" / "artefact.json").stat().st_mtime_ns
     again = Study(study.spec, runs=tmp_path)
-    assert read_index_record(index_folder(again)) == before
+    assert read_record(index_folder(again), INDEX) == before
     assert (folder / "part-00000" / "artefact.json").stat().st_mtime_ns == kept
 
 
@@ -198,7 +199,7 @@ def test_passages_that_no_ngram_leads_to_are_named_and_refused(collection, tmp_p
 def test_or_counted_and_left_out_of_the_negatives(collection, tmp_path):
     study = made(one_line(collection, 3, ""), tmp_path, ngrams(allow_unreachable=True))
     study.search()
-    assert read_index_record(index_folder(study))["unreachable"] == [3]
+    assert read_record(index_folder(study), INDEX)["unreachable"] == [3]
     contrast = open_cube(study.folder)["ngrams/contrast"].to_dataset().load()
     negatives = contrast["doc"].values[~contrast["is_positive"].values]
     assert 3 not in negatives and len(set(negatives.tolist())) > 30

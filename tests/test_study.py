@@ -69,7 +69,10 @@ def test_the_sweep_prints_the_change(study, capsys):
     _print_results(study, study.cube, study.analyse())
     lines = capsys.readouterr().out.splitlines()
     table = next(row for row, line in enumerate(lines) if "CGL less fp32's" in line)
-    assert [line.split()[0] for line in lines[table + 2 : table + 4]] == ["t5.int8", "llama.int8"]
+    rows = [line.split()[:2] for line in lines[table + 2 : table + 6]]
+    assert rows == [
+        [kind, model] for kind in ("codes", "ngrams") for model in ("t5.int8", "llama.int8")
+    ]
 
 
 def test_a_study_in_fp32_alone_has_the_same_models_and_no_report(study):

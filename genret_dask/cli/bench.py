@@ -19,11 +19,12 @@ COLUMNS = {
 
 
 @click.command()
+@click.argument("named", metavar="[CASE]...", nargs=-1)
 @click.option(
     "--case",
     "cases",
     multiple=True,
-    help="Measure this alone; can be given more than once. `--case list` names them.",
+    help="Another way to name a CASE. `list` names them all.",
 )
 @click.option("--quick", is_flag=True, help="Small models, in about two minutes; no targets.")
 @click.option(
@@ -40,6 +41,7 @@ COLUMNS = {
 @click.pass_context
 def bench(
     context: click.Context,
+    named: tuple[str, ...],
     cases: tuple[str, ...],
     quick: bool,
     families: tuple[str, ...],
@@ -50,6 +52,8 @@ def bench(
 ) -> None:
     """Time this engine against the usual one, on the same weights and threads, in turns.
 
+    Measures the CASEs that are named, or all.
+
     A ratio says how many times better ours is. A comparison whose results differ is not reported
     as a speed; the command then ends with an error.
     """
@@ -58,6 +62,7 @@ def bench(
     from genret_dask.cluster_arguments import usable_cores
     from genret_dask.errors import InputError
 
+    cases = (*named, *cases)
     if "list" in cases:
         for name, (_, about) in CASES.items():
             click.echo(f"{name:12} {about}")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from genret_dask.artefacts import RECORD, verify, write_text
+from genret_dask.artefacts import RECORD, read_record, verify, write_text
 from genret_dask.errors import ModelError
 from genret_dask.fingerprint import sha256_file
 from genret_dask.identifiers.suffix_array import SuffixArray
@@ -363,7 +363,7 @@ def open_parts(folder: Path, names: Sequence[str]) -> tuple[Part, ...]:
 
 def write_index(
     folder: Path, index: NgramIndex, names: Sequence[str], made_from: str, unreachable: np.ndarray
-) -> dict[str, Any]:
+) -> None:
     """Vouch for a finished index; atomic, and the last thing to be written.
 
     Parameters
@@ -372,11 +372,6 @@ def write_index(
         Folders of the parts, inside `folder`.
     unreachable : int[n]
         Documents that no n-gram leads to.
-
-    Returns
-    -------
-    dict
-        What `index.json` holds.
     """
     record = {
         "made_from": made_from,
@@ -388,19 +383,6 @@ def write_index(
         "parts": {name: sha256_file(folder / name / RECORD) for name in names},
     }
     write_text(folder / INDEX, json.dumps(record, indent=1) + "\n")
-    return record
-
-
-def read_index_record(folder: Path) -> dict[str, Any] | None:
-    """What `index.json` holds; None where there is none."""
-    try:
-        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder / INDEX} is unreadable: {error}", fix=f"remove {folder} and run again"
-        ) from error
 
 
 def read_index(folder: Path) -> NgramIndex:
@@ -411,7 +393,7 @@ def read_index(folder: Path) -> NgramIndex:
     ModelError
         There is none, or a part is missing or damaged: a file's hash differs from its record's.
     """
-    record = read_index_record(folder)
+    record = read_record(folder, INDEX)
     if record is None:
         raise ModelError(f"{folder} has no {INDEX}", fix="run the sweep again to finish the index")
     for name, expected in record["parts"].items():

@@ -57,7 +57,7 @@ def test_every_benchmark_agrees_with_its_peer(family):
 
 def test_the_command_prints_a_table_and_writes_records(tmp_path):
     path = tmp_path / "bench.json"
-    result = bench("--case", "negatives", "--json", str(path))
+    result = bench("negatives", "--json", str(path))
     assert result.exit_code == 0, result.output
     records = json.loads(path.read_text())
     assert [record["measure"] for record in records] == ["negatives", "negatives: memory"]
