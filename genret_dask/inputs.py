@@ -26,10 +26,10 @@ from genret_dask.identifiers.ngrams import (
     INDEX,
     NgramIndex,
     open_parts,
-    open_tokenizer,
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
+from genret_dask.identifiers.stream import open_tokenizer
 from genret_dask.inference.candidates import build_candidates, select_queries
 from genret_dask.specs import (
     CodesIdentifiers,

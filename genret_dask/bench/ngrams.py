@@ -22,10 +22,12 @@ import psutil
 from genret_dask.bench.measure import Measurement, compare, median_seconds, quantity
 from genret_dask.bench.workload import Scale
 from genret_dask.datasets import load
-from genret_dask.identifiers.ngrams import NgramIndex, Part, Stream, tokenize_stream
+from genret_dask.identifiers.ngrams import NgramIndex, Part
+from genret_dask.identifiers.stream import Stream, tokenize_stream
 from genret_dask.inference import ngram_search
 from genret_dask.inference.documents import gather_evidence, rank_documents
-from genret_dask.inference.ngram_search import Ngrams, Rules, search
+from genret_dask.inference.ngram_search import search
+from genret_dask.inference.prefixes import Ngrams, Rules
 from genret_dask.specs import NgramsScoring, PydocDataset, TokenizerSpec
 from genret_dask.training.tokenizer import train_tokenizer
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from genret_dask.artefacts import is_current, publishing
 from genret_dask.datasets.collection import Collection
-from genret_dask.identifiers.ngrams import Part, open_tokenizer, tokenize_stream
+from genret_dask.identifiers.ngrams import Part
+from genret_dask.identifiers.stream import open_tokenizer, tokenize_stream
 from genret_dask.specs import NgramsIdentifiers
 
 

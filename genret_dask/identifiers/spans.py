@@ -17,7 +17,7 @@ import numpy as np
 from rapidfuzz import fuzz, process
 from tokenizers import Tokenizer
 
-from genret_dask.identifiers.ngrams import one_line
+from genret_dask.identifiers.stream import one_line
 from genret_dask.specs import NgramsIdentifiers
 
 _RUN = 3  # words that are compared at once

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genret_dask.identifiers.ngrams import NgramIndex
-from genret_dask.inference.ngram_search import Ngrams
+from genret_dask.inference.prefixes import Ngrams
 from genret_dask.specs import NgramsScoring
 
 _NOTHING = 1e-9  # what rounding leaves of a weight of 0

@@ -15,7 +15,8 @@ from genret_dask.identifiers.ngrams import NgramIndex, close
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.documents import Evidence, gather_evidence, rank_documents
 from genret_dask.inference.memory import Decoding
-from genret_dask.inference.ngram_search import Ngrams, Rules, collect, search
+from genret_dask.inference.ngram_search import collect, search
+from genret_dask.inference.prefixes import Ngrams, Rules
 from genret_dask.inference.resident import searcher
 from genret_dask.inference.score import score
 from genret_dask.inference.session import Session

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from genret_dask.errors import ModelError
 from genret_dask.identifiers import ngrams
-from genret_dask.identifiers.ngrams import NgramIndex, Part, Stream
+from genret_dask.identifiers.ngrams import NgramIndex, Part
+from genret_dask.identifiers.stream import Stream
 from genret_dask.identifiers.suffix_array import SuffixArray
 
 VOCABULARY = 6

@@ -8,8 +8,9 @@ from rapidfuzz import fuzz
 from tokenizers import Tokenizer
 
 from genret_dask.identifiers.index_task import IndexTask, plan_parts, run_index
-from genret_dask.identifiers.ngrams import NgramIndex, close, open_parts, open_tokenizer
+from genret_dask.identifiers.ngrams import NgramIndex, close, open_parts
 from genret_dask.identifiers.spans import SpanSampler
+from genret_dask.identifiers.stream import open_tokenizer
 from genret_dask.specs import NgramsIdentifiers, TokenizerSpec
 from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
 from tests.conftest import make_collection, write_beir

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genret_dask.inference import ngram_search
-from genret_dask.inference.ngram_search import Rules, search
+from genret_dask.inference.ngram_search import search
+from genret_dask.inference.prefixes import Rules
 from tests.identifiers.test_ngrams import CORPORA, VOCABULARY, make_index, occurrences
 
 END = VOCABULARY - 1  # texts below do not hold it
