@@ -21,7 +21,13 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError
 from genret_dask.fingerprint import fingerprint, sha256_file
 from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
-from genret_dask.identifiers.index_task import IndexTask, index_tasks, is_indexed, run_index
+from genret_dask.identifiers.index_task import (
+    IndexTask,
+    first_texts,
+    index_tasks,
+    is_indexed,
+    run_index,
+)
 from genret_dask.identifiers.ngrams import (
     INDEX,
     NgramIndex,
@@ -221,9 +227,16 @@ class Inputs:
                 )
             names = [task.name for task in tasks]
             index = NgramIndex(open_parts(made.folder, names), vocabulary, digest, corpus)
-            reached = index.longest(len(self.collection)) >= spec.min_tokens
-            write_index(made.folder, index, names, made_from, np.flatnonzero(~reached))
-        self._check_reachable(spec, _unreachable(made.folder))
+            first, longest = index.lengths(len(self.collection))
+            write_index(
+                made.folder,
+                index,
+                names,
+                made_from,
+                unreachable=np.flatnonzero(longest < spec.min_tokens),
+                without_spans=np.flatnonzero(first < spec.min_tokens),
+            )
+        self._check_reachable(spec, _named(made.folder, "unreachable"))
         return made
 
     def _check_reachable(self, spec: NgramsIdentifiers, rows: list[int]) -> None:
@@ -285,7 +298,7 @@ class Inputs:
         made = Artefact(self.folder / "spans" / f"{name}-{space.folder.name}", made_from)
         if not is_current(made.folder, made_from):
             sampler = SpanSampler(
-                self.collection.texts,
+                first_texts(self.collection, spec),
                 self.collection.document_ids,
                 open_tokenizer(tokenizer.folder / "tokenizer.json"),
                 spec,
@@ -333,12 +346,13 @@ class Inputs:
 
     @cached_property
     def _excluded(self) -> np.ndarray:
-        """Documents without identifiers in any of the study's spaces."""
+        """Documents that lack identifiers of their own in one of the study's spaces."""
         found = np.empty(0, dtype=np.int64)
         for kind in self.spec.identifiers:
-            if isinstance(kind, NgramsIdentifiers) and kind.allow_unreachable:
+            if isinstance(kind, NgramsIdentifiers):
                 for model in self.spec.models:
-                    found = np.union1d(found, _unreachable(self.space(kind, model).folder))
+                    rows = _named(self.space(kind, model).folder, "without_spans")
+                    found = np.union1d(found, rows)
         return found.astype(np.int64)
 
     @cached_property
@@ -373,6 +387,6 @@ class Inputs:
             raise unwritable(self.folder, error) from error
 
 
-def _unreachable(index: Path) -> list[int]:
-    """Documents that no n-gram of an index leads to."""
-    return (read_record(index, INDEX) or {})["unreachable"]
+def _named(index: Path, name: str) -> list[int]:
+    """Documents that the record of an index names."""
+    return (read_record(index, INDEX) or {})[name]

@@ -199,13 +199,25 @@ def test_passages_that_no_ngram_leads_to_are_named_and_refused(collection, tmp_p
 def test_or_counted_and_left_out_of_the_negatives(collection, tmp_path):
     study = made(one_line(collection, 3, ""), tmp_path, ngrams(allow_unreachable=True))
     study.search()
-    assert read_record(index_folder(study), INDEX)["unreachable"] == [3]
+    record = read_record(index_folder(study), INDEX)
+    assert record["unreachable"] == record["without_spans"] == [3]
     contrast = open_cube(study.folder)["ngrams/contrast"].to_dataset().load()
     negatives = contrast["doc"].values[~contrast["is_positive"].values]
     assert 3 not in negatives and len(set(negatives.tolist())) > 30
     mine = (contrast["doc"].values == 3).any(axis=1)
     assert np.isnan(cgl(contrast).values[:, mine]).all() and mine.any()
     assert np.isfinite(cgl(contrast).values[:, ~mine]).all()
+
+
+def test_a_title_stands_for_a_document_without_a_body(collection, tmp_path):
+    titled = replace(collection, titles=("a title",) * len(collection))
+    blank = one_line(one_line(titled, 3, "  "), 5, "w1")
+    study = made(blank, tmp_path, ngrams(min_tokens=2, views=("body", "titles")))
+    study.search()
+    record = read_record(index_folder(study), INDEX)
+    assert record["unreachable"] == [] and record["without_spans"] == []
+    contrast = open_cube(study.folder)["ngrams/contrast"].to_dataset().load()
+    assert (contrast["doc"].values == 3).any() and np.isfinite(cgl(contrast).values).all()
 
 
 def test_negatives_hold_no_answer(collection, tmp_path):

@@ -97,6 +97,22 @@ def pseudo_queries(collection: Collection) -> dict[int, list[str]]:
     return found
 
 
+def first_texts(collection: Collection, spec: NgramsIdentifiers) -> list[str]:
+    """The text of each document that its index has first: the body, or where it is blank, another.
+
+    Spans of documents are spans of it.
+    """
+    views = [list(collection.texts)]
+    if "titles" in spec.views:
+        views.append(list(collection.titles))
+    if "queries" in spec.views:
+        asked = pseudo_queries(collection)
+        views.append([next(iter(asked.get(row, ())), "") for row in range(len(collection))])
+    return [
+        next((text for text in texts if text.split()), "") for texts in zip(*views, strict=True)
+    ]
+
+
 def index_tasks(
     collection: Collection,
     corpus: Path,

@@ -237,12 +237,15 @@ class NgramIndex:
         order = np.argsort(document, kind="stable")
         return document[order], part[order], start[order], length[order]
 
-    def longest(self, documents: int) -> np.ndarray:
-        """Tokens of each document's longest text; 0 where it has none. int64[documents]"""
+    def lengths(self, documents: int) -> tuple[np.ndarray, np.ndarray]:
+        """int64[documents]: tokens of a document's first and longest text, 0 where it has none."""
         document, _, _, length = self._texts
-        found = np.zeros(documents, dtype=np.int64)
-        np.maximum.at(found, document, length)
-        return found
+        longest = np.zeros(documents, dtype=np.int64)
+        np.maximum.at(longest, document, length)
+        first = np.zeros(documents, dtype=np.int64)
+        rows, places = np.unique(document, return_index=True)
+        first[rows] = length[places]
+        return first, longest
 
     def spans(self, documents: np.ndarray, spans: np.ndarray, length: int) -> np.ndarray:
         """Tokens of spans of the documents' first texts.
@@ -296,7 +299,11 @@ def open_parts(folder: Path, names: Sequence[str]) -> tuple[Part, ...]:
 
 
 def write_index(
-    folder: Path, index: NgramIndex, names: Sequence[str], made_from: str, unreachable: np.ndarray
+    folder: Path,
+    index: NgramIndex,
+    names: Sequence[str],
+    made_from: str,
+    **documents: np.ndarray,
 ) -> None:
     """Vouch for a finished index; atomic, and the last thing to be written.
 
@@ -304,8 +311,8 @@ def write_index(
     ----------
     names : sequence of str
         Folders of the parts, inside `folder`.
-    unreachable : int[n]
-        Documents that no n-gram leads to.
+    **documents : int[n]
+        Documents that the record names.
     """
     record = {
         "made_from": made_from,
@@ -313,7 +320,7 @@ def write_index(
         "tokenizer": index.tokenizer,
         "corpus": index.corpus,
         "tokens": index.tokens,
-        "unreachable": unreachable.tolist(),
+        **{name: rows.tolist() for name, rows in documents.items()},
         "parts": {name: sha256_file(folder / name / RECORD) for name in names},
     }
     write_text(folder / INDEX, json.dumps(record, indent=1) + "\n")
