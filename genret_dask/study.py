@@ -41,6 +41,7 @@ from genret_dask.specs import (
     TrainingSpec,
     precise_name,
 )
+from genret_dask.stages import StageLog
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -164,10 +165,12 @@ class Study:
         self.memory: list[MemoryUse] = []
         self._progress = progress
         self._client = client
+        self._stages = StageLog(self.folder, client)
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
 
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
+        self._stages.look_at_machines()
         return SerialExecutor() if self._client is None else DaskExecutor(self._client)
 
     @property
@@ -219,6 +222,7 @@ class Study:
         if todo:
             flops = {task.name: training_flops(task) for task in todo}
             todo.sort(key=lambda task: -flops[task.name])
+            self._report("train", 0, sum(flops[task.name] for task in todo) / 1e9)
             trained = self.executor.map(
                 _train,
                 todo,
@@ -255,6 +259,7 @@ class Study:
                 )
         todo = [task for task in tasks.values() if not is_exported(task)]
         if todo:
+            self._report("export", 0, len(todo))
             self.executor.map(
                 run_export,
                 todo,
@@ -302,6 +307,7 @@ class Study:
         todo = [task for task in shards if not context.ledger.is_done(task)]
         if todo:
             report = partial(self._report, "search")
+            report(0, sum(task.queries for task in todo))
             self.memory = self.executor.search(todo, context, report)
             write_memory(self.memory, self.folder / "resources.json")
         if todo or not read_attributes(self.cube).get("sealed"):
@@ -346,6 +352,19 @@ class Study:
             for name in RESULTS
             if (path := folder / f"{name}.json").is_file()
         }
+
+    def report(self) -> Path:
+        """Write the page of the sealed cube, and return its path; see `genret_dask.report`.
+
+        Skipped when it was made from this very cube.
+        """
+        from genret_dask.report import is_reported, page_of, write_report
+
+        if not is_reported(self.folder):
+            self._report("report", 0, 1)
+            write_report(self.folder)
+            self._report("report", 1, 1)
+        return page_of(self.folder)
 
     def _template(self, manifests: dict[tuple[str, str], Manifest]) -> Template:
         spec, collection = self.spec.inference, self.collection
@@ -426,6 +445,7 @@ class Study:
         )
 
     def _report(self, stage: str, done: float, total: float) -> None:
+        self._stages(stage, done, total)
         if self._progress:
             self._progress(stage, done, total)
 
