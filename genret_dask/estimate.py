@@ -8,12 +8,13 @@ import numpy as np
 
 from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
+from genret_dask.grid import Cell, cells_of, models_of
 from genret_dask.inference.candidates import select_queries
 from genret_dask.inference.memory import Decoding
 from genret_dask.models.flops import prefill_flops, step_flops, training_flops_per_example
 from genret_dask.shards.plan import padded_widths, plan_shards
 from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec
-from genret_dask.study import Cell, cells_of, group_sizes, models_of
+from genret_dask.template import group_sizes
 
 CPU_TRAINING_RATE, CPU_SEARCH_RATE = 60e9, 80e9
 """FLOP/s of one core, seen with models of 10^4 to 10^6 parameters on a 2-core AVX-512 machine."""

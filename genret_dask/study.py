@@ -7,50 +7,35 @@ inputs and settings is there. The same code runs serially and on a Dask cluster.
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
-import numpy as np
 
 from genret_dask.artefacts import publishing, read_record
-from genret_dask.cube.schema import Group, Template
-from genret_dask.cube.store import FORMAT, create_cube, read_attributes, seal_cube
+from genret_dask.cube.store import create_cube, read_attributes, seal_cube
 from genret_dask.datasets.collection import Collection
 from genret_dask.exporters.task import ExportTask, is_exported, run_export
 from genret_dask.fingerprint import fingerprint
+from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
 from genret_dask.models.manifest import Manifest, read_manifest
+from genret_dask.results import RESULTS, write_results
 from genret_dask.shards.plan import plan_shards
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import Exported, SweepContext
-from genret_dask.shards.usage import MemoryUse
-from genret_dask.specs import (
-    CodesIdentifiers,
-    IdentifiersSpec,
-    ModelSpec,
-    NgramsIdentifiers,
-    SweepSpec,
-    TrainingSpec,
-    precise_name,
-)
+from genret_dask.shards.usage import MemoryUse, write_memory
+from genret_dask.specs import SweepSpec, precise_name
+from genret_dask.stages import StageLog
+from genret_dask.template import build_template
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from genret_dask.training.loop import TrainTask
-
-logger = logging.getLogger(__name__)
-
-RESULTS = ("metrics", "fits", "precision")
-"""Stems of the JSON files that `Study.analyse` leaves."""
 
 Progress = Callable[[str, float, float], None]
 """Gets a stage, the work done and the work in all, in the stage's own unit."""
@@ -88,50 +73,6 @@ def sweep(
     return Study(spec, client, runs=runs, progress=progress).search()
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One trained model of the grid: an identifier kind, and a model on a fraction of the pairs."""
-
-    identifiers: IdentifiersSpec
-    model: ModelSpec
-    fraction: float
-
-    @property
-    def kind(self) -> str:
-        return self.identifiers.kind
-
-    @property
-    def name(self) -> str:
-        label = self.model.label
-        return label if self.fraction == 1 else f"{label}-d{self.fraction:g}"
-
-    def training(self, spec: SweepSpec) -> TrainingSpec:
-        """The study's recipe with the model's own overrides."""
-        overrides = self.model.training
-        return TrainingSpec.model_validate({**spec.training.model_dump(), **overrides})
-
-
-def cells_of(spec: SweepSpec) -> list[Cell]:
-    """The training grid, in the order of the spec, fractions ascending."""
-    return [
-        Cell(identifiers, model, fraction)
-        for identifiers in spec.identifiers
-        for model in spec.models
-        for fraction in sorted(model.fractions)
-    ]
-
-
-def models_of(spec: SweepSpec) -> list[str]:
-    """Names of the models of each group of the cube: every cell in every precision."""
-    first = spec.identifiers[0].kind
-    return [
-        precise_name(cell.name, precision)
-        for cell in cells_of(spec)
-        if cell.kind == first
-        for precision in spec.export.precision
-    ]
-
-
 class Study:
     """The stages of a study over one run directory; each runs the stages it needs.
 
@@ -164,10 +105,12 @@ class Study:
         self.memory: list[MemoryUse] = []
         self._progress = progress
         self._client = client
+        self._stages = StageLog(self.folder, client)
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
 
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
+        self._stages.look_at_machines()
         return SerialExecutor() if self._client is None else DaskExecutor(self._client)
 
     @property
@@ -219,6 +162,7 @@ class Study:
         if todo:
             flops = {task.name: training_flops(task) for task in todo}
             todo.sort(key=lambda task: -flops[task.name])
+            self._report("train", 0, sum(flops[task.name] for task in todo) / 1e9)
             trained = self.executor.map(
                 _train,
                 todo,
@@ -255,6 +199,7 @@ class Study:
                 )
         todo = [task for task in tasks.values() if not is_exported(task)]
         if todo:
+            self._report("export", 0, len(todo))
             self.executor.map(
                 run_export,
                 todo,
@@ -278,7 +223,7 @@ class Study:
         Leaves resources.json: what each worker of the last search held in memory.
         """
         manifests = self.export()
-        template = self._template(manifests)
+        template = build_template(self.spec, self.inputs, manifests)
         create_cube(self.cube, template)
         made_from = template.attributes["fingerprint"]
         context = SweepContext(
@@ -302,6 +247,7 @@ class Study:
         todo = [task for task in shards if not context.ledger.is_done(task)]
         if todo:
             report = partial(self._report, "search")
+            report(0, sum(task.queries for task in todo))
             self.memory = self.executor.search(todo, context, report)
             write_memory(self.memory, self.folder / "resources.json")
         if todo or not read_attributes(self.cube).get("sealed"):
@@ -347,153 +293,23 @@ class Study:
             if (path := folder / f"{name}.json").is_file()
         }
 
-    def _template(self, manifests: dict[tuple[str, str], Manifest]) -> Template:
-        spec, collection = self.spec.inference, self.collection
-        hashes = {place: fingerprint("model", one.files) for place, one in manifests.items()}
-        spaces = {
-            cell.kind: self.inputs.space(cell.identifiers, cell.model).made_from
-            for cell in cells_of(self.spec)
-        }
-        settings = spec.model_dump(mode="json", exclude={"batch_queries", "threads", "memory"})
-        described = {f"{kind}/{name}": found for (kind, name), found in hashes.items()}
-        identifiers = [one.model_dump(mode="json") for one in self.spec.identifiers]
-        made_from = fingerprint("cube", FORMAT, described, spaces, identifiers, settings)
-        return Template(
-            groups=tuple(
-                self._group(
-                    identifiers,
-                    {
-                        name: one
-                        for (kind, name), one in manifests.items()
-                        if kind == identifiers.kind
-                    },
-                    {name: one for (kind, name), one in hashes.items() if kind == identifiers.kind},
-                )
-                for identifiers in self.spec.identifiers
-            ),
-            attributes={
-                "fingerprint": made_from,
-                "spec": json.loads(self.spec.model_dump_json()),
-                "dataset": f"{collection.name} {collection.version}",
-                "dataset_hash": collection.content_hash,
-                "identifiers_hash": spaces,
-                "documents": len(collection),
-                "versions": {
-                    name: version(name)
-                    for name in ("genret-dask", "torch", "transformers", "onnx", "zarr", "xarray")
-                },
-            },
-        )
+    def report(self) -> Path:
+        """Write the page of the sealed cube, and return its path; see `genret_dask.report`.
 
-    def _group(
-        self, identifiers: IdentifiersSpec, manifests: dict[str, Manifest], hashes: dict[str, str]
-    ) -> Group:
-        spec, collection, rows = self.spec.inference, self.collection, self.inputs.queries
-        candidates = self.inputs.candidates
-        facts = {name: manifest.provenance for name, manifest in manifests.items()}
-        return Group(
-            kind=identifiers.kind,
-            sizes=group_sizes(
-                self.spec,
-                identifiers,
-                models=len(manifests),
-                queries=len(rows),
-                candidates=candidates["doc"].shape[1],
-                documents=len(collection),
-                steps=(
-                    self.inputs.codes.length
-                    if isinstance(identifiers, CodesIdentifiers)
-                    else identifiers.max_tokens
-                ),
-            ),
-            shard_queries=min(spec.shard_queries, len(rows)),
-            model={
-                "model": np.array(list(manifests)),
-                "family": np.array([manifest.family for manifest in manifests.values()]),
-                "n_params": np.array([manifest.n_params for manifest in manifests.values()]),
-                "n_train": np.array([fact["n_train"] for fact in facts.values()]),
-                "train_fraction": np.array([fact["train_fraction"] for fact in facts.values()]),
-                "train_flops": np.array([fact["train_flops"] for fact in facts.values()]),
-                "precision": np.array([manifest.precision for manifest in manifests.values()]),
-                "checkpoint": np.array(list(hashes.values())),
-            },
-            query={
-                "query": np.array([collection.query_ids[row] for row in rows]),
-                "text": np.array([collection.queries[row] for row in rows]),
-            },
-            beam={"beam": np.array(spec.beams)},
-            candidates=candidates,
-        )
+        Skipped when it was made from this very cube.
+        """
+        from genret_dask.report import is_reported, page_of, write_report
+
+        if not is_reported(self.folder):
+            self._report("report", 0, 1)
+            write_report(self.folder)
+            self._report("report", 1, 1)
+        return page_of(self.folder)
 
     def _report(self, stage: str, done: float, total: float) -> None:
+        self._stages(stage, done, total)
         if self._progress:
             self._progress(stage, done, total)
-
-
-def group_sizes(
-    spec: SweepSpec,
-    identifiers: IdentifiersSpec,
-    *,
-    models: int,
-    queries: int,
-    candidates: int,
-    documents: int,
-    steps: int,
-) -> dict[str, int]:
-    """Every dimension of a group of the cube."""
-    beams = spec.inference.beams
-    sizes = {
-        "model": models,
-        "query": queries,
-        "beam": len(beams),
-        "rank": min(max(beams), documents),
-        "step": steps,
-        "candidate": candidates,
-    }
-    if isinstance(identifiers, NgramsIdentifiers):
-        sizes["ngram"], sizes["identifier"] = identifiers.ngrams(beams), identifiers.spans
-        sizes["rank"] = identifiers.scoring.documents
-    return sizes
-
-
-def write_memory(uses: list[MemoryUse], path: Path) -> None:
-    """Write what workers held in memory as JSON, and warn of those that went over their budget."""
-    for use in uses:
-        level = logging.WARNING if use.is_over else logging.INFO
-        logger.log(level, "peak memory %s", use)
-    partial_file = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    text = json.dumps({"memory": [asdict(use) for use in uses]}, indent=1) + "\n"
-    partial_file.write_text(text, encoding="utf-8")
-    os.replace(partial_file, path)
-
-
-def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
-    """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
-    from genret_dask.cube import kinds, open_cube
-    from genret_dask.fits.table import fit_records_of
-    from genret_dask.metrics.precision import precision_changes_of
-    from genret_dask.metrics.queries import reduce_queries
-    from genret_dask.metrics.runs import write_qrels, write_run
-    from genret_dask.metrics.table import records_of
-
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
-    draws, seed = spec.fits.bootstrap, spec.seed
-    for kind, search, contrast in kinds(open_cube(cube)):
-        values = reduce_queries(search, contrast)
-        found["metrics"] += records_of(kind, values, draws, seed)
-        found["fits"] += fit_records_of(kind, values, draws, seed)
-        found["precision"] += precision_changes_of(kind, values, draws, seed)
-        trec = folder / "trec" / kind
-        trec.mkdir(parents=True)
-        write_qrels(contrast, collection.document_ids, trec / "qrels.txt")
-        beam = max(spec.inference.beams)
-        for model in search["model"].values.tolist():
-            path = trec / f"{model}.beam{beam}.run"
-            write_run(search, collection.document_ids, path, model=model, beam=beam)
-    for name, content in found.items():
-        if content or name != "precision":
-            text = json.dumps(content, indent=1) + "\n"
-            (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def _train(task: TrainTask, report: Callable[[float], None]) -> dict[str, Any]:

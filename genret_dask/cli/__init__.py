@@ -22,6 +22,7 @@ COMMANDS = {
     "fit": "Fit scaling laws to a run's cube.",
     "compare": "Compare families, identifier kinds or models on the same queries.",
     "plan": "Choose model and beam for a budget, measured and predicted.",
+    "report": "Write one page that shows a run: laws, frontier, queries, provenance.",
     "metrics": "Print the metrics of a run's cube.",
     "explain": "Show what a model generates for a query, and where it leads.",
     "bench": "Time this engine against transformers and plain loops, on this machine.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from genret_dask.cli.options import read_spec, running_study, study_options
 if TYPE_CHECKING:
     from genret_dask.specs import SweepSpec
     from genret_dask.study import Study
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -40,9 +43,26 @@ def sweep(
     with running_study(cluster_file, config_file, name, runs, memory) as study:
         cube = study.search()
         results = study.analyse()
+        page = _write_report(study)
         for use in study.memory:
             click.echo(f"peak memory  {use}", err=True)
         _print_results(study, cube, results)
+        if page:
+            click.echo(f"\nread about it in:\n  {_relative(page)}")
+
+
+def _write_report(study: Study) -> Path | None:
+    """The page, or None: what was computed is worth more than a page about it."""
+    try:
+        return study.report()
+    except Exception as error:
+        logger.info("the report failed", exc_info=True)
+        click.echo(
+            f"the report could not be written ({type(error).__name__}: {error}); the cube and the "
+            f"results are complete, and genret-dask report {_relative(study.folder)} tries again",
+            err=True,
+        )
+        return None
 
 
 def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, Any]]]) -> None:

@@ -132,7 +132,10 @@ def surface_axes(means: Means, rows: np.ndarray) -> tuple[tuple[str, ...], np.nd
     n, d = (np.repeat(values[rows], beams) for values in (means.n, means.d))
     columns = {"n": n, "d": d, "c/n": means.flops[rows].ravel() / n}
     used = [axis for axis, column in columns.items() if np.ptp(column) > 0]
-    return tuple(used), np.stack([columns[axis] for axis in used], axis=1)
+    x = np.empty((len(n), len(used)))
+    for place, axis in enumerate(used):
+        x[:, place] = columns[axis]
+    return tuple(used), x
 
 
 def _facts(means: Means, rows: np.ndarray) -> dict[str, Any]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import resource
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 from dask.utils import format_bytes
+
+from genret_dask.artefacts import write_text
+
+logger = logging.getLogger(__name__)
 
 _PROCESS = Path("/proc/self")
 
@@ -88,3 +94,11 @@ def by_worker(uses: Iterable[MemoryUse]) -> list[MemoryUse]:
     for use in sorted(uses, key=lambda use: (use.peak_bytes, use.estimated_bytes or 0)):
         largest[use.worker] = use
     return [largest[worker] for worker in sorted(largest)]
+
+
+def write_memory(uses: list[MemoryUse], path: Path) -> None:
+    """Write what workers held in memory as JSON, and warn of those that went over their budget."""
+    for use in uses:
+        level = logging.WARNING if use.is_over else logging.INFO
+        logger.log(level, "peak memory %s", use)
+    write_text(path, json.dumps({"memory": [asdict(use) for use in uses]}, indent=1) + "\n")

@@ -101,6 +101,25 @@ def test_the_second_run_does_nothing_and_prints_the_same(root, swept):
         assert stage not in second.stderr
 
 
+def test_a_sweep_ends_with_its_page_and_keeps_the_time_of_its_stages(root, swept):
+    run_folder = root / "runs" / "toy"
+    assert swept.stdout.rstrip().endswith(str(run_folder / "report" / "index.html"))
+    assert "Worst and best queries" in (run_folder / "report" / "index.html").read_text("utf-8")
+    (record,) = json.loads((run_folder / "stages.json").read_text())["runs"]
+    assert {"dataset", "train", "export", "search", "report"} <= set(record["stages"])
+    assert record["machines"][0]["workers"] == 1
+
+
+def test_a_report_that_fails_loses_nothing(root, swept, monkeypatch):
+    def broken(run):
+        raise ValueError("no ink")
+
+    monkeypatch.setattr("genret_dask.report.is_reported", broken)
+    result = run(root, "sweep")
+    assert result.exit_code == 0 and "no ink" in result.stderr
+    assert "open it with" in result.stdout
+
+
 def test_train_and_export_report_their_artefacts(root, swept):
     trained, exported = run(root, "train"), run(root, "export")
     assert trained.exit_code == exported.exit_code == 0

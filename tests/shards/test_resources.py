@@ -17,9 +17,9 @@ from genret_dask.inference.memory import Decoding
 from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Host, Resources
 from genret_dask.shards.task import Exported, SweepContext, compute_shard
-from genret_dask.shards.usage import MemoryUse, Peak, by_worker, resident
+from genret_dask.shards.usage import MemoryUse, Peak, by_worker, resident, write_memory
 from genret_dask.specs import CodesIdentifiers
-from genret_dask.study import Study, write_memory
+from genret_dask.study import Study
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import copy_models, make_spec
 

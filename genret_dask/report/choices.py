@@ -1,0 +1,246 @@
+"""Comparisons and the frontier, drawn: which family, identifier kind, model and beam is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from genret_dask.fits.series import groups_of
+from genret_dask.report.drawing import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Drawing,
+    Label,
+    end_labels,
+    linear_ticks,
+    log_axis,
+    name_axes,
+    sheet,
+)
+from genret_dask.report.figures import AXES, group_places
+from genret_dask.report.gather import Kind
+from genret_dask.report.text import clean, cut, decimal, estimate, short
+
+_MATCHED = {"n": AXES["n"], "d": AXES["d"], "flops": AXES["c"]}
+_ROWS = 16
+
+
+def family_figures(kind: Kind) -> Iterator[Drawing]:
+    """Differences between families at matched N, D and FLOPs, with paired 95 % intervals."""
+    for metric, word in (("cgl", "CGL"), ("recall@10", "recall@10")):
+        for by, axis in _MATCHED.items():
+            records = [
+                record
+                for record in kind.families
+                if record["by"] == by and record["metric"] == metric and _is_there(record)
+            ]
+            pairs = list(dict.fromkeys(tuple(record["sides"]) for record in records))
+            if not pairs:
+                continue
+            lines = {
+                pair: [one for one in records if tuple(one["sides"]) == pair] for pair in pairs
+            }
+            title = f"{word}: families at matched {by.upper() if by != 'flops' else 'FLOPs'}"
+            with sheet([_less(pair) for pair in pairs] if len(pairs) > 1 else ()) as (axes, found):
+                x = [record["x"] for record in records]
+                log_axis(axes, "x", min(x), max(x))
+                axes.axhline(0, color=INK, linewidth=1)
+                labels = []
+                for place, (pair, mine) in enumerate(lines.items()):
+                    labels.append(_differences(axes, place, pair, mine))
+                name_axes(axes, axis, f"difference in {word}")
+                _linear(axes, "y", [record["difference"] for record in records])
+                if len(pairs) > 1:
+                    end_labels(axes, labels)
+                else:
+                    _sides(axes, pairs[0], higher_is_first=metric != "cgl")
+            yield Drawing(
+                f"{kind.name}-families-{'cgl' if metric == 'cgl' else 'recall'}-{by}",
+                title,
+                _won(records),
+                (
+                    f"Each point is a difference over the same {kind.queries:,} queries, "
+                    "with its paired 95 % interval; one that holds 0 has no better side.",
+                ),
+                found[0],
+            )
+
+
+def kind_figures(records: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
+    """Differences between identifier kinds, model by model."""
+    for metric, word in (("cgl", "CGL"), ("recall@10", "recall@10")):
+        mine = [one for one in records if one["metric"] == metric and _is_there(one)]
+        for pair in dict.fromkeys(tuple(record["sides"]) for record in mine):
+            rows = [one for one in mine if tuple(one["sides"]) == pair][:_ROWS]
+            left = 30 + int(6.8 * max(len(cut(one["model"], 18)) for one in rows))
+            with sheet(left=left) as (axes, found):
+                axes.axvline(0, color=INK, linewidth=1)
+                heights = np.arange(len(rows))[::-1]
+                for height, record in zip(heights, rows, strict=True):
+                    _bar(axes, record["difference"], float(height), SERIES[0])
+                axes.set_ylim(-0.7, len(rows) - 0.3)
+                axes.yaxis.set_major_locator(FixedLocator(heights.tolist()))
+                names = {
+                    int(h): cut(one["model"], 18) for h, one in zip(heights, rows, strict=True)
+                }
+                axes.yaxis.set_major_formatter(
+                    FuncFormatter(lambda y, _, n=names: n.get(round(y), ""))
+                )
+                axes.tick_params(axis="y", labelsize=11)
+                _linear(axes, "x", [record["difference"] for record in rows])
+                beam = f" at beam {rows[0]['beam']}" if "beam" in rows[0] else ""
+                name_axes(axes, f"{word}{beam}: {pair[0]} less {pair[1]}", "")
+            better = "higher" if metric != "cgl" else "lower"
+            yield Drawing(
+                f"kinds-{pair[0]}-{pair[1]}-{'cgl' if metric == 'cgl' else 'recall'}",
+                f"{word}: {pair[0]} less {pair[1]}, model by model",
+                _won(rows),
+                (
+                    f"The same {rows[0]['queries']:,} queries on both sides, paired 95 % "
+                    f"intervals; {better} is better.",
+                ),
+                found[0],
+            )
+
+
+def frontier_figure(kind: Kind) -> Iterator[Drawing]:
+    """recall@10 against FLOPs of a query: all searches, and those that no other one beats."""
+    means, choices, places = kind.means, kind.frontier, group_places(kind)
+    if not choices:
+        return
+    recall = 1 - means.error
+    shown = np.isfinite(recall) & np.isfinite(means.flops)
+    group = {int(row): name for name, rows in groups_of(kind.means) for row in rows}
+    with sheet() as (axes, found):
+        log_axis(axes, "x", float(means.flops[shown].min()), float(means.flops[shown].max()))
+        for row in range(len(means.model)):
+            place = places[group[row]]
+            axes.plot(
+                means.flops[row][shown[row]],
+                recall[row][shown[row]],
+                marker=MARKERS[place % len(MARKERS)],
+                color=SERIES[place % len(SERIES)],
+                alpha=0.45,
+                markersize=3.5,
+                linewidth=0.8,
+            )
+        x = np.array([choice.flops for choice in choices])
+        y = np.array([choice.recall.value for choice in choices])
+        axes.step(x, y, where="post", color=INK, linewidth=1.6)
+        low, high = (
+            np.array([getattr(one.recall, end) for one in choices]) for end in ("low", "high")
+        )
+        bars = np.nan_to_num(np.abs(np.stack([y - low, high - y])))
+        axes.errorbar(x, y, yerr=bars, fmt="o", color=INK, markersize=4.5, elinewidth=1, zorder=3)
+        top = max(float(np.nanmax(recall)), float(np.nan_to_num(high).max()))
+        axes.set_ylim(0, min(1.02, 1.08 * top) if top > 0 else 1)
+        axes.yaxis.set_major_locator(FixedLocator(linear_ticks(*axes.get_ylim())))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, 3)))
+        name_axes(axes, AXES["c"], "recall@10")
+        for row, (name, place) in enumerate(places.items()):
+            axes.text(
+                0.02,
+                0.97 - 0.065 * row,
+                cut(name, 24),
+                transform=axes.transAxes,
+                va="top",
+                color=SERIES[place % len(SERIES)],
+            )
+        axes.text(
+            0.02,
+            0.97 - 0.065 * len(places),
+            "frontier",
+            transform=axes.transAxes,
+            va="top",
+            color=INK,
+        )
+    first, last = choices[0], choices[-1]
+    alt = (
+        f"{len(choices)} of {int(shown.sum())} searches are on the frontier, from "
+        f"{clean(first.model)} at beam {first.beam} (recall {decimal(first.recall.value, 3)} for "
+        f"{short(first.flops)} FLOPs) to {clean(last.model)} at beam {last.beam} (recall "
+        f"{decimal(last.recall.value, 3)} for {short(last.flops)} FLOPs)"
+    )
+    note = (
+        f"Means over {kind.queries:,} queries; bars are 95 % intervals. The recall axis is linear."
+    )
+    yield Drawing(f"{kind.name}-frontier", "Recall@10 and what it costs", alt, (note,), found[0])
+
+
+def _differences(
+    axes: Any, place: int, pair: tuple[str, ...], records: Sequence[Mapping[str, Any]]
+) -> Label:
+    x = np.array([record["x"] for record in records])
+    order = np.argsort(x)
+    ends = np.array([_ends(record["difference"]) for record in records])[order]
+    colour = SERIES[place % len(SERIES)]
+    axes.plot(x[order], ends[:, 1], color=colour, linewidth=0.8, alpha=0.6)
+    axes.errorbar(
+        x[order],
+        ends[:, 1],
+        yerr=np.abs(ends[:, [0, 2]] - ends[:, [1]]).T,
+        fmt=MARKERS[place % len(MARKERS)],
+        color=colour,
+        markersize=5,
+        elinewidth=1.2,
+    )
+    return Label(_less(pair), float(ends[-1, 1]), colour)
+
+
+def _bar(axes: Any, estimate: Mapping[str, Any], y: float, colour: str) -> None:
+    low, value, high = _ends(estimate)
+    axes.errorbar([value], [y], xerr=[[value - low], [high - value]], fmt="o", color=colour,
+                  markersize=5, elinewidth=1.4)  # fmt: skip
+
+
+def _ends(record: Mapping[str, Any]) -> tuple[float, float, float]:
+    value = record["value"]
+    low, high = record["low"], record["high"]
+    return value if low is None else low, value, value if high is None else high
+
+
+def _linear(axes: Any, which: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """A linear axis that holds all intervals and 0."""
+    ends = np.array([_ends(record) for record in records])
+    low, high = min(ends.min(), 0.0), max(ends.max(), 0.0)
+    pad = 0.12 * (high - low) or 1e-3
+    low, high = low - pad, high + pad
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(linear_ticks(low, high)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, 3)))
+
+
+def _sides(axes: Any, pair: tuple[str, ...], *, higher_is_first: bool) -> None:
+    upper, lower = pair if higher_is_first else pair[::-1]
+    for y, va, name in ((0.98, "top", upper), (0.02, "bottom", lower)):
+        axes.text(
+            0.98, y, f"{cut(name, 24)} better", transform=axes.transAxes, ha="right", va=va,
+            color=MUTED, fontsize=11.5,
+        )  # fmt: skip
+
+
+def _less(pair: Sequence[str]) -> str:
+    return f"{pair[0]} less {pair[1]}"
+
+
+def _is_there(record: Mapping[str, Any]) -> bool:
+    return record["difference"]["value"] is not None
+
+
+def _won(records: Sequence[Mapping[str, Any]]) -> str:
+    """How often each side is better, and the first and last difference."""
+    sides = list(dict.fromkeys(name for record in records for name in record["sides"]))
+    counts = {name: sum(record["better"] == name for record in records) for name in sides}
+    ties = sum(record["better"] is None for record in records)
+    won = ", ".join(f"{clean(name)} is better in {count}" for name, count in counts.items())
+    ends = " and ".join(
+        dict.fromkeys(estimate(record["difference"]) for record in (records[0], records[-1]))
+    )
+    return f"Of {len(records)} comparisons {won}, {ties} are undecided; differences {ends}"

@@ -1,0 +1,193 @@
+"""What a report is made of: the metrics, means, laws and comparisons of a run's cube."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+
+from genret_dask.cube import kinds, open_cube
+from genret_dask.cube.store import read_attributes
+from genret_dask.errors import InputError
+from genret_dask.fits.compare import compare_families, compare_kinds
+from genret_dask.fits.fitting import Fit, fit_points
+from genret_dask.fits.frontier import Choice, frontier
+from genret_dask.fits.points import Points
+from genret_dask.fits.published import published_points
+from genret_dask.fits.series import ERROR, Means, groups_of, means_of
+from genret_dask.fits.table import fits_of
+from genret_dask.metrics.queries import reduce_queries
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One identifier kind of a cube.
+
+    Attributes
+    ----------
+    name : str
+    search, contrast : xarray.Dataset
+        Lazy.
+    values : xarray.Dataset
+        The metrics of each query, in memory.
+    means : Means
+    fits : list of Fit
+        The laws of `genret_dask fit`.
+    more : list of Fit
+        Laws that only figures show: recall at the largest beam against N and D, CGL against C.
+    """
+
+    name: str
+    search: xr.Dataset
+    contrast: xr.Dataset
+    values: xr.Dataset
+    means: Means
+    fits: list[Fit]
+    more: list[Fit]
+
+    @property
+    def queries(self) -> int:
+        return self.values.sizes["query"]
+
+    @property
+    def widest(self) -> int:
+        """Column of the largest beam."""
+        return int(self.means.beam.argmax())
+
+    @cached_property
+    def families(self) -> list[dict[str, Any]]:
+        return compare_families(self.means)
+
+    @cached_property
+    def frontier(self) -> list[Choice]:
+        return frontier(self.means)
+
+    def laws(self, law: str, metric: str) -> list[Fit]:
+        """The fits of a name over a metric, "cgl" or "1 - recall@10"."""
+        return [
+            fit
+            for fit in [*self.fits, *self.more]
+            if fit.points.law == law and fit.points.metric == metric
+        ]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A run's cube, reduced.
+
+    Attributes
+    ----------
+    run : path
+        The run directory.
+    attributes : dict
+        Of the cube.
+    kinds : list of Kind
+    published : list of Fit
+        Of the study's published points; empty unless they were asked for.
+    draws, seed : int
+    """
+
+    run: Path
+    attributes: dict[str, Any]
+    kinds: list[Kind]
+    published: list[Fit]
+    draws: int
+    seed: int
+
+    @cached_property
+    def between_kinds(self) -> list[dict[str, Any]]:
+        sets = {kind.name: kind.values for kind in self.kinds}
+        return compare_kinds(sets, draws=self.draws, seed=self.seed)
+
+
+def gather(
+    run: Path | str, *, published: bool = False, draws: int | None = None, seed: int | None = None
+) -> Gathered:
+    """Reduce a run's cube, in one pass over each identifier kind.
+
+    Parameters
+    ----------
+    run : path
+        A run directory.
+    published : bool
+        Fit the study's published points too.
+    draws, seed : int, optional
+        Resamples of the queries; those of the run's own results by default.
+
+    Raises
+    ------
+    InputError
+        There is no cube.
+    CubeError
+        It is not sealed.
+    """
+    run = Path(run)
+    if not (run / "cube.zarr" / "zarr.json").is_file():
+        raise InputError(
+            f"there is no cube in {run}",
+            expected="a run directory with its cube.zarr",
+            fix="run genret-dask sweep first",
+        )
+    attributes = read_attributes(run / "cube.zarr")
+    spec = attributes.get("spec") or {}
+    draws = (spec.get("fits") or {}).get("bootstrap", 1000) if draws is None else draws
+    seed = spec.get("seed", 0) if seed is None else seed
+    found = []
+    with dask.config.set(scheduler="threads"):
+        for name, search, contrast in kinds(open_cube(run)):
+            values = reduce_queries(search, contrast)
+            means = means_of(values, draws, seed)
+            more = [fit_points(points, seed=seed) for points in _more_points(means, name)]
+            fits = fits_of(name, values, draws, seed)
+            found.append(Kind(name, search, contrast, values, means, fits, more))
+    overlay = [fit_points(points, seed=seed) for points in published_points()] if published else []
+    return Gathered(run, attributes, found, overlay, draws, seed)
+
+
+@dataclass(frozen=True)
+class _Series:
+    means: Means
+    kind: str
+    found: list[Points] = field(default_factory=list)
+
+    def add(self, law: str, name: str, axis: str, rows: np.ndarray, x: np.ndarray) -> None:
+        column = int(self.means.beam.argmax())
+        loss = law == "L(C)"
+        y = self.means.cgl[rows] if loss else self.means.error[rows, column]
+        draws = self.means.cgl_draws[:, rows]
+        families = set(self.means.family[rows].tolist())
+        precisions = set(self.means.precision[rows].tolist())
+        points = Points(
+            law,
+            name if loss else f"{name} beam {self.means.beam[column]}",
+            "cgl" if loss else f"1 - {ERROR}",
+            (axis,),
+            x[rows, None],
+            y,
+            draws if loss else self.means.error_draws[:, rows, column],
+            facts={
+                "identifiers": self.kind,
+                "family": families.pop() if len(families) == 1 else None,
+                "precision": precisions.pop() if len(precisions) == 1 else None,
+            },
+        ).without_gaps()
+        if points.distinct > 1:
+            self.found.append(points)
+
+
+def _more_points(means: Means, kind: str) -> Iterator[Points]:
+    series = _Series(means, kind)
+    for group, rows in groups_of(means):
+        largest = rows[means.fraction[rows] == means.fraction[rows].max()]
+        series.add("L(N)", group, "n", largest, means.n)
+        for size in np.unique(means.n[rows]):
+            same = rows[means.n[rows] == size]
+            series.add("L(D)", f"{group} N={size:,.0f}", "d", same, means.d)
+        series.add("L(C)", group, "c", largest, means.flops[:, int(means.beam.argmax())])
+    yield from series.found

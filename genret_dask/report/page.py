@@ -1,0 +1,253 @@
+"""The page: everything a run has to say in one HTML file, with its figures as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from genret_dask import __version__
+from genret_dask.artefacts import publishing, read_record
+from genret_dask.cube.store import read_attributes
+from genret_dask.fingerprint import fingerprint
+from genret_dask.fits.points import number
+from genret_dask.fits.published import SOURCE
+from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
+from genret_dask.report.drawing import PALETTES, Drawing
+from genret_dask.report.figures import doubts, joint_figures, law_figures
+from genret_dask.report.gather import Gathered, Kind, gather
+from genret_dask.report.provenance import (
+    facts,
+    machine_lines,
+    memory_lines,
+    model_rows,
+    settings,
+    stage_rows,
+)
+from genret_dask.report.queries import document_names, extreme_queries
+from genret_dask.report.text import clean, decimal, estimate, share, short
+
+FOLDER, PAGE = "report", "index.html"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Figures under a heading."""
+
+    anchor: str
+    heading: str
+    text: str
+    drawings: tuple[Drawing, ...]
+
+
+def write_report(
+    run: Path | str, *, published: bool = False, draws: int | None = None, seed: int | None = None
+) -> Path:
+    """Write `report/index.html` of a run and its figures as SVG files; replaces an earlier one.
+
+    The page loads nothing: figures are inline, colours follow the reader's light or dark setting.
+
+    Parameters
+    ----------
+    run : path
+        A run directory with a sealed cube.
+    published : bool
+        Lay the study's published points beside one's own.
+    draws, seed : int, optional
+        Resamples of the queries; those of the run's own results by default.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    InputError
+        There is no cube.
+    CubeError
+        It is not sealed.
+
+    Examples
+    --------
+    >>> write_report("runs/pydoc")  # doctest: +SKIP
+    """
+    gathered = gather(run, published=published, draws=draws, seed=seed)
+    sections = sections_of(gathered)
+    html = render(gathered, sections)
+    with publishing(gathered.run / FOLDER, _made_from(gathered.run)) as partial:
+        (partial / PAGE).write_text(html, encoding="utf-8")
+        for section in sections:
+            for drawing in section.drawings:
+                path = partial / f"{drawing.name}.svg"
+                path.write_text(drawing.standalone(), encoding="utf-8")
+    return page_of(gathered.run)
+
+
+def page_of(run: Path) -> Path:
+    """Where the page of a run directory is."""
+    return run / FOLDER / PAGE
+
+
+def is_reported(run: Path) -> bool:
+    """Whether the run's page was made from the cube that is there, by this version."""
+    record = read_record(run / FOLDER)
+    return record is not None and record["made_from"] == _made_from(run)
+
+
+def sections_of(gathered: Gathered) -> list[Section]:
+    """The figures of a page, by section; sections without a figure are left out."""
+    found = []
+    for kind in gathered.kinds:
+        told = f"{kind.name}: " if len(gathered.kinds) > 1 else ""
+        about = _laws_text(kind)
+        found += [
+            Section(
+                f"{kind.name}-laws",
+                f"{told}CGL and recall against N, D and C",
+                about,
+                (*law_figures(kind, gathered.published), *joint_figures(kind)),
+            ),
+            Section(
+                f"{kind.name}-families",
+                f"{told}families compared",
+                "Between measured models, values are on the straight line over log x. At matched "
+                "FLOPs each side has its best measured search within them.",
+                tuple(family_figures(kind)),
+            ),
+            Section(
+                f"{kind.name}-frontier",
+                f"{told}frontier",
+                "Searches that no other one beats with as few FLOPs.",
+                tuple(frontier_figure(kind)),
+            ),
+        ]
+    kinds = tuple(kind_figures(gathered.between_kinds)) if len(gathered.kinds) > 1 else ()
+    text = "The same models and queries with one kind of identifier and with the other."
+    found.append(Section("kinds", "Identifier kinds compared", text, kinds))
+    return [section for section in found if section.drawings]
+
+
+def render(gathered: Gathered, sections: Sequence[Section]) -> str:
+    """The page as HTML. Every text of the run is escaped."""
+    environment = Environment(
+        loader=PackageLoader("genret_dask.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        decimal=decimal, short=short, estimate=estimate, share=share, clean=clean
+    )
+    names = document_names(gathered.run, gathered.attributes.get("documents"))
+    asked = [(kind.name, extreme_queries(kind, names)) for kind in gathered.kinds]
+    spec = gathered.attributes.get("spec") or {}
+    return environment.get_template("page.html.j2").render(
+        title=clean(spec.get("name") or gathered.run.name),
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        palettes=PALETTES,
+        summary=summary(gathered),
+        kinds=gathered.kinds,
+        sections=sections,
+        svg=lambda drawing: Markup(drawing.themed()),
+        laws=law_rows(gathered),
+        source=SOURCE if gathered.published else None,
+        queries=[(name, found) for name, found in asked if found],
+        facts=facts(gathered),
+        models=model_rows(gathered),
+        stages=stage_rows(gathered),
+        machines=machine_lines(gathered.run),
+        memory=memory_lines(gathered.run),
+        spec=settings(gathered),
+        several=len(gathered.kinds) > 1,
+    )
+
+
+def law_rows(gathered: Gathered) -> list[dict[str, Any]]:
+    """The table of laws: the records of `genret_dask.fits.table`, then those of figures alone."""
+    found = []
+    for kind in gathered.kinds:
+        for fits, of in ((kind.fits, "table"), (kind.more, "figure")):
+            found += [_law_row(fit.record(), kind.name, of) for fit in fits]
+    return found + [_law_row(fit.record(), "published", "published") for fit in gathered.published]
+
+
+def summary(gathered: Gathered) -> list[str]:
+    """What the run found, in a sentence for each identifier kind."""
+    found = []
+    for kind in gathered.kinds:
+        means, best = kind.means, kind.frontier[-1] if kind.frontier else None
+        text = f"{len(means.model)} models, {kind.queries:,} queries"
+        if best is not None:
+            recall = share(best.recall.record())
+            text += (
+                f". Highest recall@10: {recall}, {clean(best.model)} at beam {best.beam} for "
+                f"{short(best.flops)} FLOPs a query"
+            )
+        fits = [fit for fit in kind.laws("L(N)", "cgl") if fit.has_law]
+        laws = [
+            f"{clean(fit.points.series)}: exponent {estimate(fit.exponents['n'].record())}, "
+            f"R² {decimal(fit.r2)}, n = {fit.n}{doubts(len(fit.warnings))}"
+            for fit in fits
+        ]
+        if laws:
+            text += f". CGL against N: {'; '.join(laws)}"
+        found.append(f"{clean(kind.name)}: {text}." if len(gathered.kinds) > 1 else f"{text}.")
+    return found
+
+
+def _law_row(record: Mapping[str, Any], kind: str, of: str) -> dict[str, Any]:
+    forecast = record["forecast"]
+    return {
+        "of": of,
+        "kind": kind,
+        "law": record["law"],
+        "series": clean(record["series"]),
+        "metric": "CGL" if record["metric"] == "cgl" else record["metric"],
+        "axes": [
+            {
+                "name": axis.upper(),
+                "exponent": estimate(record["exponents"][axis]),
+                "scale": decimal(record["scales"][axis]["value"], 3),
+            }
+            for axis in record["axes"]
+        ],
+        "asymptote": estimate(record["asymptote"]),
+        "r2": decimal(record["r2"]),
+        "n": record["n"],
+        "forecast": "–" if forecast is None else _forecast_text(forecast),
+        "warnings": [clean(warning) for warning in record["warnings"]],
+    }
+
+
+def _forecast_text(forecast: Mapping[str, Any]) -> str:
+    relative, covered = forecast["relative_error"], forecast["covered"]
+    error = "–" if relative is None else f"{relative:+.1%}"
+    held = {True: "in the interval", False: "outside the interval", None: "no interval"}[covered]
+    return f"{error}, {held}"
+
+
+def _laws_text(kind: Kind) -> str:
+    widest = int(kind.means.beam[kind.widest])
+    return (
+        "CGL is how far the loss of generating the relevant document's identifier lies below "
+        "those of sampled negatives; lower is better. It is scored with the identifier given and "
+        "has no beam, so that over C it is that of the models at what a search with the largest "
+        f"beam, {widest}, costs. Recall against N and D is at beam {widest} as well; its axis is "
+        "logarithmic in 1 − recall, best at the top. Dotted lines are asymptotes, bands the 95 % "
+        "intervals of the laws, bars those of the points."
+    )
+
+
+def _made_from(run: Path) -> str:
+    attributes = read_attributes(run / "cube.zarr")
+    fits = (attributes.get("spec") or {}).get("fits")
+    return fingerprint("report", __version__, number(attributes.get("format") or 0),
+                       attributes.get("digest"), fits)  # fmt: skip

@@ -1,0 +1,192 @@
+"""Where a run's numbers come from: settings, data, versions, hashes, machines, time and cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from genret_dask.report.gather import Gathered, Kind
+from genret_dask.report.text import clean, decimal, seconds, short
+from genret_dask.stages import read_stages
+
+_ORDER = (
+    "dataset", "pairs", "identifiers", "tokenizer", "index", "spans", "train", "export", "search",
+    "results",
+)  # fmt: skip
+
+
+def facts(gathered: Gathered) -> list[tuple[str, str]]:
+    """Names and values: data, identifiers, the cube, versions."""
+    attributes = gathered.attributes
+    spec = attributes.get("spec") or {}
+    inference = spec.get("inference") or {}
+    hashes = attributes.get("identifiers_hash") or {}
+    found = [
+        ("dataset", attributes.get("dataset")),
+        ("dataset hash", attributes.get("dataset_hash")),
+        ("documents", _count(attributes.get("documents"))),
+        ("split", inference.get("split")),
+        ("queries", ", ".join(f"{one.queries:,} ({one.name})" for one in gathered.kinds)),
+        ("identifiers", _by_name(hashes) if isinstance(hashes, dict) else hashes),
+        ("negatives", _count(inference.get("negatives"))),
+        ("seed", spec.get("seed")),
+        ("intervals", f"{gathered.draws:,} resamples of the queries, seed {gathered.seed}"),
+        ("cube fingerprint", attributes.get("fingerprint")),
+        ("cube digest", attributes.get("digest")),
+        ("shards", _count(attributes.get("shards"))),
+        ("versions", _versions(gathered)),
+    ]
+    return [(name, clean(str(value))) for name, value in found if value not in (None, "")]
+
+
+def settings(gathered: Gathered) -> str:
+    """The spec as YAML; empty where the cube has none."""
+    spec = gathered.attributes.get("spec")
+    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True) if spec else ""
+
+
+def model_rows(gathered: Gathered) -> list[dict[str, str]]:
+    """What each model is made of, what it cost, and what it measures at the largest beam."""
+    found = []
+    for kind in gathered.kinds:
+        hashes = kind.search.coords.get("checkpoint")
+        for row, name in enumerate(map(str, kind.means.model)):
+            manifest = _read(gathered.run / "models" / kind.name / name / "manifest.json")
+            training = _training(gathered.run, kind.name, name)
+            loss, error = kind.means.cgl[row], kind.means.error[row, kind.widest]
+            found.append(
+                {
+                    "kind": kind.name,
+                    "model": clean(name),
+                    "n": _count(int(kind.means.n[row])),
+                    "d": _count(int(kind.means.d[row])),
+                    "cgl": decimal(float(loss)),
+                    "recall": decimal(float(1 - error)) if math.isfinite(error) else "–",
+                    "flops": short(float(kind.means.flops[row, kind.widest])),
+                    "train_flops": short(float(kind.means.train_flops[row])),
+                    "seconds": seconds(training.get("seconds")),
+                    "dev_loss": decimal(training.get("dev_loss")),
+                    "parity": decimal((manifest.get("parity") or {}).get("max_difference"), 2),
+                    "hash": "–" if hashes is None else clean(str(hashes.values[row])),
+                }
+            )
+    return found
+
+
+def machine_lines(run: Path) -> list[str]:
+    """The machines that worked on the run, each once."""
+    lines: dict[str, None] = {}
+    for record in read_stages(run):
+        for one in record.get("machines") or []:
+            gpus = ", ".join(one.get("gpus") or []) or "no GPU"
+            memory = one.get("memory_bytes") or 0
+            line = (
+                f"{one.get('workers')} workers with {one.get('threads')} threads in all: "
+                f"{one.get('processor')}, {one.get('cores')} cores, {memory / 2**30:.1f} GiB, "
+                f"{gpus}; {one.get('platform')}, Python {one.get('python')}"
+            )
+            lines[clean(line)] = None
+    return list(lines)
+
+
+def stage_rows(gathered: Gathered) -> list[dict[str, str]]:
+    """Wall time, worker time and FLOPs of each stage, over all runs of the study."""
+    wall: defaultdict[str, float] = defaultdict(float)
+    work: defaultdict[str, float] = defaultdict(float)
+    for record in read_stages(gathered.run):
+        threads = sum(int(one.get("threads") or 0) for one in record.get("machines") or [])
+        for stage, entry in record["stages"].items():
+            wall[stage] += float(entry.get("seconds") or 0)
+            work[stage] += float(entry.get("seconds") or 0) * threads
+    costs = {"train": _train_cost(gathered), "search": _search_cost(gathered)}
+    training = sum(_training_seconds(gathered))
+    order = [*_ORDER, *sorted(set(wall) - set(_ORDER))]
+    found = []
+    for stage in order:
+        if stage not in wall and stage not in costs:
+            continue
+        busy = training if stage == "train" else work.get(stage, 0.0) * (stage == "search")
+        found.append(
+            {
+                "stage": clean(stage),
+                "wall": seconds(wall[stage]) if stage in wall else "not recorded",
+                "work": seconds(busy) if busy else "–",
+                "flops": short(costs[stage]) if stage in costs else "–",
+            }
+        )
+    return found
+
+
+def memory_lines(run: Path) -> list[str]:
+    """What the workers of the last search held at most."""
+    uses = _read(run / "resources.json").get("memory") or []
+    found = []
+    for place, use in enumerate(uses):
+        peak, budget = use.get("peak_bytes") or 0, use.get("budget_bytes")
+        of = f" of a budget of {budget / 2**30:.2f} GiB" if budget else ""
+        found.append(f"worker {place + 1}: {peak / 2**30:.2f} GiB at most{of}")
+    return found
+
+
+def _versions(gathered: Gathered) -> str:
+    versions = dict(gathered.attributes.get("versions") or {})
+    for kind in gathered.kinds:
+        for name in map(str, kind.means.model):
+            path = gathered.run / "models" / kind.name / name / "manifest.json"
+            versions = {**(_read(path).get("versions") or {}), **versions}
+    return _by_name(dict(sorted(versions.items())))
+
+
+def _by_name(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def _training(run: Path, kind: str, model: str) -> dict[str, Any]:
+    folder = run / "checkpoints" / kind
+    return _read(folder / model / "training.json") or _read(
+        folder / model.rpartition(".")[0] / "training.json"
+    )
+
+
+def _training_seconds(gathered: Gathered) -> Iterator[float]:
+    for kind in gathered.kinds:
+        for path in (gathered.run / "checkpoints" / kind.name).glob("*/training.json"):
+            yield float(_read(path).get("seconds") or 0)
+
+
+def _train_cost(gathered: Gathered) -> float:
+    return float(sum(_once(kind) for kind in gathered.kinds))
+
+
+def _once(kind: Kind) -> float:
+    """FLOPs of the trainings; models in several precisions share one."""
+    means = kind.means
+    costs = {}
+    for name, precision, flops in zip(
+        means.model.tolist(), means.precision.tolist(), means.train_flops.tolist(), strict=True
+    ):
+        costs[name.removesuffix(f".{precision}")] = flops
+    return float(np.nansum(list(costs.values())))
+
+
+def _search_cost(gathered: Gathered) -> float:
+    return float(sum(np.nansum(kind.values["flops"].values) for kind in gathered.kinds))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""

@@ -1,0 +1,118 @@
+"""The queries that a run does worst and best on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genret_dask.datasets import artefact
+from genret_dask.errors import GenretError
+from genret_dask.report.gather import Kind
+from genret_dask.report.text import clean, decimal
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 8
+_MOST_DOCUMENTS = 200_000
+_TEXT, _TITLE = 240, 110
+
+
+def extreme_queries(
+    kind: Kind, documents: Sequence[str] | None = None, count: int = SHOWN
+) -> dict[str, Any] | None:
+    """Worst and best queries of a kind's best model, by CGL.
+
+    Parameters
+    ----------
+    kind : Kind
+    documents : sequence of str, optional
+        What to call each document of the collection.
+    count : int
+        Of each, at most.
+
+    Returns
+    -------
+    dict or None
+        model (of the lowest mean CGL), beam (the largest), worst and best: lists of query, text,
+        cgl, all_models (mean CGL over the models), rank (of the first relevant document, as text),
+        relevant and returned (a relevant document, and the first that was returned). No query is
+        in both. None where no model has a CGL.
+    """
+    if not np.isfinite(kind.means.cgl).any():
+        return None
+    best = int(np.nanargmin(kind.means.cgl))
+    losses = kind.values["cgl"].transpose("model", "query").values
+    there = np.flatnonzero(np.isfinite(losses[best]))
+    order = there[np.argsort(losses[best][there], kind="stable")]
+    worst = order[::-1][: min(count, max(1, len(order) // 2))]
+    easy = order[: min(count, len(order) // 2)]
+    rows = np.concatenate([worst, easy])
+    place: dict[str, Any] = {"query": rows}
+    texts = [str(text) for text in kind.search["text"].isel(place).values.tolist()]
+    names = [str(name) for name in kind.search["query"].isel(place).values.tolist()]
+    ranked = (
+        kind.search["doc"]
+        .isel({"model": best, "beam": kind.widest, **place})
+        .transpose("query", "rank")
+        .values
+    )
+    judged = kind.contrast[["doc", "is_positive"]].isel(place).transpose("query", "candidate")
+    candidates, positive = judged["doc"].values, judged["is_positive"].values.astype(bool)
+    found = []
+    for row, query in enumerate(rows):
+        relevant = candidates[row][positive[row] & (candidates[row] >= 0)]
+        losses_here = losses[:, query]
+        found.append(
+            {
+                "query": clean(names[row]),
+                "text": _cut(texts[row], _TEXT),
+                "cgl": decimal(float(losses[best, query])),
+                "all_models": decimal(float(losses_here[np.isfinite(losses_here)].mean())),
+                "rank": _rank(ranked[row], relevant),
+                "relevant": _name(relevant, documents),
+                "returned": _name(ranked[row][ranked[row] >= 0], documents),
+            }
+        )
+    return {
+        "model": clean(str(kind.means.model[best])),
+        "beam": int(kind.means.beam[kind.widest]),
+        "worst": found[: len(worst)],
+        "best": found[len(worst) :],
+    }
+
+
+def document_names(run: Path, documents: int | None) -> list[str] | None:
+    """Titles or first words of a run's documents; None where it has none, or very many."""
+    folder = run / "collection" / "beir"
+    if not folder.is_dir() or documents is None or documents > _MOST_DOCUMENTS:
+        return None
+    try:
+        collection = artefact.read(folder)
+    except GenretError as error:
+        logger.warning("documents are shown by number: %s", error.found)
+        return None
+    rows = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
+    return [f"{name}: {title or text[: 2 * _TITLE]}" for name, title, text in rows]
+
+
+def _rank(ranked: np.ndarray, relevant: np.ndarray) -> str:
+    hits = np.flatnonzero(np.isin(ranked, relevant) & (ranked >= 0))
+    return f"{hits[0] + 1}" if len(hits) else f"not in {int((ranked >= 0).sum())}"
+
+
+def _name(rows: np.ndarray, documents: Sequence[str] | None) -> str:
+    if not len(rows):
+        return "none"
+    row = int(rows[0])
+    if documents is None or row >= len(documents):
+        return f"document {row}"
+    return _cut(documents[row], _TITLE)
+
+
+def _cut(text: str, length: int) -> str:
+    text = clean(text)
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,0 +1,41 @@
+"""What a sealed cube says, as files: metrics, fits, precisions, trec runs and qrels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genret_dask.cube import kinds, open_cube
+from genret_dask.datasets.collection import Collection
+from genret_dask.fits.table import fit_records_of
+from genret_dask.metrics.precision import precision_changes_of
+from genret_dask.metrics.queries import reduce_queries
+from genret_dask.metrics.runs import write_qrels, write_run
+from genret_dask.metrics.table import records_of
+from genret_dask.specs import SweepSpec
+
+RESULTS = ("metrics", "fits", "precision")
+"""Stems of the JSON files that `write_results` leaves."""
+
+
+def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
+    """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
+    draws, seed = spec.fits.bootstrap, spec.seed
+    for kind, search, contrast in kinds(open_cube(cube)):
+        values = reduce_queries(search, contrast)
+        found["metrics"] += records_of(kind, values, draws, seed)
+        found["fits"] += fit_records_of(kind, values, draws, seed)
+        found["precision"] += precision_changes_of(kind, values, draws, seed)
+        trec = folder / "trec" / kind
+        trec.mkdir(parents=True)
+        write_qrels(contrast, collection.document_ids, trec / "qrels.txt")
+        beam = max(spec.inference.beams)
+        for model in search["model"].values.tolist():
+            path = trec / f"{model}.beam{beam}.run"
+            write_run(search, collection.document_ids, path, model=model, beam=beam)
+    for name, content in found.items():
+        if content or name != "precision":
+            text = json.dumps(content, indent=1) + "\n"
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
