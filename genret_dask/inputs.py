@@ -218,6 +218,7 @@ class Inputs:
             )
             todo: list[IndexTask] = [task for task in tasks if not is_indexed(task)]
             if todo:
+                self._report("index", 0, sum(task.last - task.first for task in todo))
                 self._executor().map(
                     run_index,
                     todo,
