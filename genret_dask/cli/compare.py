@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from genret_dask.cli.options import resample_options
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -19,14 +21,7 @@ import click
 )
 @click.option("--beam", type=click.IntRange(min=1), help="For the recall of two models.")
 @click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
-@click.option(
-    "--draws",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Bootstrap resamples.",
-)
-@click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+@resample_options
 def compare(
     runs: tuple[Path, ...],
     models: tuple[str, ...],

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from genret_dask.cli.options import resample_options
+
 if TYPE_CHECKING:
     from genret_dask.fits.surface import Loss
     from genret_dask.fits.table import Weights
@@ -37,14 +39,7 @@ if TYPE_CHECKING:
     help="Of a run's points: equal, or one over each one's variance.",
 )
 @click.option("--published", is_flag=True, help="Add the points that the study published.")
-@click.option(
-    "--draws",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Bootstrap resamples.",
-)
-@click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+@resample_options
 def fit(
     run: Path | None,
     points_file: Path | None,

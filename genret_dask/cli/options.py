@@ -47,6 +47,19 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def resample_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --draws and --seed."""
+    draws = click.option(
+        "--draws",
+        type=click.IntRange(min=1),
+        default=1000,
+        show_default=True,
+        help="Bootstrap resamples.",
+    )
+    seed = click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+    return draws(seed(command))
+
+
 def read_spec(config_file: Path | None, name: str | None, memory: str | None = None) -> SweepSpec:
     """The study that the options describe."""
     spec = load_spec(config_file) if config_file else SweepSpec()

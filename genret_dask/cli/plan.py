@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from genret_dask.cli.options import resample_options
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -15,14 +17,7 @@ import click
 @click.option("--train-flops", type=float, default=math.inf, help="FLOPs that training may cost.")
 @click.option("--target-recall", type=float, help="Recall@10 to reach with the fewest FLOPs.")
 @click.option("--json", "as_json", is_flag=True, help="Print records instead of tables.")
-@click.option(
-    "--draws",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Bootstrap resamples.",
-)
-@click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+@resample_options
 def plan(
     run: Path,
     flops: float,

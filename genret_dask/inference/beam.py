@@ -152,20 +152,30 @@ def select(
 
 
 def _reaches(query: np.ndarray, score: np.ndarray, size: int) -> np.ndarray:
-    """Of children sorted by query, which score at least the `size`-th best of their query.
-
-    Takes linear time, so that only the few that are left need sorting.
-    """
+    """Of children sorted by query, which score at least the `size`-th best of their query."""
     if not len(query):
         return np.zeros(0, dtype=bool)
-    first = np.searchsorted(query, np.arange(query[-1] + 1))
+    return score >= kth_best(query, score, size, int(query[-1]) + 1)[query]
+
+
+def kth_best(query: np.ndarray, score: np.ndarray, k: int, queries: int) -> np.ndarray:
+    """The k-th highest score of each query, -inf where it has fewer; float64[queries].
+
+    Takes linear time, so that only the few that reach it need sorting.
+
+    Parameters
+    ----------
+    query : int64[n]
+        Ascending.
+    score : float64[n]
+    """
+    first = np.searchsorted(query, np.arange(queries))
     width = int(np.diff(np.append(first, len(query))).max())
-    if width <= size:
-        return np.ones(len(query), dtype=bool)
-    table = np.full((len(first), width), -np.inf)
+    if width < k:
+        return np.full(queries, -np.inf)
+    table = np.full((queries, width), -np.inf)
     table[query, np.arange(len(query)) - first[query]] = score
-    last = np.partition(table, width - size, axis=1)[:, width - size]
-    return score >= last[query]
+    return np.partition(table, width - k, axis=1)[:, width - k]
 
 
 @dataclass(frozen=True)

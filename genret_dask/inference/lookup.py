@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from genret_dask.identifiers.ngrams import NgramIndex
+from genret_dask.inference.beam import kth_best
 from genret_dask.inference.prefixes import Children, Ngrams
 
 _BLOCK = 64  # tokens whose largest score stands for them all
@@ -76,13 +77,15 @@ class LookUp:
 
     def _worst_kept(self, children: Children, sizes: np.ndarray) -> np.ndarray:
         """Of each query the lowest score that any beam size keeps; float64[queries]."""
-        query = self.live.query[children.row]
+        order = np.argsort(self.live.query[children.row], kind="stable")
+        row, score = children.row[order], children.score[order]
+        query = self.live.query[row]
         worst = np.full(self.queries, np.inf)
         for size, member in zip(sizes, self.live.member, strict=True):
             concerned = np.zeros(self.queries, dtype=bool)
             concerned[self.query[member[self.rows]]] = True
-            mine = member[children.row]
-            kth = kth_best(query[mine], children.score[mine], int(size), self.queries)
+            mine = member[row]
+            kth = kth_best(query[mine], score[mine], int(size), self.queries)
             worst = np.where(concerned, np.minimum(worst, kth), worst)
         return worst
 
@@ -92,14 +95,3 @@ class LookUp:
         if wanted > width:
             return np.full(self.queries, -np.inf)
         return np.partition(self.peaks, width - wanted, axis=1)[:, width - wanted].astype(float)
-
-
-def kth_best(query: np.ndarray, score: np.ndarray, k: int, queries: int) -> np.ndarray:
-    """The k-th highest score of each query, -inf where it has fewer; float64[queries]."""
-    order = np.argsort(query, kind="stable")
-    query, score = query[order], score[order]
-    place = np.arange(len(query)) - np.searchsorted(query, query)
-    table = np.full((queries, max(k, int(place.max(initial=0)) + 1)), -np.inf)
-    table[query, place] = score
-    width = table.shape[1]
-    return np.partition(table, width - k, axis=1)[:, width - k]
