@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +18,9 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.parity import TOLERANCES, check_parity, session_on_cpu
 from genret_dask.exporters.quantise import quantise
 from genret_dask.models.flops import Architecture
-from genret_dask.models.manifest import Manifest, Parity, hash_files, write_manifest
+from genret_dask.models.manifest import MANIFEST, Manifest, Parity, hash_files, write_manifest
 from genret_dask.specs import Precision
+from genret_dask.storage import PARTIAL, place_of, staged
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +116,9 @@ def publish(
             expected=f"a row of the vocabulary of {architecture.vocab_size}",
         )
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
-    with _staged(Path(folder)) as staging:
+    with staged(place_of(folder), MANIFEST) as staging:
         if precision == "int8":
-            with tempfile.TemporaryDirectory(prefix=".fp32.", dir=staging.parent) as source:
+            with tempfile.TemporaryDirectory(suffix=PARTIAL, dir=staging.parent) as source:
                 write(Path(source))
                 quantise(Path(source), staging)
         else:
@@ -147,37 +146,6 @@ def publish(
         write_manifest(staging, manifest)
     logger.info("exported %s to %s", family, folder)
     return manifest
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A temporary sibling that takes `folder`'s place when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield staging
-        staging.chmod(0o755)
-        for path in [*staging.rglob("*"), staging]:
-            _fsync(path)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            folder.rename(old / folder.name)
-            staging.rename(folder)
-            shutil.rmtree(old)
-        else:
-            staging.rename(folder)
-        _fsync(folder.parent)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _versions() -> dict[str, str]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genret_dask.artefacts import fetched
 from genret_dask.errors import ModelError
 from genret_dask.exporters import export_model
 from genret_dask.models.manifest import read_manifest
 from genret_dask.specs import Precision
+from genret_dask.storage import is_local
 
 _KEPT = (
     "n_train",
@@ -33,7 +35,7 @@ class ExportTask:
     checkpoint : Path
         A Hugging Face folder.
     made_from : str
-        Fingerprint of the checkpoint.
+        Fingerprint of what the checkpoint was made from.
     record : dict
         What training wrote of it.
     precision : {"fp32", "fp16", "bf16", "int8"}
@@ -63,7 +65,8 @@ def is_exported(task: ExportTask) -> bool:
     """
     if not (task.folder / "manifest.json").is_file():
         return False
-    manifest = read_manifest(task.folder)
+    # Of an object store, those that use a model check the copy that they fetch.
+    manifest = read_manifest(task.folder, verify=is_local(task.folder))
     found = f"{manifest.provenance.get('made_from')} in {manifest.precision}"
     expected = f"{task.made_from} in {task.precision}"
     if found != expected:
@@ -76,10 +79,12 @@ def is_exported(task: ExportTask) -> bool:
 
 
 def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
-    """Export; the work is not divisible, and nothing is reported on the way."""
+    """Export unless it is done; the work is not divisible: nothing is reported on the way."""
+    if is_exported(task):
+        return
     export_model(
         task.family,
-        task.checkpoint,
+        fetched(task.checkpoint),
         task.folder,
         start_token=task.record["start_token"],
         tolerance=task.tolerance,

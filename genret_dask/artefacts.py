@@ -1,60 +1,63 @@
 """Artefacts: folders of a run directory, complete or absent, that know what they were made from.
 
-A folder carries `artefact.json`: the fingerprint of the inputs and settings it was made from, and
-the SHA-256 of every file. It is written beside its place and published by one rename.
+A folder carries `artefact.json`: the inputs and settings it was made from, and the SHA-256 of
+every file. It is written beside its place and published at once.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genret_dask.errors import GenretError, ModelError, StaleError
-from genret_dask.fingerprint import sha256_file
+from genret_dask.errors import StaleError
+from genret_dask.fingerprint import Origin, sha256_file
+from genret_dask.host_cache import fetch
+from genret_dask.records import damaged, dump_record, read_record
+from genret_dask.storage import staged
 
 RECORD = "artefact.json"
 
 
-def read_record(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
-    """The record of a published artefact, or None when there is none."""
-    try:
-        record = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder / name} is unreadable: {error}", fix=f"remove {folder} and run again"
-        ) from error
+def record_of(folder: Path, name: str = RECORD) -> dict[str, Any]:
+    """The record of a published artefact; `ModelError` where there is none."""
+    record = read_record(folder / name)
+    if record is None:
+        raise damaged(folder / name, "is missing")
     return record
 
 
-def is_current(folder: Path, made_from: str, name: str = RECORD) -> bool:
+def is_current(folder: Path, origin: Origin, name: str = RECORD) -> bool:
     """Whether the artefact is there and was made from these inputs.
 
     Raises
     ------
     StaleError
-        It is there, but was made from others.
+        It is there, but was made from others, which are named.
     """
-    record = read_record(folder, name)
+    record = read_record(folder / name)
     if record is None:
         return False
-    if record["made_from"] != made_from:
-        raise StaleError(
-            f"{folder} was made from other inputs or settings (fingerprint {record['made_from']})",
-            expected=f"fingerprint {made_from}",
-            fix=f"give the run another name, or remove {folder}",
-        )
+    require_same(folder, origin, record)
     return True
 
 
+def require_same(place: Path, origin: Origin, recorded: dict[str, Any]) -> None:
+    """Raise `StaleError` unless what is recorded of `place` is this origin."""
+    if recorded.get("fingerprint") == origin.fingerprint:
+        return
+    differences = origin.differences(recorded)
+    raise StaleError(
+        f"{place} was made from other inputs or settings: "
+        + ("; ".join(differences) or f"fingerprint {recorded.get('fingerprint')}"),
+        expected=f"those of this run (fingerprint {origin.fingerprint})",
+        fix=f"take the change back, give the run another name (--name), or remove {place}",
+    )
+
+
 @contextmanager
-def publishing(folder: Path, made_from: str, **facts: Any) -> Iterator[Path]:
+def publishing(folder: Path, origin: Origin, **facts: Any) -> Iterator[Path]:
     """Give a folder to write into; on leaving without an error it becomes the artefact.
 
     Parameters
@@ -62,25 +65,30 @@ def publishing(folder: Path, made_from: str, **facts: Any) -> Iterator[Path]:
     facts
         Further JSON values of the record.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(partial, error) from error
-    yield partial
-    files = {
-        str(path.relative_to(partial)): sha256_file(path)
-        for path in sorted(partial.rglob("*"))
-        if path.is_file()
-    }
-    record = {"made_from": made_from, **facts, "files": files}
-    (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    for path in [*partial.rglob("*"), partial]:
-        fsync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-    fsync(folder.parent)
+    with staged(folder, RECORD) as staging:
+        yield staging
+        (staging / RECORD).write_bytes(
+            dump_record({**origin.record(), **facts, "files": hashes_of(staging)})
+        )
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by its path within it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
+
+
+def fetched(folder: Path) -> Path:
+    """A published artefact as a folder of this machine, its files checked by their hashes.
+
+    Raises
+    ------
+    ModelError
+        The record or a file is missing, or a hash differs.
+    """
+    folder = fetch(folder, RECORD)
+    verify(folder)
+    return folder
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -91,45 +99,17 @@ def verify(folder: Path) -> dict[str, Any]:
     ModelError
         The record or a file is missing, or a hash differs.
     """
-    record = read_record(folder)
-    if record is None:
-        raise ModelError(f"{folder} has no {RECORD}", fix=f"remove {folder} and run again")
+    record = record_of(folder)
     for name, digest in record["files"].items():
-        path = folder / name
-        found = sha256_file(path) if path.is_file() else "no file"
-        if found != digest:
-            raise ModelError(
-                f"{path}: SHA-256 {found}",
-                expected=f"{digest}, by {RECORD}",
-                fix=f"remove {folder} and run again",
-            )
+        check_hash(folder / name, digest)
     return record
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put a text file in its place, complete and durable: temporary file, fsync, rename, fsync."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    fsync(path.parent)
-
-
-def unwritable(path: Path, error: OSError) -> GenretError:
-    """The error for a place that cannot be written to."""
-    return GenretError(
-        f"cannot write to {path}: {error.strerror or error}",
-        expected="a run directory that this user can write to, on a disk with room",
-        fix="choose another with --runs, or change its permissions",
-    )
-
-
-def fsync(path: Path) -> None:
-    """Have the operating system put a file, or a folder's entries, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def check_hash(path: Path, digest: str) -> None:
+    """Raise `ModelError` unless the file is there and has this SHA-256."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        found = sha256_file(path)
+    except OSError as error:
+        raise damaged(path, f"cannot be read ({error.strerror or error})") from error
+    if found != digest:
+        raise damaged(path, f"has sha256 {found[:16]}..., its record says {digest[:16]}...")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from genret_dask.artefacts import fetched
 from genret_dask.cube.open import cube_path
 from genret_dask.cube.store import read_attributes
 from genret_dask.datasets import artefact
@@ -18,9 +19,11 @@ from genret_dask.identifiers import read_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.inference.documents import rank_documents
 from genret_dask.inference.session import Session, open_session
+from genret_dask.models.manifest import fetched_model
 from genret_dask.models.tokens import tokenize
 from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
 from genret_dask.specs import NgramsIdentifiers, SweepSpec
+from genret_dask.storage import names_in
 
 _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
 
@@ -89,10 +92,11 @@ def explain(
     if kind not in kinds:
         raise InputError(f"{run} has no {kind}", expected=" or ".join(kinds))
     folder = cube.parent / "models" / kind / model
-    if not folder.is_dir():
-        names = sorted(path.name for path in folder.parent.iterdir())
+    names = sorted(names_in(folder.parent))
+    if model not in names:
         raise InputError(f"{run} has no model {model!r}", expected=f"one of {', '.join(names)}")
-    collection = artefact.read(cube.parent / "collection" / "beir")
+    collection = artefact.read(fetched(cube.parent / "collection") / "beir")
+    folder = fetched_model(folder)
     session = open_session(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     facts = session.manifest.provenance

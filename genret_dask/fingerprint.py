@@ -4,10 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+_SHOWN = 60  # characters of a value in a message
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What an artefact is made from: settings and inputs by name, and one fingerprint of all.
+
+    Attributes
+    ----------
+    kind : str
+        Of the artefact.
+    parts : dict of str to JSON-like value or pydantic model
+        Other artefacts stand by their fingerprints.
+    """
+
+    kind: str
+    parts: dict[str, Any]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.kind, self.parts)
+
+    def record(self) -> dict[str, Any]:
+        """The origin as an artefact's record keeps it."""
+        return {"fingerprint": self.fingerprint, "made_from": plain(self.parts)}
+
+    def differences(self, recorded: dict[str, Any]) -> list[str]:
+        """What differs from a recorded origin: one line a field, by its dotted name."""
+        before, now = _leaves(recorded.get("made_from")), _leaves(plain(self.parts))
+        return [
+            f"{name} was {_shown(before, name)}, now {_shown(now, name)}"
+            for name in dict.fromkeys([*now, *before])
+            if before.get(name, ...) != now.get(name, ...)
+        ]
 
 
 def fingerprint(*parts: Any) -> str:
@@ -24,6 +61,11 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def plain(value: Any) -> Any:
+    """JSON-like values and pydantic models as the values that JSON gives back."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
@@ -34,3 +76,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no canonical JSON form")
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Scalars and empty containers of nested JSON, by dotted name."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        nested = [_leaves(one, f"{name}.{key}" if name else str(key)) for key, one in items]
+        return {key: one for leaves in nested for key, one in leaves.items()}
+    return {name: value}
+
+
+def _shown(leaves: dict[str, Any], name: str) -> str:
+    if name not in leaves:
+        return "absent"
+    text = json.dumps(leaves[name], ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -6,7 +6,6 @@ Each is an artefact of the run directory, made when it is first asked for and ke
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genret_dask.artefacts import is_current, publishing, read_record, unwritable
+from genret_dask.artefacts import fetched, is_current, publishing, record_of
 from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import fingerprint, sha256_file
+from genret_dask.fingerprint import Origin, fingerprint, sha256_file
 from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
 from genret_dask.identifiers.index_task import (
     IndexTask,
@@ -30,7 +29,7 @@ from genret_dask.identifiers.index_task import (
 )
 from genret_dask.identifiers.ngrams import (
     INDEX,
-    NgramIndex,
+    index_of_parts,
     open_parts,
     write_index,
 )
@@ -44,6 +43,7 @@ from genret_dask.specs import (
     NgramsIdentifiers,
     SweepSpec,
 )
+from genret_dask.storage import check_writable
 
 if TYPE_CHECKING:
     from genret_dask.shards.run import DaskExecutor
@@ -56,10 +56,10 @@ _LISTED = 20  # ids in an error's text
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder of the run directory and the fingerprint of what it was made from."""
+    """A folder of the run directory and what it was made from."""
 
     folder: Path
-    made_from: str
+    made_from: Origin
 
 
 class Inputs:
@@ -90,11 +90,13 @@ class Inputs:
     @cached_property
     def collection(self) -> Collection:
         """The collection, loaded once and kept in the run directory."""
-        self._check_writable()
-        folder = self.folder / "collection"
-        made_from = fingerprint("collection", fingerprint_of(self.spec.dataset), self.spec.seed)
+        check_writable(self.folder)
+        folder, spec = self.folder / "collection", self.spec
+        settings = spec.dataset.model_dump(mode="json", exclude={"path", "passages"})
+        parts = {"dataset": settings, "contents": fingerprint_of(spec.dataset), "seed": spec.seed}
+        made_from = Origin("collection", parts)
         if is_current(folder, made_from):
-            return artefact.read(folder / "beir")
+            return artefact.read(fetched(folder) / "beir")
         self._report("dataset", 0, 1)
         collection = load(self.spec.dataset, self.spec.seed)
         with publishing(folder, made_from) as partial_folder:
@@ -110,13 +112,9 @@ class Inputs:
         from genret_dask.training.pairs import Pairs, build_pairs, write_pairs
 
         spec, collection = self.spec, self.collection
-        made_from = fingerprint(
-            "pairs",
-            collection.content_hash,
-            spec.training.pairs,
-            spec.training.dev_queries,
-            spec.seed,
-        )
+        settings = spec.training.model_dump(mode="json", include={"pairs", "dev_queries"})
+        parts = {"collection": collection.content_hash, "training": settings, "seed": spec.seed}
+        made_from = Origin("pairs", parts)
         made = Artefact(self.folder / "pairs", made_from)
         if not is_current(made.folder, made_from):
             self._report("pairs", 0, 1)
@@ -144,7 +142,8 @@ class Inputs:
     @cached_property
     def tokenizer(self) -> Artefact:
         """The tokeniser of models from scratch."""
-        made_from = fingerprint("tokenizer", self.collection.content_hash, self.spec.tokenizer)
+        parts = {"collection": self.collection.content_hash, "tokenizer": self.spec.tokenizer}
+        made_from = Origin("tokenizer", parts)
         made = Artefact(self.folder / "tokenizer", made_from)
         if not is_current(made.folder, made_from):
             from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
@@ -160,7 +159,7 @@ class Inputs:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
         if model.pretrained is None:
             return self.tokenizer
-        made_from = fingerprint("tokenizer", model.pretrained)
+        made_from = Origin("tokenizer", {"pretrained": model.pretrained})
         made = Artefact(self.folder / "tokenizers" / model.label, made_from)
         if not is_current(made.folder, made_from):
             from genret_dask.training.architectures import pretrained_tokenizer
@@ -184,7 +183,8 @@ class Inputs:
     @cached_property
     def _code_artefact(self) -> Artefact:
         (spec,) = (one for one in self.spec.identifiers if isinstance(one, CodesIdentifiers))
-        made_from = fingerprint("codes", self.collection.content_hash, spec, self.spec.seed)
+        parts = {"collection": self.collection.content_hash, "identifiers": spec}
+        made_from = Origin("codes", {**parts, "seed": self.spec.seed})
         made = Artefact(self.folder / "identifiers" / "codes", made_from)
         if not is_current(made.folder, made_from):
             self._report("identifiers", 0, 1)
@@ -199,18 +199,18 @@ class Inputs:
 
     def _index(self, spec: NgramsIdentifiers, tokenizer: Path) -> Artefact:
         """The index of the collection under a tokeniser; its parts are tasks."""
-        digest = sha256_file(tokenizer / "tokenizer.json")
-        vocabulary = open_tokenizer(tokenizer / "tokenizer.json").get_vocab_size()
+        file = fetched(tokenizer) / "tokenizer.json"
+        digest, vocabulary = sha256_file(file), open_tokenizer(file).get_vocab_size()
         corpus = self.collection.content_hash
-        settings = spec.model_dump(include={"views", "min_tokens", "part_characters"})
-        made_from = fingerprint("ngrams", corpus, digest, settings)
+        settings = spec.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
+        named = {"collection": corpus, "tokenizer": digest, "identifiers": settings}
+        made_from = Origin("ngrams", named)
         made = Artefact(self.folder / "identifiers" / "ngrams" / digest[:12], made_from)
         if not is_current(made.folder, made_from, INDEX):
-            corpus_file = self.folder / "collection" / "beir" / "corpus.jsonl.gz"
             tasks = index_tasks(
                 self.collection,
-                corpus_file,
-                tokenizer / "tokenizer.json",
+                self.folder / "collection",
+                tokenizer,
                 vocabulary,
                 spec,
                 made.folder,
@@ -226,13 +226,13 @@ class Inputs:
                     cost=lambda task: task.last - task.first,
                     progress=lambda done, total: self._report("index", done, total),
                 )
-            names = [task.name for task in tasks]
-            index = NgramIndex(open_parts(made.folder, names), vocabulary, digest, corpus)
+            parts = open_parts(made.folder, [task.name for task in tasks])
+            index = index_of_parts(parts, vocabulary, digest, corpus)
             first, longest = index.lengths(len(self.collection))
             write_index(
                 made.folder,
                 index,
-                names,
+                parts,
                 made_from,
                 unreachable=np.flatnonzero(longest < spec.min_tokens),
                 without_spans=np.flatnonzero(first < spec.min_tokens),
@@ -266,8 +266,9 @@ class Inputs:
         def sample(sampler: SpanSampler, folder: Path) -> None:
             from genret_dask.training.pairs import read_pairs
 
+            source = fetched(self.pairs.folder)
             for name in ("train", "dev"):
-                pairs = read_pairs(self.pairs.folder / f"{name}.jsonl.gz")
+                pairs = read_pairs(source / f"{name}.jsonl.gz")
                 self._sample(
                     sampler, pairs.texts, pairs.document[:, None], folder / f"{name}.npy", flat=True
                 )
@@ -290,18 +291,23 @@ class Inputs:
         name: str,
         spec: NgramsIdentifiers,
         model: ModelSpec,
-        made_from: str,
+        texts: Origin,
         sample: Callable[[SpanSampler, Path], None],
     ) -> Artefact:
         tokenizer, space = self._tokenizer_of(model), self.space(spec, model)
-        settings = spec.model_dump(exclude={"scoring"})
-        made_from = fingerprint("spans", made_from, space.made_from, settings, self.spec.seed)
+        parts = {
+            name: texts.fingerprint,
+            "index": space.made_from.fingerprint,
+            "identifiers": spec.model_dump(mode="json", exclude={"scoring"}),
+            "seed": self.spec.seed,
+        }
+        made_from = Origin("spans", parts)
         made = Artefact(self.folder / "spans" / f"{name}-{space.folder.name}", made_from)
         if not is_current(made.folder, made_from):
             sampler = SpanSampler(
                 first_texts(self.collection, spec),
                 self.collection.document_ids,
-                open_tokenizer(tokenizer.folder / "tokenizer.json"),
+                open_tokenizer(fetched(tokenizer.folder) / "tokenizer.json"),
                 spec,
                 self.spec.seed,
             )
@@ -339,11 +345,15 @@ class Inputs:
         return select_queries(self.collection, spec.split, spec.queries, self.spec.seed)
 
     @property
-    def _candidates_from(self) -> str:
+    def _candidates_from(self) -> Origin:
         spec = self.spec.inference
-        chosen = (spec.split, spec.queries, spec.negatives, self.spec.seed)
-        excluded = self._excluded.tolist()
-        return fingerprint("candidates", self.collection.content_hash, chosen, excluded)
+        parts = {
+            "collection": self.collection.content_hash,
+            "inference": {name: getattr(spec, name) for name in ("split", "queries", "negatives")},
+            "seed": self.spec.seed,
+            "documents without identifiers": fingerprint(self._excluded.tolist()),
+        }
+        return Origin("candidates", parts)
 
     @cached_property
     def _excluded(self) -> np.ndarray:
@@ -373,21 +383,11 @@ class Inputs:
             with publishing(folder, made_from) as partial_folder:
                 for name, array in built.items():
                     np.save(partial_folder / f"{name}.npy", array)
-        names: list[str] = sorted((read_record(folder) or {})["files"])
+        folder = fetched(folder)
+        names: list[str] = sorted(record_of(folder)["files"])
         return {Path(name).stem: np.load(folder / name) for name in names}
-
-    # --- the run directory --------------------------------------------------------------------
-
-    def _check_writable(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
 
 
 def _named(index: Path, name: str) -> list[int]:
     """Documents that the record of an index names."""
-    return (read_record(index, INDEX) or {})[name]
+    return record_of(index, INDEX)[name]

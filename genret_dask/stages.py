@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from genret_dask.artefacts import write_text
 from genret_dask.cluster_arguments import usable_cores
+from genret_dask.storage import replace_file
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -74,7 +74,7 @@ class StageLog:
         }
         text = json.dumps({"runs": [*self._earlier, mine]}, indent=1) + "\n"
         try:
-            write_text(self._path, text)
+            replace_file(self._path, text.encode())
         except OSError as error:
             logger.warning("cannot write %s: %s", self._path, error)
 

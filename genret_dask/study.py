@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 
-from genret_dask.artefacts import publishing, read_record
+from genret_dask.artefacts import RECORD, publishing
 from genret_dask.cube.store import create_cube, read_attributes, seal_cube
 from genret_dask.datasets.collection import Collection
 from genret_dask.exporters.task import ExportTask, is_exported, run_export
-from genret_dask.fingerprint import fingerprint
+from genret_dask.fingerprint import Origin
 from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
 from genret_dask.models.manifest import Manifest, read_manifest
+from genret_dask.records import read_record
 from genret_dask.results import RESULTS, write_results
 from genret_dask.shards.plan import plan_shards
 from genret_dask.shards.run import DaskExecutor
@@ -30,6 +31,7 @@ from genret_dask.shards.task import Exported, SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.stages import StageLog
+from genret_dask.storage import is_local, place_of
 from genret_dask.template import build_template
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class Study:
         progress: Progress | None = None,
     ) -> None:
         self.spec = spec
-        self.folder = Path(runs).absolute() / spec.name
+        self.folder = place_of(runs) / spec.name
         self.memory: list[MemoryUse] = []
         self._progress = progress
         self._client = client
@@ -132,9 +134,16 @@ class Study:
             space = inputs.space(cell.identifiers, cell.model)
             spans = inputs.pair_spans(cell.identifiers, cell.model)
             _, length = label_shape(cell.identifiers, space.folder)
-            targets = (space.made_from, spans.made_from if spans else None, length)
-            texts = (pairs.made_from, inputs.tokenizer.made_from)
-            settings = (model, cell.fraction, training, self.spec.seed)
+            read = {"pairs": pairs, "tokenizer": inputs.tokenizer, "identifiers": space}
+            read |= {"spans": spans} if spans else {}
+            parts = {
+                "model": model,
+                "fraction": cell.fraction,
+                "training": training,
+                "seed": self.spec.seed,
+                "steps": length,
+                **{name: one.made_from.fingerprint for name, one in read.items()},
+            }
             tasks.append(
                 TrainTask(
                     name=f"{cell.kind}/{cell.name}",
@@ -148,7 +157,7 @@ class Study:
                     space=space.folder,
                     spans=spans.folder if spans else None,
                     folder=self.folder / "checkpoints" / cell.kind / cell.name,
-                    made_from=fingerprint("checkpoint", settings, targets, texts),
+                    made_from=Origin("checkpoint", parts),
                 )
             )
         return tasks
@@ -191,7 +200,7 @@ class Study:
                     name=f"{kind}/{name}",
                     family=task.model.family,
                     checkpoint=task.folder,
-                    made_from=task.made_from,
+                    made_from=task.made_from.fingerprint,
                     record=records[task.name],
                     precision=precision,
                     tolerance=tolerance if precision == "fp32" else None,
@@ -206,7 +215,10 @@ class Study:
                 [f"export-{task.name.replace('/', '-')}" for task in todo],
                 progress=partial(self._report, "export"),
             )
-        return {place: read_manifest(task.folder) for place, task in tasks.items()}
+        return {
+            place: read_manifest(task.folder, verify=is_local(task.folder))
+            for place, task in tasks.items()
+        }
 
     def _export_folder(self, kind: str, name: str) -> Path:
         return self.folder / "models" / kind / name
@@ -225,7 +237,7 @@ class Study:
         manifests = self.export()
         template = build_template(self.spec, self.inputs, manifests)
         create_cube(self.cube, template)
-        made_from = template.attributes["fingerprint"]
+        made_from = template.made_from.fingerprint
         context = SweepContext(
             cube=self.cube,
             markers=self.folder / "markers" / made_from,
@@ -244,7 +256,8 @@ class Study:
                 group.shard_queries,
             )
         ]
-        todo = [task for task in shards if not context.ledger.is_done(task)]
+        done = context.ledger.read_all(shards)
+        todo = [task for task in shards if task.key not in done]
         if todo:
             report = partial(self._report, "search")
             report(0, sum(task.queries for task in todo))
@@ -279,8 +292,9 @@ class Study:
         model's run at the largest beam. Skipped when they were made from this very cube.
         """
         folder = self.folder / "results"
-        made_from = fingerprint("results", read_attributes(self.cube)["digest"], self.spec.fits)
-        if (read_record(folder) or {}).get("made_from") != made_from:
+        digest = read_attributes(self.cube)["digest"]
+        made_from = Origin("results", {"cube": digest, "fits": self.spec.fits})
+        if (read_record(folder / RECORD) or {}).get("fingerprint") != made_from.fingerprint:
             self._report("results", 0, 1)
             # Many small reductions: threads here are faster than the cluster's scheduler.
             threads = dask.config.set(scheduler="threads")

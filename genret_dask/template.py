@@ -9,7 +9,7 @@ import numpy as np
 
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import FORMAT
-from genret_dask.fingerprint import fingerprint
+from genret_dask.fingerprint import Origin, fingerprint
 from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
 from genret_dask.models.manifest import Manifest
@@ -23,13 +23,20 @@ def build_template(
     spec, collection = study.inference, inputs.collection
     hashes = {place: fingerprint("model", one.files) for place, one in manifests.items()}
     spaces = {
-        cell.kind: inputs.space(cell.identifiers, cell.model).made_from for cell in cells_of(study)
+        cell.kind: inputs.space(cell.identifiers, cell.model).made_from.fingerprint
+        for cell in cells_of(study)
     }
     settings = spec.model_dump(mode="json", exclude={"batch_queries", "threads", "memory"})
     described = {f"{kind}/{name}": found for (kind, name), found in hashes.items()}
-    identifiers = [one.model_dump(mode="json") for one in study.identifiers]
-    made_from = fingerprint("cube", FORMAT, described, spaces, identifiers, settings)
+    parts = {
+        "format": FORMAT,
+        "models": described,
+        "identifiers": {one.kind: one for one in study.identifiers},
+        "index": spaces,
+        "inference": settings,
+    }
     return Template(
+        made_from=Origin("cube", parts),
         groups=tuple(
             _group(
                 study,
@@ -41,7 +48,6 @@ def build_template(
             for identifiers in study.identifiers
         ),
         attributes={
-            "fingerprint": made_from,
             "spec": json.loads(study.model_dump_json()),
             "dataset": f"{collection.name} {collection.version}",
             "dataset_hash": collection.content_hash,

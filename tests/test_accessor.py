@@ -18,6 +18,7 @@ import genret_dask
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube
 from genret_dask.errors import InputError
+from genret_dask.fingerprint import Origin
 from genret_dask.fits import fit_over, fits_of
 from genret_dask.metrics import (
     MEASURES,
@@ -195,7 +196,7 @@ def test_a_cube_of_100_gb_opens_by_its_metadata(tmp_path, reads):
             for name, dtype in (("doc", "i4"), ("is_positive", "?"), ("relevance", "i4"))
         },
     )
-    create_cube(tmp_path / "cube.zarr", Template((group,), {"fingerprint": "f"}))
+    create_cube(tmp_path / "cube.zarr", Template((group,), Origin("cube", {}), {}))
     seal_cube(tmp_path / "cube.zarr", 1, "digest")
     reads.clear()
     tree = genret_dask.open_cube(tmp_path)

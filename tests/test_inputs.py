@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from genret_dask import open_cube
-from genret_dask.artefacts import read_record
+from genret_dask.artefacts import record_of
 from genret_dask.errors import DatasetError, ModelError, StaleError
 from genret_dask.explain import explain
 from genret_dask.identifiers.ngrams import INDEX, read_index
@@ -142,12 +142,12 @@ def test_finished_parts_are_kept_and_an_unfinished_index_is_finished(study, tmp_
     shutil.copytree(study.folder, tmp_path / "toy")
     copy = Study(study.spec, runs=tmp_path)
     folder = index_folder(copy)
-    before = read_record(folder, INDEX)
+    before = record_of(folder, INDEX)
     (folder / "index.json").unlink()
     shutil.rmtree(folder / "part-00001")
     kept = (folder / "part-00000" / "artefact.json").stat().st_mtime_ns
     again = Study(study.spec, runs=tmp_path)
-    assert read_record(index_folder(again), INDEX) == before
+    assert record_of(index_folder(again), INDEX) == before
     assert (folder / "part-00000" / "artefact.json").stat().st_mtime_ns == kept
 
 
@@ -199,7 +199,7 @@ def test_passages_that_no_ngram_leads_to_are_named_and_refused(collection, tmp_p
 def test_or_counted_and_left_out_of_the_negatives(collection, tmp_path):
     study = made(one_line(collection, 3, ""), tmp_path, ngrams(allow_unreachable=True))
     study.search()
-    record = read_record(index_folder(study), INDEX)
+    record = record_of(index_folder(study), INDEX)
     assert record["unreachable"] == record["without_spans"] == [3]
     contrast = open_cube(study.folder)["ngrams/contrast"].to_dataset().load()
     negatives = contrast["doc"].values[~contrast["is_positive"].values]
@@ -214,7 +214,7 @@ def test_a_title_stands_for_a_document_without_a_body(collection, tmp_path):
     blank = one_line(one_line(titled, 3, "  "), 5, "w1")
     study = made(blank, tmp_path, ngrams(min_tokens=2, views=("body", "titles")))
     study.search()
-    record = read_record(index_folder(study), INDEX)
+    record = record_of(index_folder(study), INDEX)
     assert record["unreachable"] == [] and record["without_spans"] == []
     contrast = open_cube(study.folder)["ngrams/contrast"].to_dataset().load()
     assert (contrast["doc"].values == 3).any() and np.isfinite(cgl(contrast).values).all()
@@ -256,7 +256,7 @@ def test_a_damaged_index_is_refused(study, tmp_path, damage):
     with pytest.raises(ModelError, match="suffixes.npy"):
         read_index(folder)
     (folder / "index.json").unlink()
-    with pytest.raises(ModelError, match=r"has no index\.json"):
+    with pytest.raises(ModelError, match=r"index\.json is missing"):
         read_index(folder)
 
 

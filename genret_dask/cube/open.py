@@ -5,12 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
-from genret_dask.cube.store import read_attributes
+from genret_dask.cube.store import ROOT, read_attributes, store_at
 from genret_dask.errors import CubeError
+from genret_dask.storage import place_of
 
 
 def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
@@ -48,9 +53,31 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
-        return xr.open_datatree(
-            path, engine="zarr", chunks={}, consolidated=bool(attributes.get("sealed"))
-        )
+        store: Any = store_at(path, read_only=True)
+        if not attributes.get("sealed"):
+            return xr.open_datatree(store, engine="zarr", chunks={}, consolidated=False)
+        store = WholeStore(store)
+        return xr.open_datatree(store, engine="zarr", chunks={}, consolidated=True)
+
+
+class WholeStore(WrapperStore[Any]):
+    """The store of a sealed cube, where a chunk that is not there is lost: Zarr would fill it."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """See `zarr.abc.store.Store.get`; CubeError where a chunk is missing."""
+        found = await super().get(key, prototype, byte_range)
+        if found is None and "/c/" in key:
+            raise CubeError(
+                f"the cube has lost its chunk {key}",
+                expected="every chunk of a sealed cube",
+                fix="run genret-dask repair on the run",
+            )
+        return found
 
 
 def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
@@ -65,10 +92,10 @@ def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
 
 def cube_path(path: Path | str) -> Path:
     """The cube inside a run directory, or the path itself."""
-    path = Path(path)
+    path = place_of(path)
     inner = path / "cube.zarr"
-    path = inner if inner.is_dir() else path
-    if not (path / "zarr.json").is_file():
+    path = inner if (inner / ROOT).is_file() else path
+    if not (path / ROOT).is_file():
         raise CubeError(
             f"there is no cube at {path}",
             expected="a run directory, or its cube.zarr",

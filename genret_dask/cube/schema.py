@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from genret_dask.fingerprint import Origin
+
 SEARCH, CONTRAST = "search", "contrast"
 
 
@@ -173,11 +175,14 @@ class Template:
     Attributes
     ----------
     groups : tuple of Group
+    made_from : Origin
+        Everything that its values depend on.
     attributes : dict
-        Of the root: fingerprints and versions.
+        Of the root, beside those of `made_from`: the spec, hashes and versions.
     """
 
     groups: tuple[Group, ...]
+    made_from: Origin
     attributes: dict[str, Any]
 
 

@@ -1,51 +1,78 @@
 """Writing a cube: the template, whole shards, the seal.
 
-Chunks carry zstd and a crc32c, empty ones are written too, and files are on the disk before
-`write_shard` returns: what a marker then vouches for is there.
+Chunks carry zstd and a crc32c, empty ones are written too, and files are on the disk, or
+acknowledged by the object store, before `write_shard` returns: what a marker then vouches for is
+there. The seal vouches for the rest: metadata, coordinates, and the markers themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
+import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import FsspecStore, LocalStore
 
-from genret_dask.artefacts import fsync
-from genret_dask.cube.schema import CONTRAST, COORDINATE_ATTRIBUTES, SEARCH, Group, Template
-from genret_dask.errors import CubeError, GenretError, StaleError
+from genret_dask.artefacts import require_same
+from genret_dask.cube.schema import (
+    CONTRAST,
+    COORDINATE_ATTRIBUTES,
+    SEARCH,
+    SHARDED,
+    Group,
+    Template,
+)
+from genret_dask.errors import CubeError, GenretError
+from genret_dask.fingerprint import Origin
+from genret_dask.records import dump_record
+from genret_dask.storage import files_in, fsync, is_local, place_of, replace_file, staged
 
 FORMAT = 1
+ROOT = "zarr.json"
+SEAL = "seal.json"
+"""Beside the cube: the hash of every file that is no shard's, and that of the ledger."""
+
+
+def store_at(path: Path | str, *, read_only: bool = False) -> Any:
+    """The Zarr store of a folder of this machine or of an object store."""
+    path = place_of(path)
+    if is_local(path):
+        return LocalStore(path, read_only=read_only)
+    options = {**getattr(path, "storage_options", {}), "asynchronous": True}
+    return FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
 
 
 def create_cube(path: Path, template: Template) -> None:
-    """Write metadata, coordinates and candidates; complete or absent, by one rename.
+    """Write metadata, coordinates and candidates; complete or absent.
 
     Raises
     ------
     StaleError
-        There is a cube already, made from other settings.
+        There is a cube already, made from other settings, which are named.
     """
-    if path.exists():
-        check_cube(path, template.attributes["fingerprint"])
+    if (path / ROOT).is_file():
+        check_cube(path, template.made_from)
         return
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    root = zarr.create_group(partial, zarr_format=3)
+    with staged(path, ROOT) as folder:
+        write_template(folder, template)
+
+
+def write_template(folder: Path, template: Template) -> None:
+    """Write the cube without its shards into an empty folder of this machine."""
+    root = zarr.create_group(folder, zarr_format=3)
+    attributes = {**template.made_from.record(), **template.attributes}
     root.attrs.update(
-        {"Conventions": "genret-cube", "format": FORMAT, "sealed": False, **template.attributes}
+        {"Conventions": "genret-cube", "format": FORMAT, "sealed": False, **attributes}
     )
-    for group in template.groups:
-        _create_group(root.create_group(group.kind), group)
-    _fsync_tree(partial)
-    os.replace(partial, path)
-    fsync(path.parent)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for group in template.groups:
+            _create_group(root.create_group(group.kind), group)
 
 
 def _create_group(root: Any, template: Group) -> None:
@@ -73,22 +100,16 @@ def _create_group(root: Any, template: Group) -> None:
         _write_array(root[CONTRAST], name, ("query", "candidate"), values)
 
 
-def check_cube(path: Path, fingerprint: str) -> None:
-    """Raise `StaleError` unless the cube was made from the settings of this fingerprint."""
-    found = read_attributes(path).get("fingerprint")
-    if found != fingerprint:
-        raise StaleError(
-            f"{path} was made by other settings (fingerprint {found})",
-            expected=f"fingerprint {fingerprint}",
-            fix="give the run another name, or remove the cube and its markers",
-        )
+def check_cube(path: Path, made_from: Origin) -> None:
+    """Raise `StaleError` unless the cube was made from these settings; names those that differ."""
+    require_same(path, made_from, read_attributes(path))
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
     """The root attributes of a cube; `CubeError` when there is none."""
     try:
-        return dict(zarr.open_group(path, mode="r").attrs)
-    except (OSError, ValueError) as error:
+        return dict(zarr.open_group(store_at(path, read_only=True), mode="r").attrs)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CubeError(
             f"{path} is not a cube", expected="a Zarr group that a sweep wrote"
         ) from error
@@ -115,7 +136,7 @@ def write_shard(
     GenretError
         The shard is not a whole chunk, or a shape is not the cube's.
     """
-    kind_group: Any = zarr.open_group(path, mode="r+", zarr_format=3)[kind]
+    kind_group: Any = zarr.open_group(store_at(path), mode="r+", zarr_format=3)[kind]
     digests, written = {}, []
     with zarr.config.set({"array.write_empty_chunks": True}):
         for dataset, variables in arrays.items():
@@ -125,21 +146,36 @@ def write_shard(
                 _require_whole_chunk(array, region[1], values, f"{dataset}/{name}")
                 values = np.ascontiguousarray(values, dtype=array.dtype)
                 array[region] = values
-                digests[f"{dataset}/{name}"] = hashlib.sha256(values.tobytes()).hexdigest()
+                digests[f"{dataset}/{name}"] = digest_of(values)
                 key = array.metadata.encode_chunk_key(
                     (model, start // array.chunks[1], *(0,) * (array.ndim - 2))
                 )
                 written.append(path / kind / dataset / name / key)
+    if is_local(path):
+        _sync(path, written)
+    return digests
+
+
+def digest_of(values: np.ndarray) -> str:
+    """SHA-256 of an array's bytes, in hexadecimal."""
+    return _sha256(np.ascontiguousarray(values).tobytes())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sync(path: Path, written: list[Path]) -> None:
+    """Have files and the folders above them, up to the cube's, on the disk."""
     for file in written:
         fsync(file)
     for folder in sorted({parent for file in written for parent in file.parents}):
         if path in folder.parents:
             fsync(folder)
-    return digests
 
 
 def seal_cube(path: Path, shards: int, digest: str) -> None:
-    """Mark a cube complete and consolidate its metadata.
+    """Consolidate a cube's metadata, vouch for it, and mark the cube complete, last.
 
     Parameters
     ----------
@@ -148,11 +184,38 @@ def seal_cube(path: Path, shards: int, digest: str) -> None:
     digest : str
         Hash over their markers.
     """
-    root = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
-    root.attrs.update({"sealed": True, "shards": shards, "digest": digest})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
-        zarr.consolidate_metadata(path, zarr_format=3)
+        zarr.consolidate_metadata(store_at(path), zarr_format=3)
+    root = json.loads((path / ROOT).read_bytes())
+    root["attributes"] |= {"sealed": True, "shards": shards, "digest": digest}
+    text = (json.dumps(root, indent=1) + "\n").encode()
+    files = {name: _sha256((path / name).read_bytes()) for name in _plain(path)}
+    seal = {"digest": digest, "shards": shards, "files": {ROOT: _sha256(text), **files}}
+    replace_file(path.with_name(SEAL), dump_record(seal))
+    replace_file(path / ROOT, text)
+
+
+def unseal_cube(path: Path) -> None:
+    """Mark a cube incomplete: readers refuse it until it is sealed again."""
+    root = json.loads((path / ROOT).read_bytes())
+    root["attributes"]["sealed"] = False
+    replace_file(path / ROOT, (json.dumps(root, indent=1) + "\n").encode())
+
+
+def _plain(path: Path) -> Iterator[str]:
+    """Files of a cube that no shard writes, by their names within it."""
+    root: Any = zarr.open_group(store_at(path, read_only=True), mode="r", use_consolidated=False)
+    for kind, group in root.groups():
+        yield f"{kind}/{ROOT}"
+        for dataset, arrays in SHARDED[kind].items():
+            yield f"{kind}/{dataset}/{ROOT}"
+            for name, _ in group[dataset].arrays():
+                folder = f"{kind}/{dataset}/{name}"
+                if name in arrays:
+                    yield f"{folder}/{ROOT}"
+                else:
+                    yield from (f"{folder}/{file}" for file in files_in(path / folder))
 
 
 def _write_array(group: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray) -> None:
@@ -179,10 +242,3 @@ def _require_whole_chunk(array: zarr.Array, region: slice, values: np.ndarray, n
             f"{name}: shard {region.start}:{region.stop}, {values.shape}, is not a whole chunk",
             expected=f"{chunk} queries from a multiple of {chunk}, then {array.shape[2:]}",
         )
-
-
-def _fsync_tree(root: Path) -> None:
-    for folder, _, files in os.walk(root):
-        for name in files:
-            fsync(Path(folder) / name)
-        fsync(Path(folder))

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from genret_dask.artefacts import publishing, verify
+from genret_dask.artefacts import fetched, publishing, record_of
 from genret_dask.datasets.collection import Collection
+from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.embedding import embed
 from genret_dask.identifiers.trie import Trie
 from genret_dask.specs import CodesIdentifiers
@@ -137,7 +138,7 @@ def make_unique(cells: np.ndarray) -> np.ndarray:
     return np.column_stack([cells, last])
 
 
-def write_codes(codes: Codes, folder: Path, made_from: str) -> None:
+def write_codes(codes: Codes, folder: Path, made_from: Origin) -> None:
     """Publish codes and their trie as an artefact."""
     with publishing(folder, made_from, kind="codes", level_sizes=codes.level_sizes) as partial:
         np.save(partial / "codes.npy", codes.codes)
@@ -152,7 +153,8 @@ def read_codes(folder: Path) -> Codes:
     ModelError
         A file is missing or its hash differs from the record's.
     """
-    sizes = tuple(verify(folder)["level_sizes"])
+    folder = fetched(folder)
+    sizes = tuple(record_of(folder)["level_sizes"])
     codes = Codes(np.load(folder / "codes.npy", mmap_mode="r"), sizes)
     codes.__dict__["trie"] = Trie.load(folder)
     return codes

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from genret_dask.artefacts import is_current, publishing
+from genret_dask.artefacts import fetched, is_current, publishing
 from genret_dask.datasets.collection import Collection
+from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.stream import open_tokenizer, tokenize_stream
 from genret_dask.specs import NgramsIdentifiers
@@ -26,8 +27,8 @@ class IndexTask:
     ----------
     name : str
         Of the part; its folder's.
-    corpus : Path
-        JSON lines, gzipped: every document's title and text.
+    collection : Path
+        The artefact of the corpus.
     first, last : int
         Documents of the part, half-open.
     queries : dict of document to list of str
@@ -35,15 +36,15 @@ class IndexTask:
     titles : bool
         Index titles as texts of their own.
     tokenizer, folder : Path
-        tokenizer.json, and where the part goes.
+        The tokeniser's artefact, and where the part goes.
     vocabulary, least : int
         Token ids are below `vocabulary`; spans of `least` tokens or more are indexed.
-    made_from : str
-        Fingerprint of all inputs of the index.
+    made_from : Origin
+        All inputs of the index.
     """
 
     name: str
-    corpus: Path
+    collection: Path
     first: int
     last: int
     titles: bool
@@ -51,12 +52,13 @@ class IndexTask:
     folder: Path
     vocabulary: int
     least: int
-    made_from: str
+    made_from: Origin
     queries: dict[int, list[str]] = field(default_factory=dict, repr=False)
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """(document, text): a document's body, then its title, then its pseudo-queries."""
-        with gzip.open(self.corpus, "rt", encoding="utf-8") as lines:
+        corpus = fetched(self.collection) / "beir" / "corpus.jsonl.gz"
+        with gzip.open(corpus, "rt", encoding="utf-8") as lines:
             for document, line in enumerate(islice(lines, self.first, self.last), self.first):
                 record = json.loads(line)
                 yield document, record["text"]
@@ -72,8 +74,10 @@ def is_indexed(task: IndexTask) -> bool:
 
 
 def run_index(task: IndexTask, report: Callable[[float], None]) -> None:
-    """Tokenise, sort and publish a part; nothing is reported on the way."""
-    tokenizer = open_tokenizer(task.tokenizer)
+    """Tokenise, sort and publish a part, unless it is there; nothing is reported on the way."""
+    if is_indexed(task):
+        return
+    tokenizer = open_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
     stream = tokenize_stream(task.texts(), tokenizer, task.vocabulary)
     part = Part.build(stream, task.vocabulary, task.least)
     with publishing(task.folder, task.made_from, kind="ngrams") as partial:
@@ -115,19 +119,19 @@ def first_texts(collection: Collection, spec: NgramsIdentifiers) -> list[str]:
 
 def index_tasks(
     collection: Collection,
-    corpus: Path,
+    folder_of_collection: Path,
     tokenizer: Path,
     vocabulary: int,
     spec: NgramsIdentifiers,
     folder: Path,
-    made_from: str,
+    made_from: Origin,
 ) -> list[IndexTask]:
     """The tasks that make an index in `folder`."""
     asked = pseudo_queries(collection) if "queries" in spec.views else {}
     return [
         IndexTask(
             name=f"part-{number:05d}",
-            corpus=corpus,
+            collection=folder_of_collection,
             first=first,
             last=last,
             titles="titles" in spec.views,

@@ -7,19 +7,20 @@ them, written last, names them all. A query's prefix is one interval a part, and
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from genret_dask.artefacts import RECORD, read_record, verify, write_text
+from genret_dask.artefacts import RECORD, check_hash, fetched, record_of
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import sha256_file
+from genret_dask.fingerprint import Origin, sha256_file
 from genret_dask.identifiers.stream import Stream
 from genret_dask.identifiers.suffix_array import SuffixArray
+from genret_dask.records import dump_record
+from genret_dask.storage import replace_file
 
 INDEX = "index.json"
 LISTED = 32
@@ -293,37 +294,44 @@ def close(tokens: np.ndarray, end_token: int, padding: int = -1) -> np.ndarray:
     return closed
 
 
-def open_parts(folder: Path, names: Sequence[str]) -> tuple[Part, ...]:
-    """Map the parts of an index, by name, without checking their files."""
-    return tuple(Part.load(folder / name) for name in names)
+def open_parts(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The parts of an index as checked folders of this machine, by name."""
+    return {name: fetched(folder / name) for name in names}
+
+
+def index_of_parts(
+    parts: Mapping[str, Path], vocabulary: int, tokenizer: str, corpus: str
+) -> NgramIndex:
+    """An index of parts that were opened; see `NgramIndex`."""
+    return NgramIndex(tuple(map(Part.load, parts.values())), vocabulary, tokenizer, corpus)
 
 
 def write_index(
     folder: Path,
     index: NgramIndex,
-    names: Sequence[str],
-    made_from: str,
+    parts: Mapping[str, Path],
+    made_from: Origin,
     **documents: np.ndarray,
 ) -> None:
     """Vouch for a finished index; atomic, and the last thing to be written.
 
     Parameters
     ----------
-    names : sequence of str
-        Folders of the parts, inside `folder`.
+    parts : dict of name to path
+        Of `open_parts`.
     **documents : int[n]
         Documents that the record names.
     """
     record = {
-        "made_from": made_from,
+        **made_from.record(),
         "vocabulary": index.vocabulary,
         "tokenizer": index.tokenizer,
         "corpus": index.corpus,
         "tokens": index.tokens,
         **{name: rows.tolist() for name, rows in documents.items()},
-        "parts": {name: sha256_file(folder / name / RECORD) for name in names},
+        "parts": {name: sha256_file(part / RECORD) for name, part in parts.items()},
     }
-    write_text(folder / INDEX, json.dumps(record, indent=1) + "\n")
+    replace_file(folder / INDEX, dump_record(record))
 
 
 def read_index(folder: Path) -> NgramIndex:
@@ -334,17 +342,8 @@ def read_index(folder: Path) -> NgramIndex:
     ModelError
         There is none, or a part is missing or damaged: a file's hash differs from its record's.
     """
-    record = read_record(folder, INDEX)
-    if record is None:
-        raise ModelError(f"{folder} has no {INDEX}", fix="run the sweep again to finish the index")
-    for name, expected in record["parts"].items():
-        verify(folder / name)
-        found = sha256_file(folder / name / RECORD)
-        if found != expected:
-            raise ModelError(
-                f"{folder / name / RECORD} has sha256 {found[:16]}...",
-                expected=f"{expected[:16]}..., by {INDEX}",
-                fix=f"remove {folder} and run again",
-            )
-    parts = open_parts(folder, list(record["parts"]))
-    return NgramIndex(parts, record["vocabulary"], record["tokenizer"], record["corpus"])
+    record = record_of(folder, INDEX)
+    parts = open_parts(folder, record["parts"])
+    for name, part in parts.items():
+        check_hash(part / RECORD, record["parts"][name])
+    return index_of_parts(parts, *(record[name] for name in ("vocabulary", "tokenizer", "corpus")))

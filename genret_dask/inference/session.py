@@ -15,8 +15,9 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike
 
 from genret_dask.errors import DeviceError
-from genret_dask.models.manifest import Manifest, read_manifest
+from genret_dask.models.manifest import Manifest, fetched_model, read_manifest
 from genret_dask.specs import PROVIDERS
+from genret_dask.storage import place_of
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ELEMENTS = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
@@ -100,7 +101,8 @@ def open_session(folder: Path | str, provider: str = "cpu", threads: int = 1) ->
         ONNX Runtime does not have the provider, or cannot use it here, or not for the model's
         precision.
     """
-    return session_for(Path(folder), read_manifest(folder), provider, threads)
+    folder = fetched_model(place_of(folder))
+    return session_for(folder, read_manifest(folder), provider, threads)
 
 
 def session_for(

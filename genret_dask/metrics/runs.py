@@ -22,8 +22,8 @@ import dask
 import numpy as np
 import xarray as xr
 
-from genret_dask.artefacts import unwritable
 from genret_dask.errors import CubeError, DatasetError, InputError
+from genret_dask.storage import unwritable
 
 _BLANK = re.compile(r"\s")
 _LOWEST = np.finfo(np.float32).min

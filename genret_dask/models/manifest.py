@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from genret_dask.artefacts import check_hash, hashes_of
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import sha256_file
+from genret_dask.host_cache import fetch
 from genret_dask.models.flops import Architecture
+from genret_dask.records import dump_record, parse_record
 from genret_dask.specs import Precision
+from genret_dask.storage import place_of
 
 MANIFEST = "manifest.json"
 
@@ -84,17 +87,18 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
     Parameters
     ----------
     verify : bool
-        Also hash every file, and check that no graph reads weights that the manifest lacks.
+        Also hash every file, of an object store those of the host's copy, and check that no graph
+        reads weights that the manifest lacks.
 
     Raises
     ------
     ModelError
         There is no manifest, it is malformed, or a file is missing or has another hash.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     path = folder / MANIFEST
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate(parse_record(path.read_bytes(), path))
     except OSError as error:
         raise ModelError(
             f"{path}: {error.strerror}",
@@ -106,39 +110,29 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
         raise ModelError(
             f"{path}: {where}: {first['msg']}", expected="a manifest of format 1"
         ) from error
-    for name in manifest.files:
-        if not _stays_inside(name):
-            raise ModelError(f"{path} names {name!r}", expected="files inside the model's folder")
     if verify:
-        _verify(folder, manifest)
+        _verify(fetched_model(folder), manifest)
     return manifest
+
+
+def fetched_model(folder: Path) -> Path:
+    """An exported model as a folder of this machine; see `genret_dask.host_cache.fetch`."""
+    return fetch(folder, MANIFEST)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` into a folder."""
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_bytes(dump_record(manifest.model_dump(mode="json")))
 
 
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder but its manifest, by path within it."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: sha256_file(path) for name, path in names.items() if name != MANIFEST}
+    return {name: digest for name, digest in hashes_of(folder).items() if name != MANIFEST}
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
-    fix = "export the model again"
-    for name, expected in manifest.files.items():
-        try:
-            found = sha256_file(folder / name)
-        except OSError as error:
-            raise ModelError(f"{folder / name}: {error.strerror}", fix=fix) from error
-        if found != expected:
-            raise ModelError(
-                f"{folder / name} has sha256 {found[:16]}...",
-                expected=f"{expected[:16]}..., as its manifest says",
-                fix=fix,
-            )
+    for name, digest in manifest.files.items():
+        check_hash(folder / name, digest)
     for name in manifest.files:
         if name.endswith(".onnx"):
             _verify_locations(folder / name, manifest)
@@ -157,8 +151,3 @@ def _verify_locations(path: Path, manifest: Manifest) -> None:
                     expected="a file that the manifest lists",
                     fix="export the model again",
                 )
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and bool(name)

@@ -23,6 +23,7 @@ from genret_dask.fits.published import published_points
 from genret_dask.fits.series import ERROR, Means, groups_of, means_of
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.queries import reduce_queries
+from genret_dask.storage import place_of
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def gather(
     CubeError
         It is not sealed.
     """
-    run = Path(run)
+    run = place_of(run)
     if not (run / "cube.zarr" / "zarr.json").is_file():
         raise InputError(
             f"there is no cube in {run}",

@@ -12,11 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from genret_dask import __version__
-from genret_dask.artefacts import publishing, read_record
+from genret_dask.artefacts import RECORD, publishing
 from genret_dask.cube.store import read_attributes
-from genret_dask.fingerprint import fingerprint
+from genret_dask.fingerprint import Origin
 from genret_dask.fits.points import number
 from genret_dask.fits.published import SOURCE
+from genret_dask.records import read_record
 from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
 from genret_dask.report.drawing import PALETTES, Drawing
 from genret_dask.report.figures import doubts, joint_figures, law_figures
@@ -96,8 +97,8 @@ def page_of(run: Path) -> Path:
 
 def is_reported(run: Path) -> bool:
     """Whether the run's page was made from the cube that is there, by this version."""
-    record = read_record(run / FOLDER)
-    return record is not None and record["made_from"] == _made_from(run)
+    record = read_record(run / FOLDER / RECORD)
+    return record is not None and record["fingerprint"] == _made_from(run).fingerprint
 
 
 def sections_of(gathered: Gathered) -> list[Section]:
@@ -246,8 +247,13 @@ def _laws_text(kind: Kind) -> str:
     )
 
 
-def _made_from(run: Path) -> str:
+def _made_from(run: Path) -> Origin:
     attributes = read_attributes(run / "cube.zarr")
     fits = (attributes.get("spec") or {}).get("fits")
-    return fingerprint("report", __version__, number(attributes.get("format") or 0),
-                       attributes.get("digest"), fits)  # fmt: skip
+    parts = {
+        "version": __version__,
+        "format": number(attributes.get("format") or 0),
+        "cube": attributes.get("digest"),
+        "fits": fits,
+    }
+    return Origin("report", parts)

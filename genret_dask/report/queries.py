@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from genret_dask.artefacts import RECORD, fetched
 from genret_dask.datasets import artefact
 from genret_dask.errors import GenretError
 from genret_dask.report.gather import Kind
@@ -87,11 +88,11 @@ def extreme_queries(
 
 def document_names(run: Path, documents: int | None) -> list[str] | None:
     """Titles or first words of a run's documents; None where it has none, or very many."""
-    folder = run / "collection" / "beir"
-    if not folder.is_dir() or documents is None or documents > _MOST_DOCUMENTS:
+    folder = run / "collection"
+    if not (folder / RECORD).is_file() or documents is None or documents > _MOST_DOCUMENTS:
         return None
     try:
-        collection = artefact.read(folder)
+        collection = artefact.read(fetched(folder) / "beir")
     except GenretError as error:
         logger.warning("documents are shown by number: %s", error.found)
         return None

@@ -1,16 +1,21 @@
-"""The ledger of finished shards: one marker file each, written after the shard is on disk."""
+"""The ledger of finished shards: one marker file each, written after the shard is durable."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genret_dask.artefacts import write_text
-from genret_dask.errors import CubeError
+from genret_dask.errors import CubeError, ModelError
+from genret_dask.records import dump_record, parse_record, read_record
 from genret_dask.shards.plan import ShardTask
+from genret_dask.storage import create_file, is_local, names_in, read_files
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,19 +32,46 @@ class Ledger:
     folder: Path
     fingerprint: str
 
+    def path(self, task: ShardTask) -> Path:
+        return self.folder / f"{task.key}.json"
+
     def is_done(self, task: ShardTask) -> bool:
         """Whether the shard is in the cube, as its marker says."""
         return self.read(task) is not None
 
     def read(self, task: ShardTask) -> dict[str, Any] | None:
+        """The marker of a shard; None where there is none, or none that can be trusted."""
+        path = self.path(task)
         try:
-            marker = json.loads((self.folder / f"{task.key}.json").read_text())
-        except (FileNotFoundError, ValueError):
+            return self._mine(read_record(path))
+        except ModelError as error:
+            logger.warning("%s; its shard counts as not done", error.found)
             return None
-        return marker if marker.get("fingerprint") == self.fingerprint else None
+
+    def read_all(self, tasks: Iterable[ShardTask]) -> dict[str, dict[str, Any]]:
+        """Markers that can be trusted, by the keys of their tasks: one listing, then reads."""
+        there = set(names_in(self.folder))
+        paths = {task.key: self.path(task) for task in tasks}
+        paths = {key: path for key, path in paths.items() if path.name in there}
+        found = {}
+        for key, text in read_files(paths).items():
+            try:
+                marker = self._mine(parse_record(text, paths[key]))
+            except ModelError as error:
+                logger.warning("%s; its shard counts as not done", error.found)
+                continue
+            if marker is not None:
+                found[key] = marker
+        return found
 
     def mark(self, task: ShardTask, digests: dict[str, str]) -> dict[str, Any]:
-        """Vouch for a shard whose chunks are durable: temporary file, fsync, rename, fsync."""
+        """Vouch for a shard whose chunks are durable; the marker is there whole or not at all.
+
+        Raises
+        ------
+        CubeError
+            The shard was computed twice, with different results; it then has no marker.
+        """
         marker = {
             "fingerprint": self.fingerprint,
             "model": task.name,
@@ -47,11 +79,25 @@ class Ledger:
             "stop": task.stop,
             "sha256": digests,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / f"{task.key}.json", json.dumps(marker, indent=1))
+        path = self.path(task)
+        if is_local(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if not create_file(path, dump_record(marker)):
+            other = self.read(task)
+            if other is None:  # it was damaged, and is no longer there
+                path.unlink()
+                return self.mark(task, digests)
+            if other != marker:
+                path.unlink(missing_ok=True)
+                raise CubeError(
+                    f"{task.key} was computed twice, with different results",
+                    expected="the same results from every worker",
+                    fix="use workers with the same processors and package versions, and run the "
+                    "sweep again: the shard counts as not done",
+                )
         return marker
 
-    def digest(self, tasks: list[ShardTask]) -> str:
+    def digest(self, tasks: Sequence[ShardTask]) -> str:
         """One hash over the markers of all shards.
 
         Raises
@@ -59,12 +105,15 @@ class Ledger:
         CubeError
             A shard has no marker.
         """
-        total = hashlib.sha256()
+        total, markers = hashlib.sha256(), self.read_all(tasks)
         for task in tasks:
-            marker = self.read(task)
-            if marker is None:
+            if task.key not in markers:
                 raise CubeError(
                     f"shard {task.key} has no marker", fix="run the sweep again to finish it"
                 )
-            total.update(json.dumps(marker, sort_keys=True).encode())
+            total.update(json.dumps(markers[task.key], sort_keys=True).encode())
         return total.hexdigest()
+
+    def _mine(self, marker: dict[str, Any] | None) -> dict[str, Any] | None:
+        same = marker is not None and marker.get("fingerprint") == self.fingerprint
+        return marker if same else None

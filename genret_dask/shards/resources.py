@@ -14,12 +14,15 @@ from dask.system import CPU_COUNT
 from distributed import WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 
+from genret_dask.artefacts import RECORD, fetched
 from genret_dask.errors import SpecError
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.ngrams import INDEX, NgramIndex, read_index
 from genret_dask.inference.session import Session, open_session
+from genret_dask.models.manifest import MANIFEST, fetched_model
 from genret_dask.shards.usage import MemoryUse, Peak, resident
 from genret_dask.specs import Provider
+from genret_dask.storage import is_local
 
 PLUGIN = "genret-resources"
 SHARE = 0.6
@@ -98,7 +101,8 @@ class Resources:
 
     def session(self, folder: Path, provider: str, threads: int) -> Session:
         """The session of an exported model; the few used last stay open."""
-        key = (folder, provider, threads, (folder / "manifest.json").stat().st_mtime_ns)
+        folder = self.cached(("model", *_stamp(folder, MANIFEST)), lambda: fetched_model(folder))
+        key = (folder, provider, threads, *_stamp(folder, MANIFEST))
         with self._lock:
             if self._peak is None:
                 self._peak = Peak()
@@ -110,14 +114,17 @@ class Resources:
             return self._sessions[key].session
 
     def codes(self, folder: Path) -> Codes:
+        folder = self.fetched(folder)
         self._mapped[folder] = _file_bytes(folder)
-        stamp = (folder / "artefact.json").stat().st_mtime_ns
-        return self.cached(("codes", folder, stamp), lambda: read_codes(folder))
+        return self.cached(("codes", *_stamp(folder, RECORD)), lambda: read_codes(folder))
 
     def index(self, folder: Path) -> NgramIndex:
         """An n-gram index; its pages belong to the host, and are not counted as the process's."""
-        stamp = (folder / INDEX).stat().st_mtime_ns
-        return self.cached(("index", folder, stamp), lambda: read_index(folder))
+        return self.cached(("index", *_stamp(folder, INDEX)), lambda: read_index(folder))
+
+    def fetched(self, folder: Path) -> Path:
+        """A published artefact as a checked folder of this machine."""
+        return self.cached(("fetched", *_stamp(folder, RECORD)), lambda: fetched(folder))
 
     def cached(self, key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
         with self._lock:
@@ -195,6 +202,11 @@ def _open(folder: Path, provider: str, threads: int) -> _Open:
     # weights, in a type at most twice as wide.
     grown = min(max(0, resident() - before), 4 * mapped + _GRAPHS)
     return _Open(session, grown, mapped)
+
+
+def _stamp(folder: Path, record: str) -> tuple[Any, ...]:
+    """What tells a folder from a later one of that name, where it can be told by a look."""
+    return (folder, (folder / record).stat().st_mtime_ns) if is_local(folder) else (folder,)
 
 
 def _file_bytes(folder: Path) -> int:

@@ -12,10 +12,11 @@ from dask.utils import format_bytes
 from tokenizers import Tokenizer
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
-from genret_dask.cube.store import write_shard
+from genret_dask.cube.store import store_at, write_shard
 from genret_dask.errors import BudgetError
 from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
+from genret_dask.models.manifest import fetched_model
 from genret_dask.models.tokens import Tokens, tokenize
 from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
@@ -155,7 +156,7 @@ def _decoder(
     check_index(index, session, context.corpus, model.space)
     spans = np.empty((*documents.shape, 0, 2), dtype=np.int32)
     if model.spans is not None:
-        path = model.spans / "candidates.npy"
+        path = resources.fetched(model.spans) / "candidates.npy"
         spans = np.load(path, mmap_mode="r")[task.start : task.stop]
     return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
 
@@ -207,12 +208,12 @@ def _splits(
 
 def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
     # Plain zarr: a Dask array would be computed by this very cluster, from inside its task.
-    group: Any = zarr.open_group(cube, mode="r")[f"{kind}/{CONTRAST}"]
+    group: Any = zarr.open_group(store_at(cube, read_only=True), mode="r")[f"{kind}/{CONTRAST}"]
     return [str(text) for text in group["text"][:]], group["doc"][:]
 
 
 def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(fetched_model(folder) / "tokenizer.json"))
     facts = session.manifest.provenance
     return tokenize(texts, tokenizer, max_tokens, facts["end_token"], empty=facts["eos_token"])
 

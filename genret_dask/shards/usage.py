@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from dask.utils import format_bytes
 
-from genret_dask.artefacts import write_text
+from genret_dask.storage import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -101,4 +101,5 @@ def write_memory(uses: list[MemoryUse], path: Path) -> None:
     for use in uses:
         level = logging.WARNING if use.is_over else logging.INFO
         logger.log(level, "peak memory %s", use)
-    write_text(path, json.dumps({"memory": [asdict(use) for use in uses]}, indent=1) + "\n")
+    text = json.dumps({"memory": [asdict(use) for use in uses]}, indent=1) + "\n"
+    replace_file(path, text.encode())

@@ -19,13 +19,16 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from genret_dask.artefacts import is_current, publishing
+from genret_dask.artefacts import fetched, is_current, publishing
 from genret_dask.errors import TrainingError
+from genret_dask.fingerprint import Origin
+from genret_dask.host_cache import working_folder
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.tokens import Tokens, tokenize
 from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
+from genret_dask.storage import beside, replace_file
 from genret_dask.training.architectures import build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
@@ -50,8 +53,8 @@ class TrainTask:
         Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
     spans : Path or None
         For n-grams: the spans of the pairs.
-    made_from : str
-        Fingerprint of every input and setting; a checkpoint that carries it is done.
+    made_from : Origin
+        Every input and setting; a checkpoint that carries it is done.
     """
 
     name: str
@@ -64,15 +67,15 @@ class TrainTask:
     tokenizer: Path
     space: Path
     folder: Path
-    made_from: str
+    made_from: Origin
     spans: Path | None = None
 
     def read_pairs(self, name: str) -> Pairs:
         """The pairs of a file, with their spans where identifiers are n-grams."""
-        pairs = read_pairs(self.pairs / f"{name}.jsonl.gz")
+        pairs = read_pairs(fetched(self.pairs) / f"{name}.jsonl.gz")
         if self.spans is None:
             return pairs
-        pairs = replace(pairs, spans=np.load(self.spans / f"{name}.npy"))
+        pairs = replace(pairs, spans=np.load(fetched(self.spans) / f"{name}.npy"))
         return pairs.take(np.flatnonzero(pairs.spans[:, 0, 0] >= 0))  # others have no identifier
 
 
@@ -87,7 +90,7 @@ def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
     config = config_of(task.model)
     if task.model.pretrained is None:
-        tokenizer = Tokenizer.from_file(str(task.tokenizer / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(fetched(task.tokenizer) / "tokenizer.json"))
         config.vocab_size = tokenizer.get_vocab_size()
     rows, length = label_shape(task.identifiers, task.space)
     config.vocab_size += 1 + rows
@@ -130,7 +133,7 @@ class _Run:
         self.model: Any
         self.model, self.tokenizer, self.start = build_model(
             task.model,
-            AutoTokenizer.from_pretrained(str(task.tokenizer), local_files_only=True),
+            AutoTokenizer.from_pretrained(str(fetched(task.tokenizer)), local_files_only=True),
             space.rows,
             dropout=spec.dropout,
             seed=task.seed,
@@ -163,7 +166,7 @@ class _Run:
         )
         self.step, self.tokens_seen, self.seconds = 0, 0, 0.0
         self.history: list[dict[str, float]] = []
-        self.state = task.folder.with_name(task.folder.name + ".training")
+        self.state = working_folder(task.folder, ".training")
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -269,7 +272,7 @@ class _Run:
         )
 
     def _warm_start(self, space: Space) -> None:
-        pairs = read_pairs(self.task.pairs / "documents.jsonl.gz")
+        pairs = read_pairs(fetched(self.task.pairs) / "documents.jsonl.gz")
         empty = self.tokenizer.eos_token_id
         documents = tokenize(
             pairs.texts, self.tokenizer.backend_tokenizer, 512, end=None, empty=empty
@@ -292,13 +295,13 @@ class _Run:
         if self.best == len(self.history) - 1:
             _replace(self.state / "best.safetensors", weights)
         counters = {
-            "made_from": self.task.made_from,
+            "made_from": self.task.made_from.fingerprint,
             "step": self.step,
             "tokens_seen": self.tokens_seen,
             "seconds": self.seconds,
             "history": self.history,
         }
-        _replace_text(self.state / "state.json", json.dumps(counters))
+        replace_file(self.state / "state.json", json.dumps(counters).encode())
         for path in self.state.glob("*.*.safetensors"):
             if path.name.split(".")[1] != str(self.step):
                 path.unlink()
@@ -309,7 +312,7 @@ class _Run:
             counters = json.loads((self.state / "state.json").read_text())
         except (OSError, ValueError):
             counters = {}
-        if counters.pop("made_from", None) != self.task.made_from:
+        if counters.pop("made_from", None) != self.task.made_from.fingerprint:
             shutil.rmtree(self.state, ignore_errors=True)
             return
         vars(self).update(counters)
@@ -357,18 +360,13 @@ class _Run:
         with publishing(self.task.folder, self.task.made_from) as partial:
             self.model.save_pretrained(str(partial), safe_serialization=True)
             self.tokenizer.save_pretrained(str(partial))
-            _replace_text(partial / "training.json", json.dumps(record, indent=1) + "\n")
+            text = json.dumps(record, indent=1) + "\n"
+            (partial / "training.json").write_text(text, encoding="utf-8")
         shutil.rmtree(self.state, ignore_errors=True)
         return record
 
 
 def _replace(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    partial = path.with_name(path.name + ".partial")
+    partial = beside(path)
     save_file(tensors, partial)
-    os.replace(partial, path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
     os.replace(partial, path)

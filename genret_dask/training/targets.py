@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from genret_dask.artefacts import read_record
+from genret_dask.artefacts import record_of
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.ngrams import NgramIndex, close, read_index
 from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers
@@ -32,7 +32,7 @@ def label_shape(spec: IdentifiersSpec, folder: Path) -> tuple[int, int]:
     """Vocabulary rows that a space adds to a model, and steps of a label, without opening it."""
     if isinstance(spec, NgramsIdentifiers):
         return 0, spec.max_tokens
-    level_sizes = (read_record(folder) or {})["level_sizes"]
+    level_sizes = record_of(folder)["level_sizes"]
     return sum(level_sizes), len(level_sizes)
 
 

@@ -212,9 +212,12 @@ def test_a_missing_folder_and_a_broken_line_are_named(root, tmp_path):
 
 def test_other_settings_in_the_same_run_are_refused_and_lose_nothing(root, swept):
     inference = {"beams": [1, 4], "negatives": 12, "shard_queries": 8}
-    refused(run(root, "sweep", spec=config(root, inference=inference)), "other settings", "name")
+    found = run(root, "sweep", spec=config(root, inference=inference))
+    refused(found, "cube.zarr was made from other", "inference.beams.1 was", "now 4", "--name")
     changed = config(root, identifiers={"levels": 1, "codes": 6})
-    refused(run(root, "sweep", spec=changed), "identifiers/codes", "expected")
+    refused(
+        run(root, "sweep", spec=changed), "identifiers/codes", "identifiers.levels was 2, now 1"
+    )
     assert run(root, "sweep").stdout == swept.stdout
 
 

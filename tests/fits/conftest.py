@@ -10,6 +10,7 @@ import xarray as xr
 
 from genret_dask.cube.schema import SHARDED, Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, write_shard
+from genret_dask.fingerprint import Origin
 from genret_dask.metrics.queries import reduce_queries
 
 BEAMS = (1, 3, 10, 30)
@@ -72,7 +73,7 @@ def write_law_cube(path: Path, queries: int = 40, shard: int = 16, kind: str = "
         beam={"beam": np.array(BEAMS)},
         candidates=candidates,
     )
-    create_cube(path, Template((group,), {"fingerprint": "f"}))
+    create_cube(path, Template((group,), Origin("cube", {}), {}))
     hard, luck = rng.uniform(0.8, 1.2, queries), rng.random(queries)
     flops = 10.0 * n[:, None] * np.array(BEAMS)
     error = true_error(n[:, None], d[:, None], flops / n[:, None])

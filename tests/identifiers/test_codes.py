@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from genret_dask.errors import DatasetError, ModelError
+from genret_dask.fingerprint import Origin
 from genret_dask.identifiers import build_codes, read_codes, write_codes
 from genret_dask.identifiers.codes import make_unique, residual_quantise
 from genret_dask.identifiers.embedding import embed
@@ -71,7 +72,7 @@ def test_a_corpus_of_one_document_has_a_code(tmp_path):
 
 def test_codes_survive_the_disk_and_refuse_damage(tmp_path):
     codes = build_codes(make_collection(), CodesIdentifiers(), seed=0)
-    write_codes(codes, tmp_path / "codes", "here")
+    write_codes(codes, tmp_path / "codes", Origin("codes", {}))
     again = read_codes(tmp_path / "codes")
     np.testing.assert_array_equal(again.codes, codes.codes)
     assert again.level_sizes == codes.level_sizes

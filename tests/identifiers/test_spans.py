@@ -7,8 +7,10 @@ import pytest
 from rapidfuzz import fuzz
 from tokenizers import Tokenizer
 
+from genret_dask.artefacts import publishing
+from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.index_task import IndexTask, plan_parts, run_index
-from genret_dask.identifiers.ngrams import NgramIndex, close, open_parts
+from genret_dask.identifiers.ngrams import close, index_of_parts, open_parts
 from genret_dask.identifiers.spans import SpanSampler
 from genret_dask.identifiers.stream import open_tokenizer
 from genret_dask.specs import NgramsIdentifiers, TokenizerSpec
@@ -21,6 +23,7 @@ TEXTS = (
     "  ",
     "naïve\u200b café — x²  literal </s> marks\tand tabs  and several other plain words here",
 )
+ORIGIN = Origin("test", {})
 IDS = tuple(f"d{row}" for row in range(len(TEXTS)))
 
 
@@ -85,8 +88,10 @@ def test_places_are_drawn_by_the_softmax_of_their_overlap(tokenizer):
 
 def test_spans_are_in_the_index_whatever_its_parts(tokenizer, tmp_path):
     collection = make_collection()
-    write_beir(collection, tmp_path / "beir")
-    (tmp_path / "tokenizer.json").write_text(tokenizer.to_str())
+    with publishing(tmp_path / "collection", ORIGIN) as folder:
+        write_beir(collection, folder / "beir")
+    with publishing(tmp_path / "tokenizer", ORIGIN) as folder:
+        (folder / "tokenizer.json").write_text(tokenizer.to_str())
     spec = NgramsIdentifiers(part_characters=1000)
     vocabulary, indexes = tokenizer.get_vocab_size(), {}
     for name, characters in (("whole", 10**9), ("parts", 1000)):
@@ -95,20 +100,20 @@ def test_spans_are_in_the_index_whatever_its_parts(tokenizer, tmp_path):
             run_index(
                 IndexTask(
                     name=str(number),
-                    corpus=tmp_path / "beir" / "corpus.jsonl.gz",
+                    collection=tmp_path / "collection",
                     first=first,
                     last=last,
                     titles=False,
-                    tokenizer=tmp_path / "tokenizer.json",
+                    tokenizer=tmp_path / "tokenizer",
                     folder=tmp_path / name / str(number),
                     vocabulary=vocabulary,
                     least=1,
-                    made_from="x",
+                    made_from=ORIGIN,
                 ),
                 lambda share: None,
             )
         parts = open_parts(tmp_path / name, [str(number) for number in range(len(ranges))])
-        indexes[name] = NgramIndex(parts, vocabulary, "", "")
+        indexes[name] = index_of_parts(parts, vocabulary, "", "")
     whole, parts = indexes.values()
     assert len(whole.parts) == 1 and len(parts.parts) > 4 and whole.tokens == parts.tokens
     sample = SpanSampler(collection.texts, collection.document_ids, tokenizer, spec, 0).sample

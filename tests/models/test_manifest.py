@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from genret_dask.exporters import export_model
 from genret_dask.fingerprint import sha256_file
 from genret_dask.inference.session import open_session
 from genret_dask.models.manifest import read_manifest
+from genret_dask.records import dump_record, parse_record
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,10 @@ def folder(made, tmp_path) -> Path:
 
 
 def edit(folder: Path, change) -> None:
-    content = json.loads((folder / "manifest.json").read_text())
+    path = folder / "manifest.json"
+    content = parse_record(path.read_bytes(), path)
     change(content)
-    (folder / "manifest.json").write_text(json.dumps(content))
+    path.write_bytes(dump_record(content))
 
 
 def test_it_is_frozen_and_reads_back(folder):
@@ -66,9 +67,16 @@ def test_a_flipped_byte_is_named(folder, name):
     assert read_manifest(folder, verify=False).family == "llama"
 
 
+def test_a_flipped_byte_of_the_manifest_itself_is_named(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"start_token": 1', '"start_token": 2'))
+    with pytest.raises(ModelError, match="manifest.json is not what its own hash says"):
+        open_session(folder)
+
+
 def test_a_missing_file_is_named(folder):
     (folder / "weights.bin").unlink()
-    with pytest.raises(ModelError, match=r"weights\.bin: No such file"):
+    with pytest.raises(ModelError, match=r"weights\.bin cannot be read \(No such file"):
         read_manifest(folder)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from genret_dask.errors import ModelError, SpecError, TrainingError
+from genret_dask.fingerprint import Origin
 from genret_dask.specs import (
     BeirDataset,
     CodesIdentifiers,
@@ -186,7 +187,7 @@ def test_pretrained_weights_go_on_training(tasks, family, tmp_path):
         tasks[family],
         tmp_path / "b",
         model=ModelSpec(family=family, pretrained=PretrainedSpec(path=first.folder), name="again"),
-        made_from="again",
+        made_from=Origin("checkpoint", {"of": "again"}),
     )
     run = _Run(again)
     weights = load_file(first.folder / "model.safetensors")
@@ -259,7 +260,7 @@ def test_state_of_other_settings_is_thrown_away(tasks, tmp_path):
     task = elsewhere(tasks["t5"], tmp_path)
     run = _Run(task)
     run.train_until_evaluation(None)
-    other = _Run(replace(task, made_from="other"))
+    other = _Run(replace(task, made_from=Origin("checkpoint", {})))
     other.resume()
     assert other.step == 0
 
