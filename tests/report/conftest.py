@@ -72,8 +72,8 @@ def read_page(run: Path, **options) -> Page:
 
 def rewrite(run: Path, kind: str, dataset: str, name: str, change: Callable) -> None:
     """Change an array of a sealed cube."""
-    array = zarr.open_group(run / "cube.zarr", mode="r+")[f"{kind}/{dataset}/{name}"]
     with zarr.config.set({"array.write_empty_chunks": True}):
+        array = zarr.open_group(run / "cube.zarr", mode="r+")[f"{kind}/{dataset}/{name}"]
         array[...] = change(np.array(array[...]))
 
 
