@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import dask
 
 from genret_dask.artefacts import RECORD, publishing
+from genret_dask.cube.open import CUBE
+from genret_dask.cube.schema import Template
 from genret_dask.cube.store import create_cube, read_attributes, seal_cube
 from genret_dask.datasets.collection import Collection
 from genret_dask.exporters.task import ExportTask, is_exported, run_export
@@ -227,15 +229,19 @@ class Study:
 
     @property
     def cube(self) -> Path:
-        return self.folder / "cube.zarr"
+        return self.folder / CUBE
+
+    @cached_property
+    def template(self) -> Template:
+        """The cube before its first shard; makes every model."""
+        return build_template(self.spec, self.inputs, self.export())
 
     def search(self) -> Path:
         """Search and score every shard that is not in the cube, then seal it; returns its path.
 
         Leaves resources.json: what each worker of the last search held in memory.
         """
-        manifests = self.export()
-        template = build_template(self.spec, self.inputs, manifests)
+        template = self.template
         create_cube(self.cube, template)
         made_from = template.made_from.fingerprint
         context = SweepContext(

@@ -26,6 +26,8 @@ COMMANDS = {
     "metrics": "Print the metrics of a run's cube.",
     "explain": "Show what a model generates for a query, and where it leads.",
     "bench": "Time this engine against transformers and plain loops, on this machine.",
+    "verify": "Check every chunk and artefact of a run against its hash.",
+    "repair": "Redo what verify finds damaged, and only that.",
     "datasets": "List, show and validate collections.",
     "doctor": "Say what this installation can do: runtimes, devices, versions.",
 }

@@ -17,6 +17,9 @@ from genret_dask.cube.store import ROOT, read_attributes, store_at
 from genret_dask.errors import CubeError
 from genret_dask.storage import place_of
 
+CUBE = "cube.zarr"
+"""The cube's name in a run directory."""
+
 
 def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
     """Open a cube, or the cube of a run directory, as a lazy `xarray.DataTree`.
@@ -93,7 +96,7 @@ def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
 def cube_path(path: Path | str) -> Path:
     """The cube inside a run directory, or the path itself."""
     path = place_of(path)
-    inner = path / "cube.zarr"
+    inner = path / CUBE
     path = inner if (inner / ROOT).is_file() else path
     if not (path / ROOT).is_file():
         raise CubeError(

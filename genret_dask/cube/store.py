@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +202,14 @@ def unseal_cube(path: Path) -> None:
     root = json.loads((path / ROOT).read_bytes())
     root["attributes"]["sealed"] = False
     replace_file(path / ROOT, (json.dumps(root, indent=1) + "\n").encode())
+
+
+def restore_template(path: Path, template: Template) -> None:
+    """Write a cube's metadata and coordinates again, and leave its shards; it is unsealed then."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_template(Path(folder), template)
+        for name in files_in(Path(folder)):
+            replace_file(path / name, (Path(folder) / name).read_bytes())
 
 
 def _plain(path: Path) -> Iterator[str]:

@@ -1,0 +1,43 @@
+"""genret-dask repair: redo what of a run directory is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from genret_dask.cli.verify import verified
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--cluster",
+    "cluster_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML of the Dask cluster that computes what is missing; see cluster_specs/.",
+)
+@click.pass_context
+def repair(ctx: click.Context, run: str, cluster_file: Path) -> None:
+    """Redo just what is damaged in RUN, and remove what writers that died have left."""
+    from genret_dask.cli.options import running_spec
+    from genret_dask.repair import repair_run
+    from genret_dask.run_spec import read_run_spec
+    from genret_dask.storage import place_of
+
+    folder = place_of(run)
+    spec = read_run_spec(folder)
+    damages = verified(run)
+    if not damages:
+        click.echo("all is as it was written")
+        return
+    spec = spec.model_copy(update={"name": folder.name})
+    with running_spec(cluster_file, spec, folder.parent) as study:
+        repair_run(study, damages)
+        study.analyse()
+        study.report()
+    if damages := verified(run):
+        click.echo(f"{len(damages)} are still damaged")
+        ctx.exit(1)
+    click.echo("repaired: all is as it was written")

@@ -1,0 +1,36 @@
+"""genret-dask verify: what of a run directory is not as it was written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from genret_dask.verification import Damage
+
+
+@click.command()
+@click.argument("run")
+@click.pass_context
+def verify(ctx: click.Context, run: str) -> None:
+    """Check every chunk of RUN's cube, and every artefact, model and index against its hash.
+
+    Prints a line for each damage and exits with 1 when there is any. RUN may be a URL.
+    """
+    if damages := verified(run):
+        click.echo(f"{len(damages)} damaged or left over; genret-dask repair {run} redoes them")
+        ctx.exit(1)
+    click.echo("all is as it was written")
+
+
+def verified(run: str) -> list[Damage]:
+    """Verify with progress on the terminal, and print a line for each damage."""
+    from genret_dask.cli.progress import ProgressBars
+    from genret_dask.verification import verify_run
+
+    with ProgressBars() as progress:
+        damages = verify_run(run, lambda done, total: progress("verify", done, total))
+    for damage in damages:
+        click.echo(str(damage))
+    return damages

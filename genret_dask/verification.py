@@ -1,0 +1,236 @@
+"""Verification of a run directory: every file against the hash that vouches for it.
+
+Artefacts against their records, models against their manifests, the cube's metadata and coordinates
+against its seal, every chunk of every shard against its marker, and the markers against the cube's
+digest. Chunks carry a crc32c besides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from genret_dask import artefacts
+from genret_dask.cluster_arguments import usable_cores
+from genret_dask.cube.open import CUBE, WholeStore
+from genret_dask.cube.schema import SHARDED
+from genret_dask.cube.store import ROOT, SEAL, digest_of, read_attributes, store_at
+from genret_dask.errors import CubeError, GenretError, InputError
+from genret_dask.fingerprint import sha256_file
+from genret_dask.identifiers.ngrams import INDEX
+from genret_dask.models.manifest import MANIFEST, read_manifest
+from genret_dask.records import read_record
+from genret_dask.shards.ledger import Ledger
+from genret_dask.shards.plan import ShardTask, plan_shards
+from genret_dask.storage import PARTIAL, files_in, place_of
+
+logger = logging.getLogger(__name__)
+
+_OF_THE_RUN = (f"{CUBE}/", "markers/")  # checked shard by shard, not as artefacts
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something in a run directory that is not what it should be.
+
+    Attributes
+    ----------
+    kind : {"artefact", "seal", "shard", "leftover"}
+        A folder that its record does not describe; metadata or coordinates of the cube; a shard
+        whose chunks its marker does not describe; and what a writer left that died.
+    place : str
+        Within the run directory: a folder, a shard's marker, a file.
+    found : str
+    shard : ShardTask, optional
+    """
+
+    kind: str
+    place: str
+    found: str
+    shard: ShardTask | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind:<9} {self.place}: {self.found}"
+
+
+def verify_run(
+    run: Path | str, progress: Callable[[float, float], None] | None = None
+) -> list[Damage]:
+    """Check everything in a run directory that a hash vouches for.
+
+    Shards are checked where the metadata that they are read by is not damaged.
+
+    Parameters
+    ----------
+    run : path or URL
+    progress : callable, optional
+        Gets how many artefacts and shards were checked, and how many there are.
+
+    Returns
+    -------
+    list of Damage
+        Empty where all is well. A shard without a marker is not damaged, but not done.
+
+    Raises
+    ------
+    InputError
+        There is no such run directory, or nothing in it.
+    """
+    run = place_of(run)
+    names = files_in(run)
+    if not names:
+        raise InputError(f"there is nothing at {run}", expected="a run directory, as runs/pydoc")
+    found = [
+        Damage("leftover", name, "was being written when its writer died")
+        for name in dict.fromkeys(map(_leftover, names))
+        if name is not None
+    ]
+    checks = [*_artefact_checks(run, names), *_cube_checks(run, names)]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for done, damages in enumerate(pool.map(lambda check: check(), checks), 1):
+            found += damages
+            if progress:
+                progress(done, len(checks))
+    return found
+
+
+Check = Callable[[], list[Damage]]
+
+
+def _leftover(name: str) -> str | None:
+    """The outermost unfinished file or folder that a name lies in, if any."""
+    parts = name.split("/")
+    for depth, part in enumerate(parts, 1):
+        if part.endswith(PARTIAL):
+            return "/".join(parts[:depth])
+    return None
+
+
+# --- artefacts ------------------------------------------------------------------------------------
+
+
+def _artefact_checks(run: Path, names: list[str]) -> Iterator[Check]:
+    how = {artefacts.RECORD: artefacts.verify, MANIFEST: _check_model, INDEX: _check_index}
+    for name in names:
+        folder, _, record = name.rpartition("/")
+        ours = folder and record in how and not name.startswith(_OF_THE_RUN)
+        if ours and _leftover(name) is None:
+            yield partial(_check_artefact, run, folder, how[record])
+
+
+def _check_artefact(run: Path, folder: str, check: Callable[[Path], object]) -> list[Damage]:
+    try:
+        check(run / folder)
+    except GenretError as error:
+        return [Damage("artefact", folder, error.found)]
+    return []
+
+
+def _check_model(folder: Path) -> None:
+    manifest = read_manifest(folder, verify=False)
+    for name, digest in manifest.files.items():
+        artefacts.check_hash(folder / name, digest)
+
+
+def _check_index(folder: Path) -> None:
+    for name, digest in artefacts.record_of(folder, INDEX)["parts"].items():
+        artefacts.check_hash(folder / name / artefacts.RECORD, digest)
+
+
+# --- the cube -------------------------------------------------------------------------------------
+
+
+def _cube_checks(run: Path, names: list[str]) -> list[Check]:
+    cube = run / CUBE
+    if f"{CUBE}/{ROOT}" not in names:
+        return []
+    try:
+        attributes = read_attributes(cube)
+        ledger = Ledger(run / "markers" / attributes["fingerprint"], attributes["fingerprint"])
+        shards = shards_of(cube)
+    except (GenretError, KeyError, ValueError) as error:
+        found = error.found if isinstance(error, GenretError) else f"{type(error).__name__} {error}"
+        return [lambda: [Damage("seal", CUBE, found)]]
+    there = {name for name in names if name.startswith("markers/")}
+    checks: list[Check] = []
+    if attributes.get("sealed"):
+        damages = _check_seal(cube, attributes, ledger, shards)
+        checks.append(partial(list, damages))
+        if any(damage.place.endswith(ROOT) for damage in damages):
+            return checks  # without metadata that can be trusted, no shard can be read
+    for shard in shards:
+        marker = f"markers/{ledger.fingerprint}/{ledger.path(shard).name}"
+        if marker in there:
+            checks.append(partial(_check_shard, cube, ledger, shard, marker))
+        elif attributes.get("sealed"):
+            lost = Damage("shard", marker, "is missing, though the cube is sealed", shard)
+            checks.append(partial(list, [lost]))
+    return checks
+
+
+def shards_of(cube: Path) -> list[ShardTask]:
+    """The shards of a cube, read off the cube itself."""
+    root: Any = zarr.open_group(store_at(cube, read_only=True), mode="r")
+    found = []
+    for kind, datasets in SHARDED.items():
+        if kind not in root:
+            continue
+        (dataset, variables), *_ = datasets.items()
+        group = root[f"{kind}/{dataset}"]
+        array = group[next(iter(variables))]
+        models = [str(name) for name in group["model"][:]]
+        found += plan_shards(kind, models, array.shape[1], array.chunks[1])
+    return found
+
+
+def _check_seal(
+    cube: Path, attributes: dict[str, Any], ledger: Ledger, shards: list[ShardTask]
+) -> list[Damage]:
+    found = []
+    try:
+        seal = read_record(cube.with_name(SEAL))
+        if seal is None:
+            return [Damage("seal", SEAL, "is missing, though the cube is sealed")]
+        for name, digest in seal["files"].items():
+            try:
+                same = sha256_file(cube / name) == digest
+            except OSError:
+                same = False
+            if not same:
+                found.append(Damage("seal", f"{CUBE}/{name}", "is not what the seal says"))
+        if attributes.get("digest") != seal["digest"]:
+            found.append(Damage("seal", CUBE, "carries another digest than its seal"))
+        try:
+            if ledger.digest(shards) != seal["digest"]:
+                found.append(Damage("seal", SEAL, "has another digest than the markers"))
+        except CubeError:
+            pass  # a marker is missing or damaged: its shard says so itself
+    except GenretError as error:
+        return [Damage("seal", SEAL, error.found)]
+    return found
+
+
+def _check_shard(cube: Path, ledger: Ledger, shard: ShardTask, place: str) -> list[Damage]:
+    marker = ledger.read(shard)
+    if marker is None:
+        return [Damage("shard", place, "the marker is damaged", shard)]
+    root: Any = zarr.open_group(
+        WholeStore(store_at(cube, read_only=True)), mode="r", use_consolidated=False
+    )
+    for name, digest in marker["sha256"].items():
+        try:
+            array = root[f"{shard.kind}/{name}"]
+            values = array[shard.model, shard.start : shard.stop]
+        except Exception as error:  # a codec's own error: crc32c, zstd, or what metadata says
+            reason = error.found if isinstance(error, GenretError) else error
+            return [Damage("shard", place, f"{name} cannot be read: {reason}", shard)]
+        if digest_of(values) != digest:
+            return [Damage("shard", place, f"{name} is not what the marker says", shard)]
+    return []
