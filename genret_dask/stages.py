@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from genret_dask.cluster_arguments import usable_cores
+from genret_dask.errors import GenretError
 from genret_dask.storage import replace_file
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class StageLog:
         text = json.dumps({"runs": [*self._earlier, mine]}, indent=1) + "\n"
         try:
             replace_file(self._path, text.encode())
-        except OSError as error:
-            logger.warning("cannot write %s: %s", self._path, error)
+        except GenretError as error:
+            logger.warning("%s", error.found)
 
 
 def read_stages(folder: Path) -> list[dict[str, Any]]:

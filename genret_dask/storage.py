@@ -26,7 +26,8 @@ _AT_ONCE = 1000  # objects asked for together
 CACHE = "GENRET_CACHE"
 """Environment variable: the folder of a host for what it fetches; ~/.cache/genret-dask without."""
 
-_NUMPY_FULL = re.compile(r"\d+ requested and \d+ written")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL_TEXT = re.compile(r"No space left|^\d+ requested and \d+ written$")  # safetensors, NumPy
 
 PARTIAL = ".partial"
 """Suffix of files and folders that are being written; `repair` removes what a crash left."""
@@ -73,7 +74,13 @@ def is_local(path: Path) -> bool:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in its place, whole and durable; another one of that name is replaced."""
+    """Put a file in its place, whole and durable; another one of that name is replaced.
+
+    Raises
+    ------
+    GenretError
+        There is no room, or no permission to write; what was there is still there.
+    """
     if not is_local(path):
         path.write_bytes(content)
         return
@@ -84,7 +91,13 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def create_file(path: Path, content: bytes) -> bool:
-    """Put a file in its place, whole and durable, unless there is one: then return False."""
+    """Put a file in its place, whole and durable, unless there is one: then return False.
+
+    Raises
+    ------
+    GenretError
+        There is no room, or no permission to write.
+    """
     if not is_local(path):
         return _create_object(path, content)
     partial = beside(path)
@@ -109,10 +122,14 @@ def _create_object(path: Any, content: bytes) -> bool:
 
 
 def _write_synced(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
 
 
 def beside(path: Path) -> Path:
@@ -159,11 +176,22 @@ def check_writable(folder: Path) -> None:
         )
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk has no room, whichever library says it."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return True
-    return "No space left" in str(error) or _NUMPY_FULL.fullmatch(str(error)) is not None
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say plainly that there is no room, whichever library's error says it.
+
+    Raises
+    ------
+    GenretError
+        The disk, or the user's share of it, is full or read-only.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full or _FULL_TEXT.search(str(error)):
+            raise unwritable(path, error) from error
+        raise
 
 
 def unwritable(path: Path, error: Exception) -> GenretError:
@@ -206,18 +234,15 @@ def staged(folder: Path, last: str) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(staging, error) from error
     try:
-        yield staging
-        if is_local(folder):
-            for path in [*staging.rglob("*"), staging]:
-                fsync(path)
-            _move(staging, folder)
-            fsync(folder.parent)
-        else:
-            _upload(staging, folder, last)
-    except Exception as error:
-        if is_full(error):
-            raise unwritable(folder, error) from error
-        raise
+        with writing(folder):
+            yield staging
+            if is_local(folder):
+                for path in [*staging.rglob("*"), staging]:
+                    fsync(path)
+                _move(staging, folder)
+                fsync(folder.parent)
+            else:
+                _upload(staging, folder, last)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -32,7 +32,15 @@ from genret_dask.cube.schema import (
 from genret_dask.errors import CubeError, GenretError
 from genret_dask.fingerprint import Origin
 from genret_dask.records import dump_record
-from genret_dask.storage import files_in, fsync, is_local, place_of, replace_file, staged
+from genret_dask.storage import (
+    files_in,
+    fsync,
+    is_local,
+    place_of,
+    replace_file,
+    staged,
+    unwritable,
+)
 
 FORMAT = 1
 ROOT = "zarr.json"
@@ -135,8 +143,17 @@ def write_shard(
     Raises
     ------
     GenretError
-        The shard is not a whole chunk, or a shape is not the cube's.
+        The shard is not a whole chunk, a shape is not the cube's, or there is no room.
     """
+    try:
+        return _write_chunks(path, kind, model, start, arrays)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _write_chunks(
+    path: Path, kind: str, model: int, start: int, arrays: dict[str, dict[str, np.ndarray]]
+) -> dict[str, str]:
     kind_group: Any = zarr.open_group(store_at(path), mode="r+", zarr_format=3)[kind]
     digests, written = {}, []
     with zarr.config.set({"array.write_empty_chunks": True}):

@@ -28,7 +28,7 @@ from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.tokens import Tokens, tokenize
 from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
-from genret_dask.storage import beside, replace_file
+from genret_dask.storage import beside, replace_file, writing
 from genret_dask.training.architectures import build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
@@ -368,5 +368,6 @@ class _Run:
 
 def _replace(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     partial = beside(path)
-    save_file(tensors, partial)
-    os.replace(partial, path)
+    with writing(path):
+        save_file(tensors, partial)
+        os.replace(partial, path)
