@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 
 from genret_dask import open_cube
 from genret_dask.errors import GenretError, InputError, ModelError
@@ -90,8 +91,10 @@ def one_model(root: Path):
 
 
 def test_a_run_on_a_store_is_that_of_a_disk(bucket, server, local, tmp_path):
-    study = Study(make_spec(local), runs=f"s3://{bucket}/runs")
-    study.search()
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        study = Study(make_spec(local), client, runs=f"s3://{bucket}/runs")
+        study.search()
     study.analyse()
     page = study.report()
     assert page.read_text().startswith("<!DOCTYPE html>")
