@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": "Show what a model generates for a query, and where it leads.",
     "bench": "Time this engine against transformers and plain loops, on this machine.",
     "datasets": "List, show and validate collections.",
+    "certificates": "Make the CA, certificate and key of a cluster under TLS.",
     "doctor": "Say what this installation can do: runtimes, devices, versions.",
 }
 
