@@ -109,7 +109,7 @@ def _kill(job):
 def slurm_cluster(slurm, pki, processes, jobs):
     kwargs = {**slurm["kwargs"], "cores": processes, "processes": processes}
     kwargs["memory"] = f"{2 * processes}GB"
-    workers = processes * jobs
+    workers = processes * (jobs - 1) + 1  # they are counted in whole jobs
     adapt = {"minimum": workers, "maximum": workers, "replace_after": 3}
     return {**slurm, "kwargs": kwargs, "adapt": adapt, "security": pki}
 
@@ -136,6 +136,7 @@ def test_adapt_keeps_the_number_of_jobs(slurm, pki, processes):
         before = _jobs("RUNNING")
         assert len(before) == 2
         time.sleep(2.5)  # a job is missed once it was there when adapt looked, every second
+        assert _jobs("RUNNING", "PENDING") == before
         _kill(min(before))
         new = wait_for(lambda: _jobs("RUNNING", "PENDING") - before, "another job")
         assert len(new) == 1
