@@ -10,8 +10,8 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
@@ -76,7 +76,9 @@ class _Problems:
 _SCHEDULER = "the scheduler"
 
 
-def check_cluster(client: Client, spec: SweepSpec, folder: Folder) -> None:
+def check_cluster(
+    client: Client, spec: SweepSpec, folder: Folder, *, newcomers: bool = False
+) -> None:
     """Look at the scheduler and every worker that is there.
 
     Parameters
@@ -86,6 +88,9 @@ def check_cluster(client: Client, spec: SweepSpec, folder: Folder) -> None:
         Its provider and memory are what the workers must have.
     folder : path
         The run directory; it is made if it is not there.
+    newcomers : bool
+        Look at workers that join later, too, and send wrong ones away: their packages and provider,
+        not the run directory. It lasts as long as the scheduler does.
 
     Raises
     ------
@@ -121,6 +126,8 @@ def check_cluster(client: Client, spec: SweepSpec, folder: Folder) -> None:
             "study asks for, on every worker",
             fix="see docs/clusters.md, Before work starts; nothing was started yet",
         )
+    if newcomers:
+        _guard(client, versions["client"]["packages"], spec.inference.provider)
     logger.info("preflight of %d workers: %.1f s", len(workers), time.monotonic() - started)
 
 
@@ -175,11 +182,30 @@ def _probe(
 def _run(
     client: Client, workers: list[str], folder: Folder, token: str, provider: str
 ) -> dict[str, Any]:
-    cloudpickle.register_pickle_by_value(sys.modules[probe.__name__])
-    try:
+    with _by_value():
         return client.run(probe.probe, folder, token, provider, workers=workers, on_error="return")
+
+
+def _guard(client: Client, packages: dict[str, str | None], provider: str) -> None:
+    versions = {name: packages.get(name) for name in (*_DASK, *PACKAGES)}
+
+    def say(event: tuple[float, Any]) -> None:
+        problems = "; ".join(event[1]["problems"])
+        logger.warning("worker %s came and was sent away: %s", event[1]["worker"], problems)
+
+    client.subscribe_topic(probe.TOPIC, say)
+    with _by_value():
+        client.register_plugin(probe.Gate(versions, provider))
+
+
+@contextmanager
+def _by_value() -> Iterator[None]:
+    module = sys.modules[probe.__name__]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
     finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[probe.__name__])
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def _is_seen(folder: Folder, name: str) -> bool:

@@ -1,5 +1,5 @@
 """What the preflight runs on every worker. It is sent by value: it must also run where genret-dask
-is not installed, so it uses the standard library, and imports anything else as the question.
+is not installed, so it needs distributed alone, and imports anything else as the question.
 """
 
 from __future__ import annotations
@@ -8,7 +8,14 @@ import asyncio
 import importlib
 import importlib.util
 import os
+from importlib import metadata
 from typing import Any
+
+from distributed import WorkerPlugin
+from distributed.core import Status
+
+TOPIC = "genret-preflight"
+"""Of the events by which a worker says why it leaves."""
 
 _TRIES = 12
 _PAUSE = 0.25  # seconds; network file systems show a new file after a while
@@ -30,10 +37,7 @@ async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dic
         ``problems``, a list of str, ``memory``, the limit in bytes or None, and ``answer``, the
         name of a file that holds its own name, written into the run directory, or None.
     """
-    problems = []
-    if importlib.util.find_spec("genret_dask") is None:
-        problems.append("genret-dask is not installed in the Python of the worker")
-    problems += _provider_problems(provider)
+    problems = [*_package_problems(), *_provider_problems(provider)]
     answer, trouble = await _answer(folder, token, dask_worker.id)
     if trouble:
         problems.append(trouble)
@@ -60,6 +64,47 @@ async def _answer(folder: Any, token: str, worker: str) -> tuple[str | None, str
     except Exception as error:
         return None, f"{folder} cannot be written to: {type(error).__name__}: {error}"
     return name, None
+
+
+class Gate(WorkerPlugin):
+    """Sends a worker away that joins later and has other packages or lacks the provider.
+
+    Parameters
+    ----------
+    versions : dict
+        Of packages, None where one is not to be installed.
+    provider : {"cpu", "cuda"}
+    """
+
+    name = TOPIC
+
+    def __init__(self, versions: dict[str, str | None], provider: str) -> None:
+        self._versions, self._provider = versions, provider
+
+    def setup(self, worker: Any) -> None:
+        problems = [*_package_problems(), *_provider_problems(self._provider)]
+        for name, here in self._versions.items():
+            if (there := _version(name)) != here:
+                problems.append(
+                    f"{name} {there or 'not installed'}, here {here or 'not installed'}"
+                )
+        if problems:
+            worker.status = Status.paused  # it takes no task meanwhile
+            worker.log_event(TOPIC, {"worker": worker.address, "problems": problems})
+            worker.loop.call_later(1, worker.close, nanny=True, reason="genret-preflight")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _package_problems() -> list[str]:
+    if importlib.util.find_spec("genret_dask") is None:
+        return ["genret-dask is not installed in the Python of the worker"]
+    return []
 
 
 def _provider_problems(provider: str) -> list[str]:

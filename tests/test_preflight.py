@@ -9,13 +9,14 @@ import sysconfig
 import venv
 from contextlib import contextmanager
 
+import numpy
 import pytest
 from distributed import Client
 
 from genret_dask.errors import GenretError
 from genret_dask.preflight import check_cluster
 from genret_dask.specs import InferenceSpec, SweepSpec
-from tests.cluster.servers import SECONDS, dask_processes
+from tests.cluster.servers import SECONDS, dask_processes, wait_for
 
 SPEC = SweepSpec()
 
@@ -101,8 +102,6 @@ def test_other_versions_and_a_missing_package_are_all_named_at_once(tmp_path, ca
         dask.worker(python=bare_python(tmp_path / "bare"))
         with client_of(dask, 6) as client:
             found = lines(client, tmp_path / "run")
-    import numpy
-
     (numpy_line,) = [line for line in found if "numpy" in line]
     assert numpy_line.startswith("4 of 6 workers (tcp://") and ", and 1 more)" in numpy_line
     assert numpy_line.endswith(f": numpy 1.0, here {numpy.__version__}")
@@ -131,3 +130,21 @@ def test_a_run_directory_that_is_not_the_same_one(tmp_path):
     assert any("cannot be written to: OSError: [Errno 30] Read-only" in line for line in found)
     assert len(found) == 2 and all(line.startswith("1 of 2 workers") for line in found)
     assert list(run.iterdir()) == []
+
+
+def test_a_wrong_worker_that_joins_later_is_sent_away(tmp_path, caplog):
+    older = package(tmp_path / "older", "numpy", "1.0")
+    with dask_processes(tmp_path / "dask", workers=1) as dask, client_of(dask, 1) as client:
+        check_cluster(client, SPEC, tmp_path / "run", newcomers=True)
+        (first,) = client.scheduler_info()["workers"]
+        dask.worker(PYTHONPATH=older)
+        wait_for(lambda: "was sent away" in caplog.text, "a word about it")
+        assert "numpy 1.0, here " in caplog.text
+        log = dask.folder / "worker-2.log"
+        wait_for(lambda: "Closing Nanny" in log.read_text(), "its end")
+        dask.worker()
+        wait_for(lambda: len(client.scheduler_info()["workers"]) == 2, "a good one")
+        workers = client.scheduler_info()["workers"]
+        assert first in workers and {info["status"] for info in workers.values()} == {"running"}
+        version = client.run(lambda: __import__("importlib.metadata").metadata.version("numpy"))
+        assert version == dict.fromkeys(workers, numpy.__version__)

@@ -89,7 +89,8 @@ def running_study(
     from genret_dask.study import Study
 
     with connect(cluster) as client, ProgressBars() as progress:
-        check_cluster(client, spec, runs.absolute() / spec.name)
+        folder = runs.absolute() / spec.name
+        check_cluster(client, spec, folder, newcomers=cluster.address is None)
         workers = client.nthreads()
         click.echo(f"run        {runs / spec.name}", err=True)
         click.echo(f"dashboard  {client.dashboard_link or 'none'}", err=True)
