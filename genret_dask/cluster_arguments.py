@@ -118,6 +118,11 @@ def usable_cores() -> int:
     return cpu_count()
 
 
+def workers_a_host(kwargs: Mapping[str, Any]) -> int:
+    """Worker processes that SSHCluster starts on each host."""
+    return int((kwargs.get("worker_options") or {}).get("n_workers", 1))
+
+
 def strings(environment: Mapping[str, str | int | float]) -> dict[str, str]:
     """Environment values as the text that a process sees."""
     return {name: str(value) for name, value in environment.items()}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from genret_dask.cluster_arguments import keywords, strings
+from genret_dask.cluster_arguments import keywords, strings, workers_a_host
 from genret_dask.cluster_process import environ, interrupts_held
 from genret_dask.cluster_security import (
     ROLES,
@@ -320,12 +320,17 @@ def _bounds(adapt: Adapt, family: str) -> dict[str, Any]:
 
 
 def _wait(client: Client, spec: ClusterSpec) -> None:
+    wanted = 1
+    if spec.address is None and spec.kind.family == "ssh":
+        # All were started by now; a queue's come one by one, for hours perhaps.
+        wanted = len(client.cluster.workers) * workers_a_host(spec.kwargs)
     try:
-        client.wait_for_workers(1, timeout=spec.timeout)
+        client.wait_for_workers(wanted, timeout=spec.timeout)
     except TimeoutError as error:
+        there = len(client.scheduler_info()["workers"])
         raise GenretError(
-            f"{spec.label} has no worker after {spec.timeout:g} s",
-            expected="at least one worker",
+            f"{spec.label} has {there or 'no'} worker{'s' * (there > 1)} after {spec.timeout:g} s",
+            expected=f"at least {wanted}",
             fix="look at the workers' logs or the queue; a longer wait is timeout: SECONDS",
         ) from error
 

@@ -52,8 +52,11 @@ def test_address_of_a_scheduler_and_workers_under_tls(study, pki, tmp_path):
 
 
 def test_settings_reach_the_scheduler_and_workers_behind_ssh(ssh, pki):
-    spec = ClusterSpec.model_validate({**ssh, "security": pki, "environment": {"GENRET_TEST": 1}})
-    with connect(spec) as client:
+    options = {**ssh["kwargs"]["worker_options"], "n_workers": 2}
+    cluster = {**ssh, "args": [["127.0.0.1"] * 2], "kwargs": {**ssh["kwargs"]}}
+    cluster["kwargs"]["worker_options"] = options
+    extra = {"security": pki, "environment": {"GENRET_TEST": 1}}
+    with connect(ClusterSpec.model_validate({**cluster, **extra})) as client:
         assert client.run_on_scheduler(FACTS["allowed"]) == 10
         scheduler, workers = client.run_on_scheduler(FACTS["addresses"])
         assert len(workers) == 2
