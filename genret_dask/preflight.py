@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 from dask.utils import format_bytes
 
 from genret_dask import probe
+from genret_dask.artefacts import unwritable
 from genret_dask.errors import GenretError
 
 if TYPE_CHECKING:
@@ -45,13 +47,6 @@ _ALLOWED_FAILURES = 3  # Dask's default
 _NAMED = 3
 
 
-class Folder(Protocol):
-    """What is asked of a run directory, be it local or an object store's."""
-
-    def __truediv__(self, name: str) -> Any: ...
-    def mkdir(self, *, parents: bool, exist_ok: bool) -> None: ...
-
-
 class _Problems:
     """Lines, each with the workers that it is true of."""
 
@@ -77,7 +72,7 @@ _SCHEDULER = "the scheduler"
 
 
 def check_cluster(
-    client: Client, spec: SweepSpec, folder: Folder, *, newcomers: bool = False
+    client: Client, spec: SweepSpec, folder: Path, *, newcomers: bool = False
 ) -> None:
     """Look at the scheduler and every worker that is there.
 
@@ -150,7 +145,7 @@ def _compare(
 
 
 def _probe(
-    client: Client, workers: list[str], spec: SweepSpec, folder: Folder, problems: _Problems
+    client: Client, workers: list[str], spec: SweepSpec, folder: Path, problems: _Problems
 ) -> None:
     token = f".preflight-{secrets.token_hex(8)}"
     answers = []
@@ -158,10 +153,7 @@ def _probe(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / token).write_text(token)
     except OSError as error:
-        raise GenretError(
-            f"the run directory {folder} cannot be written to: {error.strerror or error}",
-            fix="choose another one with --runs",
-        ) from error
+        raise unwritable(folder, error) from error
     try:
         found = _run(client, workers, folder, token, spec.inference.provider)
         for worker, result in found.items():
@@ -180,7 +172,7 @@ def _probe(
 
 
 def _run(
-    client: Client, workers: list[str], folder: Folder, token: str, provider: str
+    client: Client, workers: list[str], folder: Path, token: str, provider: str
 ) -> dict[str, Any]:
     with _by_value():
         return client.run(probe.probe, folder, token, provider, workers=workers, on_error="return")
@@ -208,7 +200,7 @@ def _by_value() -> Iterator[None]:
         cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_seen(folder: Folder, name: str) -> bool:
+def _is_seen(folder: Path, name: str) -> bool:
     for _ in range(12):
         try:
             return (folder / name).read_text() == name

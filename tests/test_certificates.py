@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime
+import shlex
+import shutil
 import stat
+import subprocess
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from genret_dask.cli import main
+from genret_dask.cluster_security import ROLES, ClusterSecurity, tls_settings
 from genret_dask.errors import InputError
 
 x509 = pytest.importorskip("cryptography.x509")
 
 from genret_dask.certificates import make_certificates  # noqa: E402
+
+DOCS = Path(__file__).parents[1] / "docs" / "clusters.md"
 
 
 def read(path):
@@ -63,3 +70,15 @@ def test_half_an_authority_or_a_broken_one_is_refused(tmp_path):
     with pytest.raises(InputError, match="not an authority's certificate and key"):
         make_certificates(tmp_path, ["a"])
     assert not (tmp_path / "node.pem").exists()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_the_lines_for_openssl_make_the_same_files(tmp_path):
+    lines = [line for line in DOCS.read_text().splitlines() if line.startswith("openssl ")]
+    assert len(lines) == 3
+    for line in lines:
+        subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
+    read(tmp_path / "node.pem").verify_directly_issued_by(read(tmp_path / "ca.pem"))
+    names = {"ca": "ca.pem", "cert": "node.pem", "key": "node-key.pem"}
+    security = ClusterSecurity(**{name: tmp_path / file for name, file in names.items()})
+    tls_settings(security, ROLES)

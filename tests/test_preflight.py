@@ -11,8 +11,10 @@ from contextlib import contextmanager
 
 import numpy
 import pytest
+from click.testing import CliRunner
 from distributed import Client
 
+from genret_dask.cli import main
 from genret_dask.errors import GenretError
 from genret_dask.preflight import check_cluster
 from genret_dask.specs import InferenceSpec, SweepSpec
@@ -82,7 +84,7 @@ def test_what_the_study_asks_of_the_workers(healthy, tmp_path):
 
 def test_a_run_directory_that_cannot_be_made(healthy, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(GenretError, match="cannot be written to"):
+    with pytest.raises(GenretError, match="cannot write to"):
         check_cluster(healthy, SPEC, tmp_path / "file" / "toy")
 
 
@@ -148,3 +150,17 @@ def test_a_wrong_worker_that_joins_later_is_sent_away(tmp_path, caplog):
         assert first in workers and {info["status"] for info in workers.values()} == {"running"}
         version = client.run(lambda: __import__("importlib.metadata").metadata.version("numpy"))
         assert version == dict.fromkeys(workers, numpy.__version__)
+
+
+def test_a_command_on_workers_that_are_not_ready_ends_with_the_lines(tmp_path):
+    cluster = tmp_path / "cluster.yaml"
+    with dask_processes(tmp_path / "dask") as dask:
+        dask.worker(PYTHONPATH=package(tmp_path / "older", "zarr", "1.0"))
+        cluster.write_text(f"address: {dask.address}\n")
+        runs = tmp_path / "runs"
+        result = CliRunner().invoke(main, ["train", "--cluster", str(cluster), "--runs", str(runs)])
+    assert result.exit_code == 1
+    problem = next(line for line in result.stderr.splitlines() if "zarr 1.0, here" in line)
+    assert problem.startswith("  1 of 1 workers (tcp://127.0.0.1:")
+    assert "Traceback" not in result.output and "docs/clusters.md" in result.stderr
+    assert not any(path.is_file() for path in runs.rglob("*"))
