@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from genret_dask.cluster_security import tls_environment, tls_settings
 from genret_dask.errors import SpecError
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ def keywords(spec: ClusterSpec) -> dict[str, Any]:
             options = dict(kwargs.get("worker_options") or {})
             options["env"] = {**(options.get("env") or {}), **environment}
             kwargs["worker_options"] = options
-        case "queue" if environment:
-            exports = [f"export {name}={shlex.quote(text)}" for name, text in environment.items()]
-            kwargs["job_script_prologue"] = [*(kwargs.get("job_script_prologue") or ()), *exports]
+        case "queue":
+            return _queue_keywords(kwargs, spec)
         case "kubernetes" if environment:
             named = kwargs.get("env") or {}
             if isinstance(named, list):
@@ -60,6 +60,22 @@ def _local_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]
         # The scheduler serves its health page all the same, and would ask for port 8787.
         options = {"dashboard_address": "127.0.0.1:0", **(kwargs.get("scheduler_kwargs") or {})}
         kwargs["scheduler_kwargs"] = options
+    return kwargs
+
+
+def _queue_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
+    environment = strings(spec.environment)
+    if spec.security is not None:
+        import dask
+        from distributed.security import Security
+
+        settings = tls_settings(spec.security, spec.kind.here)
+        with dask.config.set(settings):
+            kwargs["security"] = Security()
+        environment |= tls_environment(settings)
+    if environment:
+        exports = [f"export {name}={shlex.quote(text)}" for name, text in environment.items()]
+        kwargs["job_script_prologue"] = [*(kwargs.get("job_script_prologue") or ()), *exports]
     return kwargs
 
 
@@ -100,6 +116,11 @@ def usable_cores() -> int:
     from dask.system import cpu_count
 
     return cpu_count()
+
+
+def workers_a_host(kwargs: Mapping[str, Any]) -> int:
+    """Worker processes that SSHCluster starts on each host."""
+    return int((kwargs.get("worker_options") or {}).get("n_workers", 1))
 
 
 def strings(environment: Mapping[str, str | int | float]) -> dict[str, str]:

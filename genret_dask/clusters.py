@@ -1,27 +1,31 @@
 """A cluster's YAML file to a running Dask cluster and its client.
 
 The file follows dask-ctl's first version (``version``, ``module``, ``class``, ``args``,
-``kwargs``), which we read ourselves, and adds ``scale`` or ``adapt``, ``environment``, ``timeout``
-and, in place of a class, the ``address`` of a scheduler that already runs. Only the cluster
-classes named in `CLASSES` can be started.
+``kwargs``), which we read ourselves, and adds ``scale`` or ``adapt``, ``environment``,
+``security``, ``timeout``, ``lost_timeout`` and, in place of a class, the ``address`` of a scheduler
+that already runs. Only the cluster classes named in `CLASSES` can be started.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from genret_dask.cluster_arguments import keywords, strings
+from genret_dask.cluster_arguments import keywords, strings, workers_a_host
+from genret_dask.cluster_process import environ, interrupts_held
+from genret_dask.cluster_security import (
+    ROLES,
+    ClusterSecurity,
+    Role,
+    has_tls_settings,
+    tls_settings,
+)
 from genret_dask.errors import GenretError, SpecError
 from genret_dask.specs import Record, read_yaml, validate
 
@@ -35,11 +39,12 @@ class _Kind(NamedTuple):
     family: str
     package: str
     needs: tuple[str, ...] = ()
+    here: tuple[Role, ...] = ROLES  # roles of the processes on this machine
 
 
 _LOCAL = _Kind("local", "distributed")
-_SSH = _Kind("ssh", "asyncssh", needs=("asyncssh",))
-_QUEUE = _Kind("queue", "dask-jobqueue")
+_SSH = _Kind("ssh", "asyncssh", needs=("asyncssh",), here=("client",))
+_QUEUE = _Kind("queue", "dask-jobqueue", here=("scheduler", "client"))
 
 CLASSES: dict[tuple[str, str], _Kind] = {
     ("dask.distributed", "LocalCluster"): _LOCAL,
@@ -62,11 +67,17 @@ _SETTINGS = {
 }
 
 
+_WITH_ADDRESS = {"version", "address", "security", "timeout", "lost_timeout"}
+
+
 class Adapt(Record):
     """Bounds between which the number of workers follows the work."""
 
     minimum: PositiveInt = Field(description="never fewer; the first worker needs no task")
     maximum: PositiveInt
+    replace_after: PositiveFloat = Field(
+        60, description="seconds without any of its workers before a queue's job counts as dead"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Adapt:
@@ -89,15 +100,24 @@ class ClusterSpec(Record):
     scale: PositiveInt | None = Field(None, description="workers to ask for")
     adapt: Adapt | None = None
     environment: dict[str, str | int | float] = Field(default_factory=dict)
+    security: ClusterSecurity | None = None
     timeout: PositiveFloat = Field(120, description="seconds to wait for the first worker")
+    lost_timeout: PositiveFloat = Field(
+        60,
+        description="seconds without any worker, or without the scheduler, before the run gives up",
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> ClusterSpec:
         if self.address is not None:
-            if self.model_fields_set - {"version", "address", "timeout"}:
+            if self.model_fields_set - _WITH_ADDRESS:
+                others = ", ".join(sorted(_WITH_ADDRESS - {"version", "address"}))
                 raise ValueError(
-                    "an address is of a cluster that runs already; it goes with timeout only"
+                    f"an address is of a cluster that runs already; it goes with {others} only"
                 )
+            if self.security is not None and not self.address.startswith("tls://"):
+                raise ValueError(f"security needs a tls:// address, not {self.address}")
+            self._check_roles(("client",))
             return self
         if self.module is None or self.class_ is None:
             raise ValueError("give module and class, or the address of a running scheduler")
@@ -105,7 +125,19 @@ class ClusterSpec(Record):
             allowed = ", ".join(".".join(name) for name in CLASSES)
             raise ValueError(f"{self.module}.{self.class_} is not allowed; allowed: {allowed}")
         self._check_workers()
+        self._check_roles(ROLES)
         return self
+
+    def _check_roles(self, roles: tuple[Role, ...]) -> None:
+        if self.security is None:
+            return
+        if self.address is None and self.kind.family == "kubernetes":
+            raise ValueError(
+                "KubeCluster speaks plain TCP to its scheduler; for TLS start the shipped manifest "
+                "with kubectl and give its address (cluster_specs/kubernetes.yaml)"
+            )
+        if missing := self.security.missing(roles):
+            raise ValueError(f"security: no cert and key for {', '.join(missing)}")
 
     def _check_workers(self) -> None:
         family = self.kind.family
@@ -149,7 +181,11 @@ def load_cluster_spec(path: Path | str) -> ClusterSpec:
         raise SpecError(
             f"{path}: unknown key {', '.join(unknown)}", expected=f"valid keys: {', '.join(keys)}"
         )
-    return validate(ClusterSpec, content, source=str(path))
+    spec = validate(ClusterSpec, content, source=str(path))
+    if spec.security is None:
+        return spec
+    folder = Path(path).absolute().parent
+    return spec.model_copy(update={"security": spec.security.within(folder)})
 
 
 def cluster_class(spec: ClusterSpec) -> Any:
@@ -189,7 +225,7 @@ def connect(spec: ClusterSpec) -> Iterator[Client]:
     Raises
     ------
     SpecError
-        The cluster's package is missing or its keyword arguments are wrong.
+        The cluster's package or a certificate is missing, or its keyword arguments are wrong.
     GenretError
         The cluster did not start, did not answer, or had no worker within ``spec.timeout`` seconds.
     """
@@ -197,11 +233,12 @@ def connect(spec: ClusterSpec) -> Iterator[Client]:
     from distributed import Client
 
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(_settings()))
+        stack.enter_context(dask.config.set({**_settings(), **_security_settings(spec)}))
         target: Any = spec.address
         if target is None:
-            stack.enter_context(_environ(spec))
-            with _interrupts_held() if _is_here(spec) else nullcontext():
+            environment = strings(spec.environment)
+            stack.enter_context(environ(environment, inherited=_is_here(spec)))
+            with interrupts_held() if _is_here(spec) else nullcontext():
                 target = _start(spec)
                 stack.callback(target.close)
         try:
@@ -210,15 +247,40 @@ def connect(spec: ClusterSpec) -> Iterator[Client]:
             raise GenretError(
                 f"no scheduler answered at {spec.label}: {error}",
                 expected=f"an answer within {spec.timeout:g} s",
-                fix="check that it runs and can be reached; tls:// also needs the certificates "
-                "in Dask's configuration (distributed.comm.tls)",
+                fix="check that it runs and can be reached, and that both sides speak TLS, or "
+                "neither, with certificates of one CA",
             ) from error
         _wait(client, spec)
         yield client
 
 
 def _is_here(spec: ClusterSpec) -> bool:
-    return spec.kind.family in ("local", "cuda")
+    return spec.address is None and spec.kind.family in ("local", "cuda")
+
+
+def _security_settings(spec: ClusterSpec) -> dict[str, Any]:
+    """Dask's configuration for the spec's security, or a word where there is none."""
+    here: tuple[Role, ...] = ("client",) if spec.address else spec.kind.here
+    if spec.security is not None:
+        return tls_settings(spec.security, here)
+    if has_tls_settings():
+        return {}
+    if spec.address is not None and spec.address.startswith("tls://"):
+        raise SpecError(
+            f"{spec.address} has no certificates",
+            expected="what this client shows, and the CA it trusts",
+            fix="give security: {ca: ca.pem, cert: node.pem, key: node-key.pem} in the cluster "
+            "file, or distributed.comm.tls in Dask's own configuration",
+        )
+    if not _is_here(spec) and not _is_loopback(spec.address):
+        logger.warning(
+            "%s has no security: whoever reaches its ports can run code on its machines", spec.label
+        )
+    return {}
+
+
+def _is_loopback(address: str | None) -> bool:
+    return address is not None and address.startswith(("tcp://127.", "tcp://localhost:"))
 
 
 def _start(spec: ClusterSpec) -> Any:
@@ -239,7 +301,7 @@ def _start(spec: ClusterSpec) -> Any:
         ) from error
     try:
         if spec.adapt is not None:
-            cluster.adapt(minimum=spec.adapt.minimum, maximum=spec.adapt.maximum)
+            cluster.adapt(**_bounds(spec.adapt, spec.kind.family))
         elif spec.scale is not None:
             cluster.scale(spec.scale)
     except BaseException:
@@ -248,13 +310,27 @@ def _start(spec: ClusterSpec) -> Any:
     return cluster
 
 
+def _bounds(adapt: Adapt, family: str) -> dict[str, Any]:
+    bounds: dict[str, Any] = {"minimum": adapt.minimum, "maximum": adapt.maximum}
+    if family == "queue":
+        from genret_dask.cluster_jobs import WholeJobs
+
+        bounds |= {"Adaptive": WholeJobs, "replace_after": adapt.replace_after}
+    return bounds
+
+
 def _wait(client: Client, spec: ClusterSpec) -> None:
+    wanted = 1
+    if spec.address is None and spec.kind.family == "ssh":
+        # All were started by now; a queue's come one by one, for hours perhaps.
+        wanted = len(client.cluster.workers) * workers_a_host(spec.kwargs)
     try:
-        client.wait_for_workers(1, timeout=spec.timeout)
+        client.wait_for_workers(wanted, timeout=spec.timeout)
     except TimeoutError as error:
+        there = len(client.scheduler_info()["workers"])
         raise GenretError(
-            f"{spec.label} has no worker after {spec.timeout:g} s",
-            expected="at least one worker",
+            f"{spec.label} has {there or 'no'} worker{'s' * (there > 1)} after {spec.timeout:g} s",
+            expected=f"at least {wanted}",
             fix="look at the workers' logs or the queue; a longer wait is timeout: SECONDS",
         ) from error
 
@@ -269,55 +345,3 @@ def _settings() -> dict[str, Any]:
         for key, value in _SETTINGS.items()
         if dask.config.get(key) == dask.config.get(key, config=shipped)
     }
-
-
-@contextmanager
-def _environ(spec: ClusterSpec) -> Iterator[None]:
-    """Set the environment that local worker processes inherit, and put ours back at the end.
-
-    Native thread counts are read when NumPy is imported, which is before a nanny's ``env`` takes
-    effect, so they must be inherited. Nannies write Dask's own pre-spawn variables
-    (``OMP_NUM_THREADS=1`` and its like) into this process; those are put back too.
-    """
-    import dask
-
-    names = {*spec.environment, *dask.config.get("distributed.nanny.pre-spawn-environ")}
-    before = {name: os.environ.get(name) for name in names}
-    if _is_here(spec):
-        os.environ.update(strings(spec.environment))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while a local cluster starts; it is raised right after.
-
-    A cluster interrupted half way cannot be closed. The threads and worker processes that start
-    here inherit the blocked signal, so that a later Ctrl-C reaches this process alone, which then
-    closes the workers in order.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or not callable(handler) or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # Starting the tracker unblocks SIGINT in its thread: it must be up before the workers spawn.
-    resource_tracker.ensure_running()
-    held: list[int] = []
-    # Blocked here, the signal may still reach another thread; its handler then runs in this one.
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            signal.raise_signal(signal.SIGINT)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -20,7 +22,9 @@ import pytest
 import yaml
 
 from genret_dask import cluster_arguments, clusters
+from genret_dask.certificates import make_certificates
 from genret_dask.cluster_arguments import keywords
+from genret_dask.cluster_security import ROLES, ClusterSecurity, tls_settings
 from genret_dask.clusters import ClusterSpec, cluster_class, connect, load_cluster_spec
 from genret_dask.errors import GenretError, SpecError
 
@@ -31,6 +35,7 @@ SHIPPED = sorted((Path(__file__).parent.parent / "cluster_specs").glob("*.yaml")
 LOCAL = {"module": "dask.distributed", "class": "LocalCluster"}
 SLURM = {"module": "dask_jobqueue", "class": "SLURMCluster"}
 SSH = {"module": "dask.distributed", "class": "SSHCluster"}
+PEM = {"ca": "ca.pem", "cert": "node.pem", "key": "node-key.pem"}
 KUBE = {"module": "dask_kubernetes.operator", "class": "KubeCluster"}
 
 
@@ -59,12 +64,13 @@ def spec(base, **keys):
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_six_files_are_shipped():
+def test_files_for_every_place_are_shipped():
     assert {path.stem for path in SHIPPED} == {
         "local",
         "local-cuda",
         "ssh",
         "slurm",
+        "slurm-gpu",
         "kubernetes",
         "address",
     }
@@ -73,9 +79,15 @@ def test_six_files_are_shipped():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_file_is_valid_and_its_class_is_there_or_named(path):
     loaded = load_cluster_spec(path)
+    if not path.stem.startswith("local"):
+        pki = path.parent / "pki"
+        assert loaded.security.ca == pki / "ca.pem"
+        assert loaded.security.pair("client").key == pki / "node-key.pem"
     if loaded.address:
-        assert loaded.address.startswith("tcp://127.0.0.1")
+        assert loaded.address.startswith("tls://")
         return
+    options = loaded.kwargs.get("scheduler_options", loaded.kwargs)
+    assert options["dashboard_address"].startswith("127.0.0.1:")
     try:
         assert cluster_class(loaded).__name__ == loaded.class_
     except SpecError as error:
@@ -137,6 +149,17 @@ def test_dashboard_is_on_loopback_unless_a_host_is_named():
         ({"address": "tcp://a:1", "scale": 2}, ["runs already"]),
         ({"address": "http://a:1"}, ["address"]),
         ({"address": "tcp://a"}, ["address"]),
+        ({"address": "tcp://a:1", "security": PEM}, ["security needs a tls:// address"]),
+        ({"address": "tls://a:1", "security": {"ca": "a"}}, ["no cert and key for client"]),
+        (LOCAL | {"security": {"ca": "a"}}, ["for scheduler, worker, client"]),
+        (
+            LOCAL | {"security": {"ca": "a", "client": {"cert": "b", "key": "c"}}},
+            ["no cert and key for scheduler, worker"],
+        ),
+        (LOCAL | {"security": {"ca": "a", "cert": "b"}}, ["cert and key go together"]),
+        (LOCAL | {"security": {**PEM, "certificate": "b"}}, ["security.certificate"]),
+        (KUBE | {"security": PEM}, ["KubeCluster speaks plain TCP", "kubernetes.yaml"]),
+        (LOCAL | {"lost_timeout": 0}, ["lost_timeout"]),
         (SLURM, ["starts no worker by itself"]),
         (SSH | {"scale": 2}, ["one worker a host"]),
         ("class: [", ["not YAML"]),
@@ -197,6 +220,120 @@ def test_environment_goes_where_the_class_takes_it(base, given, key, expected):
     assert keywords(made)[key] == expected
     plain = spec(base, kwargs=given, **scale)
     assert keywords(plain) == given
+
+
+# --- security ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pki(tmp_path):
+    make_certificates(tmp_path / "pki", ["localhost"])
+    return tmp_path / "pki"
+
+
+def test_paths_are_taken_from_the_folder_of_the_file(load, tmp_path):
+    own = {"cert": "c.pem", "key": "/keys/c.pem"}
+    loaded = load(LOCAL | {"security": {**PEM, "client": own}})
+    assert loaded.security.ca == tmp_path / "ca.pem"
+    assert loaded.security.pair("worker").cert == tmp_path / "node.pem"
+    assert loaded.security.pair("client").cert == tmp_path / "c.pem"
+    assert loaded.security.pair("client").key == Path("/keys/c.pem")
+    assert loaded.lost_timeout == 60
+
+
+def test_a_local_cluster_under_tls(pki):
+    files = {name: str(pki / file) for name, file in PEM.items()}
+    kwargs = {"n_workers": 1, "dashboard_address": None}
+    with connect(spec(LOCAL, kwargs=kwargs, security=files)) as client:
+        info = client.scheduler_info()
+        assert all(name.startswith("tls://") for name in (info["address"], *info["workers"]))
+        assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+        with pytest.raises(GenretError, match="no scheduler answered") as caught:
+            address = info["address"].replace("tls", "tcp")
+            with (
+                dask.config.set({"distributed.comm.require-encryption": False}),
+                connect(spec({"address": address, "timeout": 2})),
+            ):
+                pass
+        assert "both sides speak TLS" in caught.value.fix
+    assert dask.config.get("distributed.comm.tls.ca-file") is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda pki: (pki / "ca.pem").unlink(), "ca.pem cannot be read (No such file"),
+        (lambda pki: (pki / "ca.pem").write_text("not PEM"), "holds no certificate"),
+        (lambda pki: (pki / "node.pem").unlink(), "node.pem cannot be read (No such file"),
+        (lambda pki: (pki / "node-key.pem").write_text(""), "not a certificate and its key"),
+        (
+            lambda pki: shutil.copy(pki / "ca-key.pem", pki / "node-key.pem"),
+            "not a certificate and its key",
+        ),
+    ],
+)
+def test_a_file_of_security_that_is_no_good(pki, damage, words):
+    damage(pki)
+    files = {name: str(pki / file) for name, file in PEM.items()}
+    with pytest.raises(SpecError) as caught, connect(spec(LOCAL, security=files)):
+        pass
+    assert words in caught.value.found and "genret-dask certificates" in caught.value.fix
+
+
+def test_only_the_files_that_are_read_here_are_looked_at(pki):
+    files = ClusterSecurity.model_validate(
+        {
+            "ca": pki / "ca.pem",
+            "client": {"cert": pki / "node.pem", "key": pki / "node-key.pem"},
+            "worker": {"cert": "/on/hosts.pem", "key": "/on/hosts-key.pem"},
+        }
+    )
+    settings = tls_settings(files, ("client",))
+    assert settings["distributed.comm.tls.worker.key"] == "/on/hosts-key.pem"
+    with pytest.raises(SpecError, match="/on/hosts.pem cannot be read"):
+        tls_settings(files, ("worker",))
+
+
+def test_a_key_that_others_can_read_gets_a_warning(pki, caplog):
+    files = ClusterSecurity(**{name: pki / file for name, file in PEM.items()})
+    tls_settings(files, ROLES)
+    assert not caplog.records
+    (pki / "node-key.pem").chmod(0o640)
+    tls_settings(files, ROLES)
+    assert "chmod 600" in caplog.text and len(caplog.records) == 1
+
+
+def test_a_tls_address_without_certificates_says_what_to_give():
+    address = "tls://127.0.0.1:1"
+    with (
+        pytest.raises(SpecError, match="has no certificates") as caught,
+        connect(spec({"address": address})),
+    ):
+        pass
+    assert "security:" in caught.value.fix
+    own = {"distributed.comm.tls.ca-file": "ca", "distributed.comm.tls.client.cert": "c"}
+    with dask.config.set(own):
+        assert clusters._security_settings(spec({"address": address})) == {}
+
+
+def test_a_remote_cluster_without_security_gets_a_warning(caplog):
+    for quiet in (spec(LOCAL), spec({"address": "tcp://127.0.0.1:1"})):
+        clusters._security_settings(quiet)
+    assert not caplog.records
+    for loud in (spec(SSH), spec(SLURM, scale=1), spec({"address": "tcp://10.0.0.1:1"})):
+        clusters._security_settings(loud)
+    assert len(caplog.records) == 3 and "can run code" in caplog.text
+
+
+def test_jobs_refuse_plain_text_and_older_tls(pki):
+    files = {name: str(pki / file) for name, file in PEM.items()}
+    kwargs = keywords(spec(SLURM, scale=1, security=files))
+    assert kwargs["job_script_prologue"] == [
+        "export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=True",
+        "export DASK_DISTRIBUTED__COMM__TLS__MIN_VERSION=1.3",
+    ]
+    assert kwargs["security"].tls_worker_key == files["key"]
+    assert kwargs["security"].tls_min_version == ssl.TLSVersion.TLSv1_3
 
 
 # --- running ----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "Check every chunk and artefact of a run against its hash.",
     "repair": "Redo what verify finds damaged, and only that.",
     "datasets": "List, show and validate collections.",
+    "certificates": "Make the CA, certificate and key of a cluster under TLS.",
     "doctor": "Say what this installation can do: runtimes, devices, versions.",
 }
 

@@ -85,9 +85,12 @@ def running_study(
     from genret_dask.clusters import connect, load_cluster_spec
 
     cluster = load_cluster_spec(cluster_file)
+    from genret_dask.preflight import check_cluster
     from genret_dask.study import Study
 
     with connect(cluster) as client, ProgressBars() as progress:
+        folder = runs.absolute() / spec.name
+        check_cluster(client, spec, folder, newcomers=cluster.address is None)
         workers = client.nthreads()
         click.echo(f"run        {runs / spec.name}", err=True)
         click.echo(f"dashboard  {client.dashboard_link or 'none'}", err=True)

@@ -1,0 +1,172 @@
+"""The ``security`` of a cluster file: TLS 1.3 by PEM files, both sides proving who they are.
+
+Dask reads certificates from its configuration on every side of a connection, so a cluster's are
+turned into configuration; `tls_settings` gives it, after a look at the files that are read here.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from genret_dask.errors import SpecError
+from genret_dask.specs import Record
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["scheduler", "worker", "client"]
+ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
+
+_TLS = "distributed.comm.tls"
+_MAKE = "genret-dask certificates DIR --host NAME makes a CA, a certificate and a key"
+
+
+class Pair(Record):
+    """A certificate and its private key, PEM files."""
+
+    cert: Path
+    key: Path
+
+
+class ClusterSecurity(Record):
+    """Whom a cluster trusts, and what its parts show: one pair for all roles, or one a role."""
+
+    ca: Path = Field(description="certificate of the authority that signed all others")
+    cert: Path | None = None
+    key: Path | None = None
+    scheduler: Pair | None = None
+    worker: Pair | None = None
+    client: Pair | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> ClusterSecurity:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        return self
+
+    def pair(self, role: Role) -> Pair | None:
+        """What `role` shows."""
+        own: Pair | None = getattr(self, role)
+        if own is None and self.cert is not None and self.key is not None:
+            return Pair(cert=self.cert, key=self.key)
+        return own
+
+    def missing(self, roles: Sequence[Role]) -> list[Role]:
+        """The roles that have nothing to show."""
+        return [role for role in roles if self.pair(role) is None]
+
+    def within(self, folder: Path) -> ClusterSecurity:
+        """The same, with relative paths taken from `folder`."""
+
+        def resolved(value: Any) -> Any:
+            if isinstance(value, Path):
+                return folder / value
+            if isinstance(value, dict):
+                return {name: resolved(item) for name, item in value.items()}
+            return value
+
+        return ClusterSecurity.model_validate(resolved(self.model_dump()))
+
+
+def tls_settings(security: ClusterSecurity, here: Sequence[Role]) -> dict[str, Any]:
+    """Dask's configuration for a cluster with this security.
+
+    Parameters
+    ----------
+    security : ClusterSecurity
+        With absolute paths.
+    here : sequence of Role
+        The roles that processes of this machine have; only their files are looked at.
+
+    Raises
+    ------
+    SpecError
+        A file is missing, cannot be read, is not PEM, or a key does not fit its certificate.
+    """
+    settings: dict[str, Any] = {
+        "distributed.comm.require-encryption": True,
+        "distributed.comm.default-scheme": "tls",
+        f"{_TLS}.min-version": 1.3,
+        f"{_TLS}.ca-file": str(security.ca),
+    }
+    _check_ca(security.ca)
+    checked = set()
+    for role in ROLES:
+        pair = security.pair(role)
+        if pair is None:
+            continue
+        settings[f"{_TLS}.{role}.cert"] = str(pair.cert)
+        settings[f"{_TLS}.{role}.key"] = str(pair.key)
+        if role in here and (pair.cert, pair.key) not in checked:
+            _check_pair(pair)
+            checked.add((pair.cert, pair.key))
+    return settings
+
+
+def tls_environment(settings: dict[str, Any]) -> dict[str, str]:
+    """The part of `settings` that a worker started elsewhere needs, as environment variables.
+
+    Command lines name the files, but neither the least version nor that plain text is refused.
+    """
+    names = ("distributed.comm.require-encryption", f"{_TLS}.min-version")
+    return {f"DASK_{_variable(name)}": str(settings[name]) for name in names}
+
+
+def has_tls_settings() -> bool:
+    """Whether Dask's own configuration names what a client shows."""
+    import dask
+
+    return all(dask.config.get(f"{_TLS}.{name}", None) for name in ("ca-file", "client.cert"))
+
+
+def _variable(name: str) -> str:
+    return name.upper().replace(".", "__").replace("-", "_")
+
+
+def _check_ca(path: Path) -> None:
+    _check_readable(path, "the CA's certificate")
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError as error:
+        raise SpecError(
+            f"security.ca {path} holds no certificate ({error.reason or error})",
+            expected="a PEM file",
+            fix=_MAKE,
+        ) from error
+
+
+def _check_pair(pair: Pair) -> None:
+    _check_readable(pair.cert, "a certificate")
+    _check_readable(pair.key, "a private key")
+    if pair.key.stat().st_mode & 0o077:
+        logger.warning(
+            "the private key %s can be read by others than its owner: chmod 600 it", pair.key
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        # A key under a passphrase would be asked for on the terminal, by every process.
+        context.load_cert_chain(pair.cert, pair.key, password=lambda: "")
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise SpecError(
+            f"security: {pair.cert} and {pair.key} are not a certificate and its key ({reason})",
+            expected="two PEM files that belong together, the key without a passphrase",
+            fix=_MAKE,
+        ) from error
+
+
+def _check_readable(path: Path, what: str) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise SpecError(
+            f"security: {path} cannot be read ({error.strerror})",
+            expected=f"{what}; relative paths are taken from the cluster file's folder",
+            fix=_MAKE,
+        ) from error

@@ -1,0 +1,130 @@
+"""What the preflight runs on every worker. It is sent by value: it must also run where genret-dask
+is not installed, so it needs distributed alone, and imports anything else as the question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import os
+from importlib import metadata
+from typing import Any
+
+from distributed import WorkerPlugin
+from distributed.core import Status
+
+TOPIC = "genret-preflight"
+"""Of the events by which a worker says why it leaves."""
+
+_TRIES = 12
+_PAUSE = 0.25  # seconds; network file systems show a new file after a while
+
+
+async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dict[str, Any]:
+    """Look at this worker and at the run directory from here.
+
+    Parameters
+    ----------
+    folder : path
+        The run directory, where the file named `token` holds `token`.
+    provider : {"cpu", "cuda"}
+    dask_worker : distributed.Worker
+
+    Returns
+    -------
+    dict
+        ``problems``, a list of str, ``memory``, the limit in bytes or None, and ``answer``, the
+        name of a file that holds its own name, written into the run directory, or None.
+    """
+    problems = [*_package_problems(), *_provider_problems(provider)]
+    answer, trouble = await _answer(folder, token, dask_worker.id)
+    if trouble:
+        problems.append(trouble)
+    memory = dask_worker.memory_manager.memory_limit
+    return {"problems": problems, "memory": memory, "answer": answer}
+
+
+async def _answer(folder: Any, token: str, worker: str) -> tuple[str | None, str | None]:
+    for attempt in range(_TRIES):
+        try:
+            found = (folder / token).read_text()
+            break
+        except FileNotFoundError:
+            if attempt == _TRIES - 1:
+                return None, f"{folder} is missing there, or not the run directory seen from here"
+            await asyncio.sleep(_PAUSE)
+        except Exception as error:
+            return None, f"{folder} cannot be read: {type(error).__name__}: {error}"
+    if found != token:
+        return None, f"{folder} does not keep what is written from here"
+    name = f"{token}-{''.join(letter for letter in worker if letter.isalnum())}"
+    try:
+        (folder / name).write_text(name)
+    except Exception as error:
+        return None, f"{folder} cannot be written to: {type(error).__name__}: {error}"
+    return name, None
+
+
+class Gate(WorkerPlugin):
+    """Sends a worker away that joins later and has other packages or lacks the provider.
+
+    Parameters
+    ----------
+    versions : dict
+        Of packages, None where one is not to be installed.
+    provider : {"cpu", "cuda"}
+    """
+
+    name = TOPIC
+
+    def __init__(self, versions: dict[str, str | None], provider: str) -> None:
+        self._versions, self._provider = versions, provider
+
+    def setup(self, worker: Any) -> None:
+        problems = [*_package_problems(), *_provider_problems(self._provider)]
+        for name, here in self._versions.items():
+            if (there := _version(name)) != here:
+                problems.append(
+                    f"{name} {there or 'not installed'}, here {here or 'not installed'}"
+                )
+        if problems:
+            worker.status = Status.paused  # it takes no task meanwhile
+            worker.log_event(TOPIC, {"worker": worker.address, "problems": problems})
+            worker.loop.call_later(1, worker.close, nanny=True, reason="genret-preflight")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _package_problems() -> list[str]:
+    if importlib.util.find_spec("genret_dask") is None:
+        return ["genret-dask is not installed in the Python of the worker"]
+    return []
+
+
+def _provider_problems(provider: str) -> list[str]:
+    wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[provider]
+    try:
+        available = importlib.import_module("onnxruntime").get_available_providers()
+    except Exception as error:
+        return [f"onnxruntime does not import: {error}"]
+    problems = []
+    if wanted not in available:
+        problems.append(
+            f"inference.provider {provider} is not in its onnxruntime ({', '.join(available)}); "
+            "cuda needs genret-dask[gpu]"
+        )
+    if provider == "cuda":
+        try:
+            devices = importlib.import_module("torch").cuda.device_count()
+        except Exception as error:
+            return [*problems, f"torch does not import: {error}"]
+        if devices == 0:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+            problems.append(f"no GPU is visible (CUDA_VISIBLE_DEVICES {visible})")
+    return problems
