@@ -222,7 +222,7 @@ class Inputs:
                 self._executor().map(
                     run_index,
                     todo,
-                    [f"index-{digest[:12]}-{task.name}" for task in todo],
+                    [f"index.ngrams.{digest[:12]}-{task.name[5:]}" for task in todo],
                     cost=lambda task: task.last - task.first,
                     progress=lambda done, total: self._report("index", done, total),
                 )
