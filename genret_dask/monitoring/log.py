@@ -23,6 +23,12 @@ from genret_dask.errors import GenretError
 logger = logging.getLogger(__name__)
 
 FILE = "log.jsonl"
+STAGE_UNITS = {
+    "train": "GFLOP", "export": "models", "search": "queries", "index": "documents",
+    "spans": "queries",
+}  # fmt: skip
+"""What `done` and `total` of a stage count; steps where it is not said."""
+
 Event = Callable[..., None]
 """Gets an event's name, and its fields as keyword arguments."""
 

@@ -40,7 +40,7 @@ def measured() -> Iterator[dict[str, float]]:
 
     def listen(activity: Hashable, amount: float, unit: str) -> None:
         if unit in UNITS:
-            found[unit] = found.get(unit, 0.0) + amount
+            found[unit] = found.get(unit, 0) + int(amount)
 
     began = time.perf_counter()
     try:

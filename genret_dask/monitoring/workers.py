@@ -11,13 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Worker, WorkerPlugin
 from distributed.diagnostics import nvml
 
 from genret_dask.monitoring.log import Event
 from genret_dask.monitoring.meter import PHASES, UNITS
 
 NAME = "genret-metrics"
+TOPIC = "all"
+"""Of Dask's events: what happens to the cluster."""
 _WINDOW = 60.0  # seconds that a rate is averaged over
 _HELP = {
     "queries": ("genret_queries", "Queries searched, scored and written."),
@@ -88,8 +90,8 @@ def gpu_memory(worker: Worker) -> int:
     return nvml.real_time()["memory-used"]
 
 
-def watch_workers(client: Client, event: Event) -> None:
-    """Tell of workers that join and leave from now on; may be called again after a reconnection."""
+def workers_heard(event: Event) -> Callable[[tuple[float, Any]], None]:
+    """A handler of the scheduler's own topic, `TOPIC`: tells of workers that join or leave."""
     actions = {"add-worker": "worker_joined", "remove-worker": "worker_left"}
 
     def hear(entry: tuple[float, Any]) -> None:
@@ -98,7 +100,7 @@ def watch_workers(client: Client, event: Event) -> None:
         if name:
             event(name, worker=message["worker"], expected=message.get("expected"))
 
-    client.subscribe_topic("all", hear)
+    return hear
 
 
 # --- Prometheus -----------------------------------------------------------------------------------

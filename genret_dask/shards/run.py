@@ -14,7 +14,7 @@ from genret_dask.errors import GenretError
 from genret_dask.monitoring.log import Event, silent
 from genret_dask.monitoring.meter import measured
 from genret_dask.monitoring.spans import TaskSpans
-from genret_dask.monitoring.workers import MetricsPlugin, watch_workers
+from genret_dask.monitoring.workers import TOPIC, MetricsPlugin, workers_heard
 from genret_dask.shards.resources import ResourcesPlugin, session_bytes
 from genret_dask.shards.task import SweepContext, run_shard
 from genret_dask.shards.usage import MemoryUse, by_worker
@@ -32,14 +32,13 @@ class DaskExecutor:
     ----------
     client : distributed.Client
     event : callable
-        Hears of tasks that are done or failed, and of workers that join or leave.
+        Hears of tasks that are done or failed, and of workers that join or leave meanwhile.
     """
 
     def __init__(self, client: Client, event: Event = silent) -> None:
         self.client, self._event = client, event
         client.register_plugin(ResourcesPlugin())
         client.register_plugin(MetricsPlugin(session_bytes))
-        watch_workers(client, event)
 
     def map(
         self,
@@ -76,6 +75,7 @@ class DaskExecutor:
         waiting = iter(range(len(tasks)))
         window, spans = self._window(), TaskSpans()
         self.client.subscribe_topic(_TOPIC, lambda event: shares.report(event[1]))
+        self.client.subscribe_topic(TOPIC, workers_heard(self._event))
         running: set[Future] = set()
         try:
             pool = as_completed()
@@ -110,7 +110,8 @@ class DaskExecutor:
                 submit_next()
         finally:
             self.client.cancel(list(running), force=True)
-            self.client.unsubscribe_topic(_TOPIC)
+            for topic in (_TOPIC, TOPIC):
+                self.client.unsubscribe_topic(topic)
         if failures:
             raise _failure(failures, len(tasks))
         return results
