@@ -34,7 +34,7 @@ class ProgressBars:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = stream or sys.stderr or io.StringIO()  # none at all: started with 2>&-
         self._bars = _goes_back(self._stream)
         self._stage: str | None = None
         self._bar: tqdm | None = None
@@ -117,10 +117,11 @@ def hush() -> None:
 
     What else writes there, at the end the interpreter that flushes it, then does not fail.
     """
+    if sys.__stderr__ is None:
+        return
     try:
-        descriptor = sys.__stderr__.fileno() if sys.__stderr__ else 2
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, descriptor)
+        os.dup2(null, sys.__stderr__.fileno())
         os.close(null)
     except (OSError, ValueError):
         sys.stderr = io.StringIO()
