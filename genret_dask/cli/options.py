@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LINK = re.compile(r"<link rel=\"shortcut icon\"[^>]*>\n?")
 _OPTIONS = (
     click.option(
         "--cluster",
@@ -137,6 +139,8 @@ def _reported(client: Client, page: Path | None) -> Iterator[None]:
 def _finish_report(report: Any, page: Path) -> None:
     try:
         report.__exit__(None, None, None)
+        html = page.read_text(encoding="utf-8")  # Dask's template asks the web for an icon
+        page.write_text(_LINK.sub("", html, count=1), encoding="utf-8")
         say(f"performance report  {page}")
     except Exception as error:
         logger.info("the performance report failed", exc_info=True)

@@ -159,7 +159,7 @@ def read_status(folder: Path) -> RunStatus:
         indexes_done=codes + len(spaces),
         failures=tuple(_read(folder / "failures.json", list) or ()),
         client=client,
-        dashboard=None if over else began.get("dashboard"),
+        dashboard=None if over or state == "stopped" else began.get("dashboard"),
         log_age=age,
         last_event=last,
     )
@@ -221,12 +221,12 @@ def _spaces(spec: SweepSpec) -> int:
 def _stage(events: list[dict[str, Any]]) -> StageStatus | None:
     """Of the last stage that did not end."""
     points: list[tuple[float, float, float]] = []
-    stage = None
+    stage, spoke = None, None
     for event in events:
         if event["event"] == "stage_began":
             stage, points = event.get("stage"), [(0.0, 0.0, float(event["total"]))]
         elif event["event"] == "stage_progress":
-            stage = event.get("stage")
+            stage, spoke = event.get("stage"), event
             points.append((event["seconds"], event["done"], event["total"]))
         elif event["event"] == "stage_ended":
             stage, points = None, []
@@ -235,7 +235,7 @@ def _stage(events: list[dict[str, Any]]) -> StageStatus | None:
     now, done, total = points[-1]
     then, before, _ = next(point for point in points if now - point[0] <= _RECENT)
     rate = (done - before) / (now - then) if now > then and done > before else None
-    left = (total - done) / rate if rate else None
+    left = max(0.0, (total - done) / rate - (_age(spoke) or 0.0)) if rate else None
     return StageStatus(stage, STAGE_UNITS.get(stage, "steps"), done, total, rate, left)
 
 

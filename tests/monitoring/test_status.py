@@ -85,6 +85,7 @@ def test_a_run_that_did_not_end_is_running_while_it_speaks(run):
     rewritten(run)
     found = read_status(run)
     assert found.state == "running" and found.stage.stage == "search"
+    assert found.dashboard is None  # of a serial run
     assert found.stage.unit == "queries" and found.stage.total == 108
     rewritten(run, time=ago(3600))
     found = read_status(run)
@@ -116,7 +117,7 @@ def test_rate_and_time_left_are_those_of_the_last_ten_minutes(root, tmp_path):
         log("stage_progress", seconds=seconds, done=done, total=1000)
     stage = read_status(folder).stage
     assert (stage.done, stage.total, stage.unit) == (700, 1000, "GFLOP")
-    assert stage.rate == pytest.approx(0.2) and stage.seconds_left == pytest.approx(1500)
+    assert stage.rate == pytest.approx(0.2) and stage.seconds_left == pytest.approx(1500, abs=100)
     log("stage_ended", seconds=1600.0, done=1000, total=1000)
     assert read_status(folder).stage is None
 
