@@ -6,6 +6,7 @@ from distributed.metrics import context_meter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genret_dask.inference import resident
 from genret_dask.inference.beam import search
 from genret_dask.monitoring.meter import PHASES, count, count_decoded, measured, phase
 from tests.inference.test_beam import pad
@@ -54,3 +55,13 @@ def test_a_search_tells_its_phases_and_every_row_and_token_it_read(tiny):
     }  # fmt: skip
     assert found["rows"] == beams.rows_decoded.sum()
     assert found["tokens"] == found["rows"] + lengths.sum()
+
+
+def test_the_search_on_a_device_counts_what_the_one_on_the_host_does(tiny):
+    tokens, lengths = pad([[3, 7, 1], [9], [4, 4]])
+    counted = []
+    for one in (search, resident.search):
+        with measured() as found:
+            one(tiny.session, tiny.codes.trie, tiny.vocabulary, tokens, lengths, [1, 5])
+        counted.append({unit: found[unit] for unit in ("rows", "tokens")})
+    assert counted[0] == counted[1]
