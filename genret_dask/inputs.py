@@ -43,7 +43,6 @@ from genret_dask.specs import (
     NgramsIdentifiers,
     SweepSpec,
 )
-from genret_dask.storage import check_writable
 
 if TYPE_CHECKING:
     from genret_dask.shards.run import DaskExecutor
@@ -90,7 +89,6 @@ class Inputs:
     @cached_property
     def collection(self) -> Collection:
         """The collection, loaded once and kept in the run directory."""
-        check_writable(self.folder)
         folder, spec = self.folder / "collection", self.spec
         settings = spec.dataset.model_dump(mode="json", exclude={"path", "passages"})
         parts = {"dataset": settings, "contents": fingerprint_of(spec.dataset), "seed": spec.seed}
@@ -222,7 +220,7 @@ class Inputs:
                 self._executor().map(
                     run_index,
                     todo,
-                    [f"index-{digest[:12]}-{task.name}" for task in todo],
+                    [f"index.ngrams.{digest[:12]}-{task.name[5:]}" for task in todo],
                     cost=lambda task: task.last - task.first,
                     progress=lambda done, total: self._report("index", done, total),
                 )

@@ -1,4 +1,4 @@
-"""How long the stages of a study took, and on what machines: `stages.json` of a run directory."""
+"""How long the stages of a study took, and on what machines: a view of its log."""
 
 from __future__ import annotations
 
@@ -7,92 +7,76 @@ import logging
 import platform
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from genret_dask.cluster_arguments import usable_cores
-from genret_dask.errors import GenretError
-from genret_dask.storage import replace_file
+from genret_dask.monitoring.log import RunLog, read_log
 
 if TYPE_CHECKING:
     from distributed import Client
 
 logger = logging.getLogger(__name__)
 
-FILE = "stages.json"
-_WRITE_SECONDS = 5.0
+_PROGRESS_SECONDS = 10.0
 
 
 class StageLog:
-    """A callable (stage, done, total), as a study's progress is, that keeps the time of each stage.
+    """A callable (stage, done, total), as a study's progress is, that logs its stages.
 
-    The file is written when a stage ends, and now and then before: of a run that was stopped, the
-    part that was done counts. A run that has nothing to do adds nothing.
+    Besides where they begin and end, now and then how far they are: of a run that was killed, the
+    part that was done counts.
 
     Parameters
     ----------
-    folder : path
-        The run directory.
-    client : distributed.Client, optional
-        Whose workers do the work.
+    log : RunLog
     """
 
-    def __init__(self, folder: Path, client: Client | None = None) -> None:
-        self._path = folder / FILE
-        self._client = client
-        self._began: dict[str, float] = {}
-        self._stages: dict[str, dict[str, float]] = {}
-        self._spoke = 0.0
-        self._earlier: list[dict[str, Any]] = []
-        self._machines: list[dict[str, Any]] | None = None
-        self._started = datetime.now(UTC)
-
-    def look_at_machines(self) -> None:
-        """Ask the workers what they run on; not to be called from the client's event loop."""
-        if self._machines is None:
-            self._machines = machines_of(self._client)
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._began = self._spoke = 0.0
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         now = time.monotonic()
-        if not self._stages:
-            self._earlier = read_stages(self._path.parent)
-        began = self._began.setdefault(stage, now)
-        self._stages[stage] = {"seconds": round(now - began, 3), "done": done, "total": total}
-        if done >= total or now - self._spoke >= _WRITE_SECONDS:
+        if stage != self._log.stage:
+            self._began = self._spoke = now
+            self._log.stage = stage
+            self._log("stage_began", total=total)
+        how_far = {"seconds": round(now - self._began, 3), "done": done, "total": total}
+        if done >= total:
+            self._log("stage_ended", **how_far)
+            self._log.stage = None
+        elif now - self._spoke >= _PROGRESS_SECONDS:
             self._spoke = now
-            self._write()
-
-    def _write(self) -> None:
-        if not self._path.parent.is_dir():
-            return
-        mine = {
-            "began": self._started.isoformat(timespec="seconds"),
-            "machines": self._machines or [],
-            "stages": self._stages,
-        }
-        text = json.dumps({"runs": [*self._earlier, mine]}, indent=1) + "\n"
-        try:
-            replace_file(self._path, text.encode())
-        except GenretError as error:
-            logger.warning("%s", error.found)
+            self._log("stage_progress", **how_far)
 
 
 def read_stages(folder: Path) -> list[dict[str, Any]]:
     """What every run of a study recorded: began, machines, and by stage seconds, done and total.
 
-    Empty where nothing was recorded, or nothing that can be read.
+    Runs that had nothing to do are left out.
     """
-    try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return [run for run in content["runs"] if isinstance(run["stages"], dict)]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is damaged: %s", folder / FILE, error)
-        return []
+    runs: dict[str, dict[str, Any]] = {}
+    before: dict[tuple[str, str], float] = {}  # seconds of a stage that a run came to again
+    for event in read_log(folder):
+        try:
+            name, run = event["event"], event["run"]
+            record = runs.setdefault(run, {"began": event["time"], "machines": [], "stages": {}})
+            if name == "machines":
+                record["machines"] = list(event["machines"])
+            elif name in ("stage_progress", "stage_ended"):
+                stage = event["stage"]
+                seconds = before.get((run, stage), 0.0) + event["seconds"]
+                record["stages"][stage] = {
+                    "seconds": round(seconds, 3), "done": event["done"], "total": event["total"]
+                }  # fmt: skip
+                if name == "stage_ended":
+                    before[run, stage] = seconds
+        except (KeyError, TypeError) as error:
+            logger.debug("an event of %s lacks %s", folder, error)
+    return [record for record in runs.values() if record["stages"]]
 
 
 def machine() -> dict[str, Any]:

@@ -7,12 +7,13 @@ inputs and settings is there. The same code runs serially and on a Dask cluster.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
+from distributed import span
 
 from genret_dask.artefacts import RECORD, publishing
 from genret_dask.cube.open import CUBE
@@ -24,17 +25,19 @@ from genret_dask.fingerprint import Origin
 from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
 from genret_dask.models.manifest import Manifest, read_manifest
+from genret_dask.monitoring.log import RunLog
 from genret_dask.records import read_record
 from genret_dask.results import RESULTS, write_results
-from genret_dask.shards.plan import plan_shards
+from genret_dask.run_spec import is_run, write_run_spec
+from genret_dask.shards.plan import plan_shards, task_key
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import Exported, SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
 from genret_dask.specs import SweepSpec, precise_name
-from genret_dask.stages import StageLog
-from genret_dask.storage import is_local, place_of
-from genret_dask.template import build_template
+from genret_dask.stages import StageLog, machines_of
+from genret_dask.storage import check_writable, is_local, place_of
+from genret_dask.template import build_template, versions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -74,7 +77,9 @@ def sweep(
     --------
     >>> cube = sweep(SweepSpec())  # doctest: +SKIP
     """
-    return Study(spec, client, runs=runs, progress=progress).search()
+    study = Study(spec, client, runs=runs, progress=progress)
+    with study.log:
+        return study.search()
 
 
 class Study:
@@ -89,6 +94,8 @@ class Study:
     ----------
     memory : list of MemoryUse
         What each worker held during the search; empty where there was nothing to search.
+    log : RunLog
+        Of the run directory; as a context manager it notes how the run ended.
 
     Raises
     ------
@@ -109,17 +116,41 @@ class Study:
         self.memory: list[MemoryUse] = []
         self._progress = progress
         self._client = client
-        self._stages = StageLog(self.folder, client)
+        self.log = RunLog(self.folder)
+        self._stages = StageLog(self.log)
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
 
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
-        self._stages.look_at_machines()
-        return SerialExecutor() if self._client is None else DaskExecutor(self._client)
+        self.log("machines", machines=machines_of(self._client))
+        if self._client is None:
+            return SerialExecutor(self.log)
+        return DaskExecutor(self._client, self.log)
 
     @property
     def collection(self) -> Collection:
         return self.inputs.collection
+
+    def _begin(self) -> None:
+        """Say in the run directory what this run is.
+
+        Raises
+        ------
+        GenretError
+            It cannot be written to.
+        """
+        check_writable(self.folder)
+        if not is_run(self.folder):  # else once what is there is known to be of this spec
+            write_run_spec(self.folder, self.spec)
+        threads = self._client.nthreads() if self._client else {"this process": 1}
+        self.log(
+            "run_started",
+            versions=versions(),
+            name=self.spec.name,
+            workers=len(threads),
+            threads=sum(threads.values()),
+            dashboard=self._client.dashboard_link if self._client else None,
+        )
 
     # --- training -----------------------------------------------------------------------------
 
@@ -129,6 +160,7 @@ class Study:
         from genret_dask.training.loop import TrainTask
         from genret_dask.training.targets import label_shape
 
+        self._begin()
         inputs, pairs, tasks = self.inputs, self.inputs.pairs, []
         for cell in cells_of(self.spec):
             training = cell.training(self.spec)
@@ -171,16 +203,18 @@ class Study:
         records = {task.name: finished(task) for task in self.tasks}
         todo = [task for task in self.tasks if records[task.name] is None]
         if todo:
+            write_run_spec(self.folder, self.spec)
             flops = {task.name: training_flops(task) for task in todo}
             todo.sort(key=lambda task: -flops[task.name])
             self._report("train", 0, sum(flops[task.name] for task in todo) / 1e9)
-            trained = self.executor.map(
-                _train,
-                todo,
-                [f"train-{task.name.replace('/', '-')}" for task in todo],
-                cost=lambda task: flops[task.name] / 1e9,
-                progress=partial(self._report, "train"),
-            )
+            with span(self.spec.name, "train"):
+                trained = self.executor.map(
+                    _train,
+                    todo,
+                    _keys("train", todo, self.tasks),
+                    cost=lambda task: flops[task.name] / 1e9,
+                    progress=partial(self._report, "train"),
+                )
             records.update({record["name"]: record for record in trained})
         return {name: record for name, record in records.items() if record is not None}
 
@@ -211,12 +245,13 @@ class Study:
         todo = [task for task in tasks.values() if not is_exported(task)]
         if todo:
             self._report("export", 0, len(todo))
-            self.executor.map(
-                run_export,
-                todo,
-                [f"export-{task.name.replace('/', '-')}" for task in todo],
-                progress=partial(self._report, "export"),
-            )
+            with span(self.spec.name, "export"):
+                self.executor.map(
+                    run_export,
+                    todo,
+                    _keys("export", todo, tasks.values()),
+                    progress=partial(self._report, "export"),
+                )
         return {
             place: read_manifest(task.folder, verify=is_local(task.folder))
             for place, task in tasks.items()
@@ -243,6 +278,7 @@ class Study:
         """
         template = self.template
         create_cube(self.cube, template)
+        write_run_spec(self.folder, self.spec)
         made_from = template.made_from.fingerprint
         context = SweepContext(
             cube=self.cube,
@@ -267,7 +303,8 @@ class Study:
         if todo:
             report = partial(self._report, "search")
             report(0, sum(task.queries for task in todo))
-            self.memory = self.executor.search(todo, context, report)
+            with span(self.spec.name, "search"):
+                self.memory = self.executor.search(todo, context, report)
             write_memory(self.memory, self.folder / "resources.json")
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
@@ -330,6 +367,13 @@ class Study:
         self._stages(stage, done, total)
         if self._progress:
             self._progress(stage, done, total)
+
+
+def _keys(stage: str, todo: Iterable[Any], tasks: Iterable[Any]) -> list[str]:
+    """Names of tasks that are called kind/model, the same in every run."""
+    rows = {task.name: row for row, task in enumerate(tasks)}
+    places = [(task.name.partition("/"), rows[task.name]) for task in todo]
+    return [task_key(stage, kind, name, row) for (kind, _, name), row in places]
 
 
 def _train(task: TrainTask, report: Callable[[float], None]) -> dict[str, Any]:

@@ -53,12 +53,15 @@ def build_template(
             "dataset_hash": collection.content_hash,
             "identifiers_hash": spaces,
             "documents": len(collection),
-            "versions": {
-                name: version(name)
-                for name in ("genret-dask", "torch", "transformers", "onnx", "zarr", "xarray")
-            },
+            "versions": versions(),
         },
     )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a cube's numbers come from."""
+    names = ("genret-dask", "torch", "transformers", "onnx", "zarr", "xarray")
+    return {name: version(name) for name in names}
 
 
 def _group(

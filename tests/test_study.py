@@ -49,8 +49,8 @@ def test_every_cell_is_a_model_in_every_precision(study):
         assert len(set(data["checkpoint"].values.tolist())) == 4
         assert np.isfinite(data["logit"].values).reshape(4, -1).any(axis=1).all()
     markers = {path.name for path in (study.folder / "markers").rglob("*.json")}
-    assert {name.split("-", 1)[1].rsplit("-", 1)[0] for name in markers} == {
-        f"{kind}-{model}" for kind in ("codes", "ngrams") for model in MODELS
+    assert {name.partition("-")[0] for name in markers} == {
+        f"search.{kind}.{model}" for kind in ("codes", "ngrams") for model in MODELS
     }
 
 

@@ -128,7 +128,7 @@ def test_repair_redoes_what_is_damaged_and_nothing_else(root, whole, monkeypatch
 def test_what_is_damaged_is_refused_in_use(root, whole):
     run = root / "runs" / "toy"
     flip(one_of(run, "identifiers/ngrams/*/part-00001/suffixes.npy"))
-    flip(one_of(run, "markers/*/search-ngrams-*"))
+    flip(one_of(run, "markers/*/search.ngrams.*"))
     with pytest.raises(GenretError, match=r"suffixes\.npy has sha256"):
         Study(make_spec(whole), runs=root / "runs").search()
 
@@ -136,7 +136,7 @@ def test_what_is_damaged_is_refused_in_use(root, whole):
 def test_a_lost_chunk_and_a_lost_marker_are_found(root):
     run = root / "runs" / "toy"
     one_of(run, "cube.zarr/codes/search/score/c/1/**/*").unlink()
-    one_of(run, "markers/*/search-ngrams-*").unlink()
+    one_of(run, "markers/*/search.ngrams.*").unlink()
     found = sorted(damage.found for damage in verify_run(run))
     assert len(found) == 2 and "lost its chunk" in found[1] and "is missing" in found[0]
 

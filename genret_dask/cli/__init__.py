@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep": "Run a whole study: data, identifiers, training, export, search, cube.",
     "train": "Train the models of a study.",
     "export": "Export trained models to ONNX.",
+    "status": "Say how far a run is, from wherever its directory can be seen.",
     "fit": "Fit scaling laws to a run's cube.",
     "compare": "Compare families, identifier kinds or models on the same queries.",
     "plan": "Choose model and beam for a budget, measured and predicted.",

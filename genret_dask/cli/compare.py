@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from genret_dask.cli.options import resample_options
+from genret_dask.cli.places import PLACE
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=PLACE)
 @click.option(
     "--model",
     "models",

@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
+from genret_dask.cli.places import PLACE
+
 _SHOWN = 4  # documents of an n-gram, n-grams of a document
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PLACE)
 @click.option("--query", required=True, help="Any text.")
 @click.option("--model", required=True, help="A model of the run's cube.")
 @click.option("--beam", default=10, show_default=True, type=click.IntRange(min=1))

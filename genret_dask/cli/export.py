@@ -11,11 +11,13 @@ from genret_dask.cli.options import running_study, study_options
 
 @click.command()
 @study_options
-def export(cluster_file: Path, config_file: Path | None, name: str | None, runs: Path) -> None:
+def export(
+    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path, page: Path | None
+) -> None:
     """Export every model of a study to ONNX, training those that are not trained yet."""
     from genret_dask.cli.tables import format_table
 
-    with running_study(cluster_file, config_file, name, runs) as study:
+    with running_study(cluster_file, config_file, name, runs, page) as study:
         manifests = study.export()
     rows = [
         {

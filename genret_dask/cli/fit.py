@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from genret_dask.cli.options import resample_options
+from genret_dask.cli.places import PLACE
 
 if TYPE_CHECKING:
     from genret_dask.fits.surface import Loss
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=PLACE, required=False)
 @click.option(
     "--points",
     "points_file",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from genret_dask.cli.places import PLACE
+
 _COLUMNS = {
     "model": "model",
     "beam": "beam",
@@ -22,7 +24,7 @@ _COLUMNS = {
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
 @click.option("--draws", default=1000, show_default=True, help="Bootstrap resamples.")
 @click.option("--seed", default=0, show_default=True, help="Of the resamples.")

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from genret_dask.cli.progress import ProgressBars
+from genret_dask.cli.places import PLACE
+from genret_dask.cli.progress import ProgressBars, say
+from genret_dask.errors import SpecError
 from genret_dask.specs import SweepSpec, load_spec, validate
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from genret_dask.study import Study
 
+logger = logging.getLogger(__name__)
+
+_LINK = re.compile(r"<link rel=\"shortcut icon\"[^>]*>\n?")
 _OPTIONS = (
     click.option(
         "--cluster",
@@ -32,16 +41,23 @@ _OPTIONS = (
     click.option("--name", help="Name of the run directory, instead of the config's."),
     click.option(
         "--runs",
-        type=click.Path(path_type=Path),
+        type=PLACE,
         default=Path("runs"),
         show_default=True,
-        help="Where run directories are.",
+        help="Where run directories are: a folder that all workers share, or s3://bucket/folder.",
+    ),
+    click.option(
+        "--performance-report",
+        "page",
+        metavar="FILE.html",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write Dask's performance report, one page that loads nothing, when the run ends.",
     ),
 )
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --cluster, --config, --name and --runs."""
+    """Add --cluster, --config, --name, --runs and --performance-report."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -78,23 +94,67 @@ def running_study(
     config_file: Path | None,
     name: str | None,
     runs: Path,
+    page: Path | None,
     memory: str | None = None,
 ) -> Iterator[Study]:
-    """A study connected to its cluster, with progress on the terminal."""
+    """A study connected to its cluster, with progress on the terminal.
+
+    Parameters
+    ----------
+    page : Path or None
+        Where Dask's performance report goes.
+    """
     spec = read_spec(config_file, name, memory)
+    with running(spec, cluster_file, runs, page) as study:
+        yield study
+
+
+@contextmanager
+def running(
+    spec: SweepSpec, cluster_file: Path, runs: Path, page: Path | None = None
+) -> Iterator[Study]:
+    """The study of a spec; see `running_study`."""
+    if page and not page.absolute().parent.is_dir():
+        raise SpecError(f"--performance-report {page}: there is no folder {page.parent}")
     from genret_dask.clusters import connect, load_cluster_spec
 
     cluster = load_cluster_spec(cluster_file)
     from genret_dask.preflight import check_cluster
+    from genret_dask.storage import place_of
     from genret_dask.study import Study
 
-    with connect(cluster) as client, ProgressBars() as progress:
-        folder = runs.absolute() / spec.name
-        check_cluster(client, spec, folder, newcomers=cluster.address is None)
+    with connect(cluster) as client, ProgressBars() as progress, _reported(client, page):
+        check_cluster(client, spec, place_of(runs) / spec.name, newcomers=cluster.address is None)
         workers = client.nthreads()
-        click.echo(f"run        {runs / spec.name}", err=True)
-        click.echo(f"dashboard  {client.dashboard_link or 'none'}", err=True)
-        click.echo(
-            f"workers    {len(workers)} with {sum(workers.values())} threads in all", err=True
-        )
-        yield Study(spec, client, runs=runs, progress=progress)
+        say(f"run        {runs / spec.name}")
+        say(f"dashboard  {client.dashboard_link or 'none'}")
+        say(f"workers    {len(workers)} with {sum(workers.values())} threads in all")
+        study = Study(spec, client, runs=runs, progress=progress)
+        with study.log:
+            yield study
+
+
+@contextmanager
+def _reported(client: Client, page: Path | None) -> Iterator[None]:
+    """Have Dask write its performance report at the end; a run is worth more than its report."""
+    from distributed import performance_report
+
+    if page is None:
+        yield
+        return
+    report = performance_report(filename=str(page), mode="inline")
+    with client.as_current(), ExitStack() as stack:
+        stack.callback(_finish_report, report, page)
+        report.__enter__()
+        yield
+
+
+def _finish_report(report: Any, page: Path) -> None:
+    try:
+        report.__exit__(None, None, None)
+        html = page.read_text(encoding="utf-8")  # Dask's template asks the web for an icon
+        page.write_text(_LINK.sub("", html, count=1), encoding="utf-8")
+        say(f"performance report  {page}")
+    except Exception as error:
+        logger.info("the performance report failed", exc_info=True)
+        say(f"the performance report {page} could not be written: {type(error).__name__}: {error}")

@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from genret_dask.cli.options import resample_options
+from genret_dask.cli.places import PLACE
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PLACE)
 @click.option("--flops", type=float, default=math.inf, help="FLOPs that a query may cost.")
 @click.option("--train-flops", type=float, default=math.inf, help="FLOPs that training may cost.")
 @click.option("--target-recall", type=float, help="Recall@10 to reach with the fewest FLOPs.")

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from types import TracebackType
 from typing import TextIO
 
+import click
 from tqdm import tqdm
 
-_UNITS = {"train": "GFLOP", "export": "models", "search": "queries"}
-_BAR = "{desc:<12}{percentage:3.0f}% |{bar:25}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
+from genret_dask.monitoring.log import STAGE_UNITS
+
+_WIDE = "{desc:<12}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit} "
+_WIDE += "[{elapsed}<{remaining}] {rate_fmt}"
+_NARROW = "{desc:.10} {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+_WIDTH = 72  # columns that the wide form needs, with a bar worth looking at
 _LINE_SECONDS = 10.0
 
 
 class ProgressBars:
     """A callable (stage, done, total) that shows one bar a stage.
+
+    On a terminal that cannot go back in a line, and where there is no terminal, it writes lines.
+    A stream that is gone is no reason to stop: nothing more is shown then.
 
     Parameters
     ----------
@@ -24,8 +34,8 @@ class ProgressBars:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._bars = self._stream.isatty()
+        self._stream = stream or sys.stderr or io.StringIO()  # none at all: started with 2>&-
+        self._bars = _goes_back(self._stream)
         self._stage: str | None = None
         self._bar: tqdm | None = None
         self._before = 0.0
@@ -40,9 +50,19 @@ class ProgressBars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
+        try:
+            self._close()
+        except (OSError, ValueError):
+            hush()
 
     def __call__(self, stage: str, done: float, total: float) -> None:
+        try:
+            self._show(stage, done, total)
+        except (OSError, ValueError):
+            hush()
+            self._stream, self._bars, self._bar = io.StringIO(), False, None
+
+    def _show(self, stage: str, done: float, total: float) -> None:
         if stage != self._stage:
             self._open(stage, done, total)
         if self._bar is not None:
@@ -63,15 +83,15 @@ class ProgressBars:
                 total=total,
                 initial=self._before,
                 desc=stage,
-                unit=_UNITS.get(stage, "steps"),
+                unit=STAGE_UNITS.get(stage, "steps"),
                 unit_scale=True,
-                bar_format=_BAR + " {rate_fmt}",
+                bar_format=_WIDE if _columns(self._stream) >= _WIDTH else _NARROW,
                 file=self._stream,
                 dynamic_ncols=True,
             )
 
     def _line(self, stage: str, done: float, total: float) -> str:
-        unit, elapsed = _UNITS.get(stage, "steps"), time.monotonic() - self._began
+        unit, elapsed = STAGE_UNITS.get(stage, "steps"), time.monotonic() - self._began
         line = f"{stage:<12}{done / total:4.0%}  {done:,.0f}/{total:,.0f} {unit}  {elapsed:.0f} s"
         if self._before < done < total:
             rate = (done - self._before) / elapsed
@@ -82,3 +102,38 @@ class ProgressBars:
         if self._bar is not None:
             self._bar.close()
         self._bar = self._stage = None
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, if there is still somebody to read it."""
+    try:
+        click.echo(text, err=True)
+    except (OSError, ValueError):
+        hush()
+
+
+def hush() -> None:
+    """Put nothing in the place of a standard error that is gone.
+
+    What else writes there, at the end the interpreter that flushes it, then does not fail.
+    """
+    if sys.__stderr__ is None:
+        return
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.__stderr__.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        sys.stderr = io.StringIO()
+
+
+def _goes_back(stream: TextIO) -> bool:
+    """Whether a line on this terminal can be written over."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 80

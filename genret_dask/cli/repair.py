@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from genret_dask.cli.places import PLACE
 from genret_dask.cli.verify import verified
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=PLACE)
 @click.option(
     "--cluster",
     "cluster_file",
@@ -19,9 +20,9 @@ from genret_dask.cli.verify import verified
     help="YAML of the Dask cluster that computes what is missing; see cluster_specs/.",
 )
 @click.pass_context
-def repair(ctx: click.Context, run: str, cluster_file: Path) -> None:
+def repair(ctx: click.Context, run: Path, cluster_file: Path) -> None:
     """Redo just what is damaged in RUN, and remove what writers that died have left."""
-    from genret_dask.cli.options import running_spec
+    from genret_dask.cli.options import running
     from genret_dask.repair import repair_run
     from genret_dask.run_spec import read_run_spec
     from genret_dask.storage import place_of
@@ -33,7 +34,7 @@ def repair(ctx: click.Context, run: str, cluster_file: Path) -> None:
         click.echo("all is as it was written")
         return
     spec = spec.model_copy(update={"name": folder.name})
-    with running_spec(cluster_file, spec, folder.parent) as study:
+    with running(spec, cluster_file, folder.parent) as study:
         repair_run(study, damages)
         study.analyse()
         study.report()

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from genret_dask.cli.places import PLACE
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PLACE)
 @click.option("--published", is_flag=True, help="Add the points that the study published.")
 @click.option(
     "--draws", type=click.IntRange(min=1), help="Bootstrap resamples; the run's own by default."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genret_dask.cli.options import read_spec, running_study, study_options
+from genret_dask.cli.progress import say
 
 if TYPE_CHECKING:
     from genret_dask.specs import SweepSpec
@@ -30,6 +31,7 @@ def sweep(
     config_file: Path | None,
     name: str | None,
     runs: Path,
+    page: Path | None,
     memory: str | None,
     dry_run: bool,
 ) -> None:
@@ -40,15 +42,15 @@ def sweep(
     if dry_run:
         _print_plan(cluster_file, read_spec(config_file, name, memory), runs)
         return
-    with running_study(cluster_file, config_file, name, runs, memory) as study:
+    with running_study(cluster_file, config_file, name, runs, page, memory) as study:
         cube = study.search()
         results = study.analyse()
-        page = _write_report(study)
+        report = _write_report(study)
         for use in study.memory:
-            click.echo(f"peak memory  {use}", err=True)
+            say(f"peak memory  {use}")
         _print_results(study, cube, results)
-        if page:
-            click.echo(f"\nread about it in:\n  {_relative(page)}")
+        if report:
+            click.echo(f"\nread about it in:\n  {_relative(report)}")
 
 
 def _write_report(study: Study) -> Path | None:
@@ -57,10 +59,9 @@ def _write_report(study: Study) -> Path | None:
         return study.report()
     except Exception as error:
         logger.info("the report failed", exc_info=True)
-        click.echo(
+        say(
             f"the report could not be written ({type(error).__name__}: {error}); the cube and the "
-            f"results are complete, and genret-dask report {_relative(study.folder)} tries again",
-            err=True,
+            f"results are complete, and genret-dask report {_relative(study.folder)} tries again"
         )
         return None
 

@@ -11,11 +11,13 @@ from genret_dask.cli.options import running_study, study_options
 
 @click.command()
 @study_options
-def train(cluster_file: Path, config_file: Path | None, name: str | None, runs: Path) -> None:
+def train(
+    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path, page: Path | None
+) -> None:
     """Train every model of a study that is not trained yet."""
     from genret_dask.cli.tables import format_table
 
-    with running_study(cluster_file, config_file, name, runs) as study:
+    with running_study(cluster_file, config_file, name, runs, page) as study:
         records = study.train()
     rows = [
         {

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from genret_dask.cli.places import PLACE
 
 if TYPE_CHECKING:
     from genret_dask.verification import Damage
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=PLACE)
 @click.pass_context
-def verify(ctx: click.Context, run: str) -> None:
+def verify(ctx: click.Context, run: Path) -> None:
     """Check every chunk of RUN's cube, and every artefact, model and index against its hash.
 
     Prints a line for each damage and exits with 1 when there is any. RUN may be a URL.
@@ -24,7 +27,7 @@ def verify(ctx: click.Context, run: str) -> None:
     click.echo("all is as it was written")
 
 
-def verified(run: str) -> list[Damage]:
+def verified(run: Path) -> list[Damage]:
     """Verify with progress on the terminal, and print a line for each damage."""
     from genret_dask.cli.progress import ProgressBars
     from genret_dask.verification import verify_run

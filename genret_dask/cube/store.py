@@ -124,6 +124,12 @@ def read_attributes(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_sizes(path: Path, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and chunks of one array of a cube, as `codes/search/doc`."""
+    array: Any = zarr.open_group(store_at(path, read_only=True), mode="r")[name]
+    return array.shape, array.chunks
+
+
 def write_shard(
     path: Path, kind: str, model: int, start: int, arrays: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, str]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from genret_dask.identifiers import Trie
 from genret_dask.inference.session import Session
+from genret_dask.monitoring.meter import count_decoded, phase
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def search(
             live.member, np.searchsorted(live.query, np.arange(queries)), axis=1, dtype=np.int32
         ).T
         logits, log_partition, state = session.step(state, last, parents, vocabulary.block(level))
-        parent, code, node = trie.expand(level, live.node)
+        count_decoded("search", len(live.query))
+        with phase("constraint"):
+            parent, code, node = trie.expand(level, live.node)
         place = live.query[parent], live.slot[parent]
         logit, partition = logits[(*place, code)], log_partition[place]
         score = live.score[parent] + (logit.astype(np.float64) - partition)
@@ -125,6 +128,7 @@ def search(
     return collect(live, trie.documents, queries, sizes, rows_decoded)
 
 
+@phase("select")
 def select(
     query: np.ndarray, node: np.ndarray, score: np.ndarray, member: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +208,7 @@ class Rows:
             log_partition=np.full((queries, depth), np.nan, dtype=np.float32),
         )
 
+    @phase("select")
     def grow(
         self,
         came_from: np.ndarray,
@@ -225,6 +230,7 @@ class Rows:
         return Rows(query, slot, node, score, member, *history)
 
 
+@phase("select")
 def collect(
     rows: Rows,
     documents: np.ndarray,

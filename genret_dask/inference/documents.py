@@ -19,6 +19,7 @@ import numpy as np
 
 from genret_dask.identifiers.ngrams import NgramIndex
 from genret_dask.inference.prefixes import Ngrams
+from genret_dask.monitoring.meter import phase
 from genret_dask.specs import NgramsScoring
 
 _NOTHING = 1e-9  # what rounding leaves of a weight of 0
@@ -68,6 +69,7 @@ def weigh(found: Ngrams, index: NgramIndex) -> np.ndarray:
     return np.where(odds > _NOTHING, odds, 0.0)
 
 
+@phase("rank")
 def gather_evidence(
     found: Ngrams, index: NgramIndex, end_token: int, scoring: NgramsScoring, queries: int
 ) -> Evidence:
@@ -165,6 +167,7 @@ def _fresh(pair: np.ndarray, entry: np.ndarray, token: np.ndarray, vocabulary: i
     )
 
 
+@phase("rank")
 def rank_documents(
     evidence: Evidence, queries: int, beams: int, ranks: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 from genret_dask.identifiers.ngrams import NgramIndex
 from genret_dask.inference.beam import kth_best
 from genret_dask.inference.prefixes import Children, Ngrams
+from genret_dask.monitoring.meter import phase
 
 _BLOCK = 64  # tokens whose largest score stands for them all
 _SLACK = 1e-3  # nats by which a float32 score may miss its float64 value, and more
@@ -46,6 +47,7 @@ class LookUp:
         peaks[self.query, place] = largest
         self.peaks = peaks.reshape(self.queries, -1)
 
+    @phase("constraint")
     def complete(
         self, children: Children, scored: Callable[..., Children], sizes: np.ndarray
     ) -> Children:

@@ -23,6 +23,7 @@ from genret_dask.inference.beam import select
 from genret_dask.inference.lookup import LookUp
 from genret_dask.inference.prefixes import Children, Ngrams, Rules
 from genret_dask.inference.session import Session
+from genret_dask.monitoring.meter import count_decoded, phase
 
 
 def search(
@@ -68,6 +69,7 @@ def search(
         last[query, slot] = live.token[going, level - 1] if level else rules.start_token
         parents[query, slot] = live.slot[going]
         logits, log_partition, state = session.step(state, last, parents, (0, index.vocabulary))
+        count_decoded("search", len(going))
         place = np.zeros(len(live.query), dtype=np.int64)
         place[going] = slot
         live = replace(live, slot=place)
@@ -77,6 +79,7 @@ def search(
     return Ngrams.join([*kept, live]), rows_decoded
 
 
+@phase("select")
 def collect(
     found: Ngrams, index: NgramIndex, weight: np.ndarray, shape: tuple[int, int], most: int
 ) -> dict[str, np.ndarray]:
@@ -153,7 +156,8 @@ def advance(
         known.append(scored(going, np.full(len(going), rules.end_token), live.states[going], False))
     wide = index.count(live.states[going]) > LISTED
     few = going[~wide]
-    row, token, states = index.listed(live.states[few], level)
+    with phase("constraint"):
+        row, token, states = index.listed(live.states[few], level)
     goes_on = level + 1 < rules.max_tokens
     known.append(scored(few[row], token, states, goes_on))
     children = Children.join(*known)

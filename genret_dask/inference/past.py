@@ -14,6 +14,7 @@ import numpy as np
 from genret_dask.errors import ModelError
 from genret_dask.inference.session import check_prompt, check_step, open_graph
 from genret_dask.models.manifest import Manifest
+from genret_dask.monitoring.meter import count, phase
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class PastSession:
         self._has_positions = "position_ids" in inputs
         self._present = [name.replace("past_key_values", "present") for name in self._past]
 
+    @phase("prefill")
     def prefill(self, tokens: np.ndarray, lengths: np.ndarray) -> PastState:
         """See `Session.prefill`."""
         tokens, lengths = check_prompt(tokens, lengths)
+        count("prefill", lengths.sum(), "tokens")
         places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
         mask = places < lengths[:, None]
         empty = tuple(
@@ -55,6 +58,7 @@ class PastSession:
         _, past = self._run(tokens, mask, places, empty)
         return PastState(lengths, tokens.shape[1], past, 1)
 
+    @phase("step")
     def step(
         self, state: PastState, tokens: np.ndarray, parents: np.ndarray, rows: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, PastState]:

@@ -19,6 +19,7 @@ from genret_dask.identifiers import Trie
 from genret_dask.inference import beam
 from genret_dask.inference.beam import Beams, Vocabulary
 from genret_dask.inference.session import BeamSession, Session, on_host
+from genret_dask.monitoring.meter import count_decoded, phase
 
 _SLACK = 1.25
 _PLACED: WeakKeyDictionary[BeamSession, tuple[Trie, list]] = WeakKeyDictionary()
@@ -47,6 +48,8 @@ def search(
     steps = _walk(session, trie, vocabulary, tokens, lengths, sizes, slots)
     if any(step["kept"].max() > slots for step in steps):
         steps = _walk(session, trie, vocabulary, tokens, lengths, sizes, enough)
+    rows = sum(int((step["new_node"] >= 0).sum()) for step in steps[:-1])
+    count_decoded("search", len(tokens) + rows)
     return _collect(steps, vocabulary, trie, sizes, len(tokens))
 
 
@@ -100,6 +103,7 @@ def _placed(session: BeamSession, trie: Trie) -> list[dict[str, ort.OrtValue]]:
     return levels
 
 
+@phase("select")
 def _collect(
     steps: list[dict[str, np.ndarray]],
     vocabulary: Vocabulary,

@@ -10,6 +10,7 @@ import numpy as np
 
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.session import Session
+from genret_dask.monitoring.meter import count_decoded
 
 
 def score(
@@ -56,6 +57,7 @@ def score(
         step_parents[query, slot] = parent_slot
         block = vocabulary.block(level)
         logits, partition, state = session.step(state, step_tokens, step_parents, block)
+        count_decoded("score", int(prefix[-1]) + 1)
         code = path[:, level]
         logit[query, identifier, level] = logits[query, slot, code]
         log_partition[query, identifier, level] = partition[query, slot]

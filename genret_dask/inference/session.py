@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from genret_dask.errors import DeviceError
 from genret_dask.models.manifest import Manifest, fetched_model, read_manifest
+from genret_dask.monitoring.meter import count, phase
 from genret_dask.specs import PROVIDERS
 from genret_dask.storage import place_of
 
@@ -204,9 +205,11 @@ class BeamSession:
         types = {value.name: value.type for value in self._step.get_inputs()}
         self._own_type = _ELEMENTS[types[self._past_names[0]]]
 
+    @phase("prefill")
     def prefill(self, tokens: np.ndarray, lengths: np.ndarray) -> BeamState:
         """See `Session.prefill`."""
         tokens, lengths = check_prompt(tokens, lengths)
+        count("prefill", lengths.sum(), "tokens")
         placed = self.place(lengths)
         inputs = {"tokens": self.place(tokens), "lengths": placed}
         names, opening = self._prompt_names, None
@@ -221,6 +224,7 @@ class BeamSession:
         own = (empty,) * len(self._past_names)
         return BeamState(placed, tuple(prompt), own, queries, 1, opening)
 
+    @phase("step")
     def step(
         self, state: BeamState, tokens: np.ndarray, parents: np.ndarray, rows: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, BeamState]:
@@ -234,6 +238,7 @@ class BeamSession:
         )
         return logits.numpy(), partition.numpy(), new
 
+    @phase("step")
     def step_resident(
         self,
         state: BeamState,
@@ -244,6 +249,7 @@ class BeamSession:
         """`step`, arrays staying on the device; parents are rows of the whole batch."""
         return self._decode(state, tokens, parents, rows, self.device)
 
+    @phase("select")
     def select_resident(self, inputs: dict[str, ort.OrtValue]) -> dict[str, ort.OrtValue]:
         """Run the graph `select`; outputs by name, on the session's device."""
         if self._select is None:

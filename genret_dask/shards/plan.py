@@ -36,11 +36,31 @@ class ShardTask:
     @property
     def key(self) -> str:
         """Unique in the run; names the Dask task and the marker."""
-        return f"search-{self.kind}-{self.name}-{self.start:08d}"
+        return task_key("search", self.kind, self.name, self.model, self.start)
 
     @property
     def queries(self) -> int:
         return self.stop - self.start
+
+
+def task_key(stage: str, kind: str, name: str, row: int, start: int | None = None) -> str:
+    """The name of a task; also a file's.
+
+    Dask groups and colours tasks by what stands before the first dash: here stage, identifier kind
+    and model.
+
+    Parameters
+    ----------
+    row : int
+        Tells apart models whose names differ in a dash only.
+
+    Examples
+    --------
+    >>> task_key("search", "codes", "t5-micro", 3, 128)
+    'search.codes.t5_micro-03-00000128'
+    """
+    prefix = f"{stage}.{kind}.{name.replace('-', '_')}"
+    return f"{prefix}-{row:02d}" if start is None else f"{prefix}-{row:02d}-{start:08d}"
 
 
 def plan_shards(

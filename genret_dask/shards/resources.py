@@ -20,6 +20,7 @@ from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.ngrams import INDEX, NgramIndex, read_index
 from genret_dask.inference.session import Session, open_session
 from genret_dask.models.manifest import MANIFEST, fetched_model
+from genret_dask.monitoring.meter import phase
 from genret_dask.shards.usage import MemoryUse, Peak, resident
 from genret_dask.specs import Provider
 from genret_dask.storage import is_local
@@ -129,8 +130,14 @@ class Resources:
     def cached(self, key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
         with self._lock:
             if key not in self._others:
-                self._others[key] = load()
+                with phase("load"):
+                    self._others[key] = load()
             return self._others[key]
+
+    @property
+    def session_bytes(self) -> int:
+        """What the open models are taken to hold of the process's memory."""
+        return sum(opened.grown + opened.mapped for opened in list(self._sessions.values()))
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -195,6 +202,7 @@ class _Open:
     mapped: int
 
 
+@phase("load")
 def _open(folder: Path, provider: str, threads: int) -> _Open:
     before, mapped = resident(), _file_bytes(folder)
     session = open_session(folder, provider=provider, threads=threads)
@@ -224,6 +232,11 @@ class ResourcesPlugin(WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         del self.resources
+
+
+def session_bytes(worker: Any) -> int:
+    """What the open models of a Dask worker hold of its memory."""
+    return worker.plugins[PLUGIN].resources.session_bytes
 
 
 def worker_resources() -> Resources:

@@ -6,12 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from distributed import Client, Future, as_completed, get_worker
 
 from genret_dask.errors import GenretError
-from genret_dask.shards.resources import ResourcesPlugin
+from genret_dask.monitoring.log import Event, silent
+from genret_dask.monitoring.meter import measured
+from genret_dask.monitoring.spans import TaskSpans
+from genret_dask.monitoring.workers import TOPIC, MetricsPlugin, workers_heard
+from genret_dask.shards.resources import ResourcesPlugin, session_bytes
 from genret_dask.shards.task import SweepContext, run_shard
 from genret_dask.shards.usage import MemoryUse, by_worker
 
@@ -27,11 +31,14 @@ class DaskExecutor:
     Parameters
     ----------
     client : distributed.Client
+    event : callable
+        Hears of tasks that are done or failed, and of workers that join or leave meanwhile.
     """
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, client: Client, event: Event = silent) -> None:
+        self.client, self._event = client, event
         client.register_plugin(ResourcesPlugin())
+        client.register_plugin(MetricsPlugin(session_bytes))
 
     def map(
         self,
@@ -66,8 +73,9 @@ class DaskExecutor:
         failures: list[tuple[str, BaseException]] = []
         rows = {key: row for row, key in enumerate(keys)}
         waiting = iter(range(len(tasks)))
-        window = self._window()
+        window, spans = self._window(), TaskSpans()
         self.client.subscribe_topic(_TOPIC, lambda event: shares.report(event[1]))
+        self.client.subscribe_topic(TOPIC, workers_heard(self._event))
         running: set[Future] = set()
         try:
             pool = as_completed()
@@ -75,9 +83,10 @@ class DaskExecutor:
             def submit_next() -> None:
                 row = next(waiting, None)
                 if row is not None:
-                    future = self.client.submit(
-                        _run, function, tasks[row], keys[row], key=keys[row], pure=False
-                    )
+                    with spans.of(keys[row]):
+                        future = self.client.submit(
+                            _run, function, tasks[row], keys[row], key=keys[row], pure=False
+                        )
                     running.add(future)
                     pool.add(future)
 
@@ -86,9 +95,14 @@ class DaskExecutor:
             for future in pool:
                 running.discard(future)
                 if future.status == "finished":
-                    results[rows[future.key]] = future.result()
+                    ran: Ran = future.result()
+                    results[rows[future.key]] = ran.result
+                    self._event("task_done", key=future.key, worker=ran.worker, **ran.measured)
                 else:
-                    failures.append((future.key, _exception(future)))
+                    error = _exception(future)
+                    failures.append((future.key, error))
+                    kind = type(error).__name__
+                    self._event("task_failed", key=future.key, error=kind, text=str(error))
                     if not _same(failures[:-1], failures[-1][1]):
                         logger.error("%s failed: %s", *failures[-1])
                 shares.report({"key": future.key, "share": 1.0})
@@ -96,7 +110,8 @@ class DaskExecutor:
                 submit_next()
         finally:
             self.client.cancel(list(running), force=True)
-            self.client.unsubscribe_topic(_TOPIC)
+            for topic in (_TOPIC, TOPIC):
+                self.client.unsubscribe_topic(topic)
         if failures:
             raise _failure(failures, len(tasks))
         return results
@@ -157,7 +172,15 @@ class _Shard:
         return run_shard(task, self.context)
 
 
-def _run(function: Callable[..., Any], task: Any, key: str) -> Any:
+class Ran(NamedTuple):
+    """What a task returned, where, and what it took: see `genret_dask.monitoring.meter`."""
+
+    result: Any
+    worker: str
+    measured: dict[str, float]
+
+
+def _run(function: Callable[..., Any], task: Any, key: str) -> Ran:
     """On the worker: call `function` with a reporter that speaks at most once a second."""
     worker = get_worker()
     last = time.monotonic()
@@ -168,7 +191,9 @@ def _run(function: Callable[..., Any], task: Any, key: str) -> Any:
             last = time.monotonic()
             worker.log_event(_TOPIC, {"key": key, "share": share})
 
-    return function(task, report)
+    with measured() as found:
+        result = function(task, report)
+    return Ran(result, worker.address, found)
 
 
 def _exception(future: Future) -> BaseException:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from genret_dask.monitoring.log import Event, silent
+from genret_dask.monitoring.meter import measured
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import SweepContext, run_shard
 from genret_dask.shards.usage import MemoryUse, by_worker
@@ -13,10 +15,17 @@ Progress = Callable[[str, float, float], None]
 
 
 class SerialExecutor:
-    """Runs tasks one after the other in this process."""
+    """Runs tasks one after the other in this process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    event : callable
+        Hears of tasks that are done.
+    """
+
+    def __init__(self, event: Event = silent) -> None:
         self.resources = Resources()
+        self._event = event
 
     def map(
         self,
@@ -30,13 +39,15 @@ class SerialExecutor:
         """Results of `function(task, report)` in the order of the tasks; see `DaskExecutor.map`."""
         total = sum(cost(task) for task in tasks)
         done, results = 0.0, []
-        for task in tasks:
+        for task, key in zip(tasks, keys, strict=True):
 
             def report(share: float, base: float = done, weight: float = cost(task)) -> None:
                 if progress:
                     progress(base + share * weight, total)
 
-            results.append(function(task, report))
+            with measured() as found:
+                results.append(function(task, report))
+            self._event("task_done", key=key, **found)
             done += cost(task)
             if progress:
                 progress(done, total)

@@ -18,6 +18,7 @@ from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.tokens import Tokens, tokenize
+from genret_dask.monitoring.meter import count, phase
 from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, batches, padded_widths, runs
@@ -96,8 +97,11 @@ def run_shard(
     resources = resources or worker_resources()
     if context.ledger.read(task) is None:
         arrays = compute_shard(task, context, resources)
-        digests = write_shard(context.cube, task.kind, task.model, task.start, arrays)
-        context.ledger.mark(task, digests)
+        with phase("write"):
+            digests = write_shard(context.cube, task.kind, task.model, task.start, arrays)
+            context.ledger.mark(task, digests)
+        count("write", 1, "shards")
+        count("write", task.queries, "queries")
     spec = context.inference
     return resources.use(resources.budget(spec.memory_bytes, spec.provider), spec.provider)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from genret_dask.cli import main
+from genret_dask.stages import read_stages
 from tests.conftest import make_collection, write_beir
 from tests.training.test_training import TINY
 
@@ -105,9 +107,25 @@ def test_a_sweep_ends_with_its_page_and_keeps_the_time_of_its_stages(root, swept
     run_folder = root / "runs" / "toy"
     assert swept.stdout.rstrip().endswith(str(run_folder / "report" / "index.html"))
     assert "Worst and best queries" in (run_folder / "report" / "index.html").read_text("utf-8")
-    (record,) = json.loads((run_folder / "stages.json").read_text())["runs"]
+    (record,) = read_stages(run_folder)
     assert {"dataset", "train", "export", "search", "report"} <= set(record["stages"])
     assert record["machines"][0]["workers"] == 1
+
+
+def test_a_performance_report_is_one_page_that_loads_nothing(root, swept, tmp_path):
+    page = tmp_path / "report.html"
+    result = run(root, "export", "--performance-report", str(page))
+    assert result.exit_code == 0 and str(page) in result.stderr
+    html = page.read_text("utf-8")
+    assert "Dask Performance Report" in html and "Bokeh" in html
+    assert not re.search(r"<(script|link)[^>]*(src|href)=", html)
+    refused = run(root, "train", "--performance-report", str(tmp_path / "no" / "report.html"))
+    assert refused.exit_code == 2 and "there is no folder" in refused.stderr
+
+
+def test_a_performance_report_that_cannot_be_written_costs_the_run_nothing(root, swept, tmp_path):
+    result = run(root, "train", "--performance-report", "/dev/full")
+    assert result.exit_code == 0 and "/dev/full could not be written" in result.stderr
 
 
 def test_a_report_that_fails_loses_nothing(root, swept, monkeypatch):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from genret_dask.cli import main
 from genret_dask.cube import kinds, open_cube
 from genret_dask.fits import fit_records, published_points
+from genret_dask.monitoring.log import RunLog
 from genret_dask.report import is_reported, write_report
 from genret_dask.report.text import clean, decimal, estimate
 from tests.fits import conftest as laws
@@ -171,20 +172,11 @@ def test_worst_and_best_queries_are_those_of_the_cube(page, both_kinds):
 
 
 def test_provenance_tells_what_was_recorded(fresh_cube):
-    (fresh_cube / "stages.json").write_text(
-        json.dumps(
-            {
-                "runs": [
-                    {
-                        "began": "2026-01-01T00:00:00+00:00",
-                        "machines": [{"workers": 2, "threads": 4, "processor": "Abacus 9000"}],
-                        "stages": {"search": {"seconds": 90.0, "done": 1, "total": 1}},
-                    }
-                ]
-                * 2
-            }
-        )
-    )
+    for _ in range(2):
+        log = RunLog(fresh_cube)
+        log("machines", machines=[{"workers": 2, "threads": 4, "processor": "Abacus 9000"}])
+        log.stage = "search"
+        log("stage_ended", seconds=90.0, done=1, total=1)
     folder = fresh_cube / "checkpoints" / "codes" / "t5-a"
     folder.mkdir(parents=True)
     (folder / "training.json").write_text(json.dumps({"seconds": 42.0, "dev_loss": 1.5}))

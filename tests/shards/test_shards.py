@@ -231,7 +231,7 @@ def test_digests_in_markers_are_those_of_the_cube(root):
     assert len(markers) == open_cube(run).attrs["shards"]
     for path in markers:
         marker = json.loads(path.read_text())
-        search = tree[path.name.split("-")[1]]["search"].to_dataset()
+        search = tree[path.name.split(".")[1]]["search"].to_dataset()
         values = search["logit"].sel(model=marker["model"]).values
         values = np.ascontiguousarray(values[marker["start"] : marker["stop"]])
         found = hashlib.sha256(values.tobytes()).hexdigest()

@@ -1,0 +1,121 @@
+"""genret-dask status: how far a run is, from wherever its directory can be seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from genret_dask.cli.places import PLACE
+
+if TYPE_CHECKING:
+    from genret_dask.monitoring.status import RunStatus
+
+_FAILURES = 10  # listed
+
+
+@click.command()
+@click.argument("run", type=PLACE)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a look.")
+@click.option(
+    "--watch",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Look again so often, until the run is over.",
+)
+def status(run: Path, as_json: bool, watch: float | None) -> None:
+    """Say how far RUN is: what is done and left, rate and time left, failures, who is at it.
+
+    It reads the run directory only, and can be asked on any machine that sees it.
+    """
+    from genret_dask.monitoring.status import read_status
+
+    while True:
+        found = read_status(run)
+        if as_json:
+            click.echo(json.dumps(found.record, indent=None if watch else 1))
+        else:
+            if watch and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+                click.clear()
+            click.echo(_page(found))
+        if not watch or found.state not in ("running", "not begun"):
+            return
+        time.sleep(watch)
+
+
+def _page(found: RunStatus) -> str:
+    lines = [f"run        {found.folder}", f"state      {_state(found)}"]
+    if found.client:
+        client = {name: found.client.get(name, "?") for name in ("pid", "host", "since")}
+        lines.append("client     pid {pid} on {host} since {since}".format(**client))
+    if found.dashboard:
+        lines.append(f"dashboard  {found.dashboard}")
+    if found.last_event and found.log_age is not None:
+        event = found.last_event
+        what = event.get("key") or event.get("stage") or ""
+        ago = _duration(max(0.0, found.log_age))
+        lines.append(f"log        {ago} ago: {event['event']} {what}".rstrip())
+    lines.append(f"done       {_totals(found)}")
+    if found.failures:
+        lines.append(f"failures   {len(found.failures)}")
+        for one in found.failures[:_FAILURES]:
+            error = " ".join(str(one.get("error")).split())[:200]
+            lines.append(f"  {one.get('key')}, {one.get('attempts')} attempts: {error}")
+    return "\n".join(lines) + "\n\n" + _table(found) + "\n"
+
+
+def _state(found: RunStatus) -> str:
+    stage = found.stage
+    if found.why:
+        return f"{found.state}: {' '.join(found.why.split())[:300]}"
+    if stage is None:
+        return found.state
+    text = f"{found.state}: {stage.stage}, {stage.done:,.0f} of {stage.total:,.0f} {stage.unit}"
+    if stage.rate:
+        text += f", {stage.rate:,.1f} {stage.unit}/s"
+    if stage.seconds_left is not None and found.state == "running":
+        text += f", about {_duration(stage.seconds_left)} left"
+    return text
+
+
+def _totals(found: RunStatus) -> str:
+    trained = sum(one.trained for one in found.models)
+    exported = sum(one.exported for one in found.models)
+    shards = [one.shards for one in found.models]
+    planned = "?" if None in shards else f"{sum(one or 0 for one in shards):,}"
+    done = sum(one.done for one in found.models)
+    return (
+        f"{found.indexes_done} of {found.indexes} identifier spaces; of {len(found.models)} models "
+        f"{trained} trained, {exported} exported; {done:,} of {planned} shards"
+    )
+
+
+def _table(found: RunStatus) -> str:
+    from genret_dask.cli.tables import format_table
+
+    rows = [
+        {
+            "kind": one.kind,
+            "model": one.model,
+            "trained": "yes" if one.trained else "no",
+            "exported": "yes" if one.exported else "no",
+            "shards": one.shards,
+            "done": one.done,
+            "left": one.left,
+        }
+        for one in found.models
+    ]
+    return format_table(rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

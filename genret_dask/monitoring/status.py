@@ -1,0 +1,268 @@
+"""Where a run stands, from its directory alone: nobody is asked, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from genret_dask.artefacts import RECORD, fetched
+from genret_dask.cube.open import CUBE
+from genret_dask.cube.schema import SEARCH
+from genret_dask.cube.store import ROOT, read_attributes, read_sizes
+from genret_dask.errors import GenretError
+from genret_dask.grid import cells_of
+from genret_dask.identifiers.ngrams import INDEX
+from genret_dask.monitoring.log import STAGE_UNITS, read_log
+from genret_dask.run_spec import read_run_spec
+from genret_dask.shards.plan import plan_shards
+from genret_dask.specs import ModelSpec, SweepSpec, precise_name
+from genret_dask.storage import names_in
+
+_TAIL = 2**18  # bytes of the log that tell of the present
+_RECENT = 600.0  # seconds that a rate is taken over
+_QUIET = 60.0  # seconds without a line after which a run that did not end is taken to be gone
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """How far one model of the cube is.
+
+    Attributes
+    ----------
+    kind, model : str
+    trained, exported : bool
+    shards, done, left : int or None
+        None before the number of queries is known.
+    """
+
+    kind: str
+    model: str
+    trained: bool
+    exported: bool
+    shards: int | None
+    done: int
+    left: int | None
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """The stage at which a run is, or was when its log ends.
+
+    Attributes
+    ----------
+    stage, unit : str
+    done, total : float
+        Of what this run had to do.
+    rate : float or None
+        Units a second over the last ten minutes; None before there is one.
+    seconds_left : float or None
+    """
+
+    stage: str
+    unit: str
+    done: float
+    total: float
+    rate: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    folder : str
+    state : {"not begun", "running", "stopped", "interrupted", "failed", "incomplete", "sealed"}
+        Stopped without a word, by Ctrl-C, by an error, or because it was to go no further.
+    why : str or None
+        The error.
+    stage : StageStatus or None
+    models : tuple of ModelStatus
+    indexes, indexes_done : int
+        Identifier spaces: codes, and an n-gram index for each tokeniser.
+    failures : tuple of dict
+        Tasks that were given up: key, error, worker, attempts, time.
+    client : dict or None
+        Who works at it: owner, host, pid, since.
+    dashboard : str or None
+        Of the client's cluster, while the run is not over.
+    log_age : float or None
+        Seconds since the last line of the log.
+    last_event : dict or None
+    """
+
+    folder: str
+    state: str
+    why: str | None
+    stage: StageStatus | None
+    models: tuple[ModelStatus, ...]
+    indexes: int
+    indexes_done: int
+    failures: tuple[dict[str, Any], ...]
+    client: dict[str, Any] | None
+    dashboard: str | None
+    log_age: float | None
+    last_event: dict[str, Any] | None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def read_status(folder: Path) -> RunStatus:
+    """Look at a run directory.
+
+    Raises
+    ------
+    InputError
+        There is no run in it.
+    StaleError
+        Its spec is damaged.
+    """
+    spec = read_run_spec(folder)
+    cube = read_attributes(folder / CUBE) if (folder / CUBE / ROOT).is_file() else {}
+    events = list(read_log(folder, _TAIL))
+    events = [event for event in events if event.get("run") == events[-1].get("run")]
+    last = events[-1] if events else None
+    age = _age(last)
+    client = _read(folder / "lease.json", dict)
+    over = last is not None and last["event"] == "run_ended"
+    if cube.get("sealed"):
+        state = "sealed"
+    elif client and _is_alive(client):
+        state = "running"
+    elif last is None:
+        state = "not begun"
+    elif over:
+        outcome = str(last.get("outcome"))
+        state = "incomplete" if outcome == "done" else outcome
+    else:
+        state = "running" if age is not None and age < _QUIET else "stopped"
+    began = next((event for event in events if event["event"] == "run_started"), {})
+    spaces = list((folder / "identifiers").glob(f"ngrams/*/{INDEX}"))
+    codes = (folder / "identifiers" / "codes" / RECORD).is_file()
+    return RunStatus(
+        folder=str(folder),
+        state=state,
+        why=_why(last) if state == "failed" else None,
+        stage=None if over else _stage(events),
+        models=tuple(_models(folder, spec, cube.get("fingerprint"))),
+        indexes=_spaces(spec),
+        indexes_done=codes + len(spaces),
+        failures=tuple(_read(folder / "failures.json", list) or ()),
+        client=client,
+        dashboard=None if over or state == "stopped" else began.get("dashboard"),
+        log_age=age,
+        last_event=last,
+    )
+
+
+def _models(folder: Path, spec: SweepSpec, fingerprint: str | None) -> Iterator[ModelStatus]:
+    """Every model of the cube, its markers found by one listing."""
+    names = set(names_in(folder / "markers" / (fingerprint or "none")))
+    cells = cells_of(spec)
+    for kind, group in groupby(cells, lambda cell: cell.kind):
+        models = [
+            (cell, precise_name(cell.name, precision))
+            for cell in group
+            for precision in spec.export.precision
+        ]
+        queries = _queries(folder, spec, kind)
+        shards = plan_shards(kind, [name for _, name in models], *(queries or (0, 1)))
+        planned, done = [0] * len(models), [0] * len(models)
+        for shard in shards:
+            planned[shard.model] += 1
+            done[shard.model] += f"{shard.key}.json" in names
+        for row, (cell, name) in enumerate(models):
+            yield ModelStatus(
+                kind=kind,
+                model=name,
+                trained=(folder / "checkpoints" / kind / cell.name / RECORD).is_file(),
+                exported=(folder / "models" / kind / name / "manifest.json").is_file(),
+                shards=planned[row] if queries else None,
+                done=done[row],
+                left=planned[row] - done[row] if queries else None,
+            )
+
+
+def _queries(folder: Path, spec: SweepSpec, kind: str) -> tuple[int, int] | None:
+    """Queries, and those of a shard; None before they are known."""
+    if (folder / CUBE / ROOT).is_file():
+        shape, chunks = read_sizes(folder / CUBE, f"{kind}/{SEARCH}/doc")
+        return shape[1], chunks[1]
+    try:
+        queries = len(np.load(fetched(folder / "candidates") / "doc.npy", mmap_mode="r"))
+    except (OSError, ValueError, GenretError):
+        return None
+    return queries, min(spec.inference.shard_queries, queries)
+
+
+def _spaces(spec: SweepSpec) -> int:
+    """One of codes, and one for each tokeniser of n-grams: the study's, or the weights' own."""
+
+    def tokenizer(model: ModelSpec) -> str:
+        return model.label if model.pretrained else ""
+
+    kinds = [identifiers.kind for identifiers in spec.identifiers]
+    return len({tokenizer(model) for model in spec.models if "ngrams" in kinds}) + (
+        "codes" in kinds
+    )
+
+
+def _stage(events: list[dict[str, Any]]) -> StageStatus | None:
+    """Of the last stage that did not end."""
+    points: list[tuple[float, float, float]] = []
+    stage, spoke = None, None
+    for event in events:
+        if event["event"] == "stage_began":
+            stage, points = event.get("stage"), [(0.0, 0.0, float(event["total"]))]
+        elif event["event"] == "stage_progress":
+            stage, spoke = event.get("stage"), event
+            points.append((event["seconds"], event["done"], event["total"]))
+        elif event["event"] == "stage_ended":
+            stage, points = None, []
+    if stage is None or not points:
+        return None
+    now, done, total = points[-1]
+    then, before, _ = next(point for point in points if now - point[0] <= _RECENT)
+    rate = (done - before) / (now - then) if now > then and done > before else None
+    left = max(0.0, (total - done) / rate - (_age(spoke) or 0.0)) if rate else None
+    return StageStatus(stage, STAGE_UNITS.get(stage, "steps"), done, total, rate, left)
+
+
+def _is_alive(client: dict[str, Any]) -> bool:
+    """Whether a client that says it works here may do so; of another host nobody can tell."""
+    here = client.get("host") in (socket.gethostname(), socket.getfqdn())
+    return not here or psutil.pid_exists(int(client.get("pid") or 0))
+
+
+def _why(event: dict[str, Any] | None) -> str | None:
+    return f"{event.get('error')}: {event.get('text')}" if event else None
+
+
+def _age(event: dict[str, Any] | None) -> float | None:
+    try:
+        written = datetime.fromisoformat((event or {})["time"])
+        return round((datetime.now(UTC) - written).total_seconds(), 1)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read(path: Path, kind: type) -> Any:
+    """What others wrote, if it is there and whole."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, kind) else None
