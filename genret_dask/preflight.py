@@ -93,8 +93,8 @@ def check_cluster(
         Something is wrong; a line each.
     """
     started = time.monotonic()
-    versions: Any = client.get_versions(packages=list(PACKAGES))
     workers = sorted(client.scheduler_info()["workers"])
+    versions: Any = client.get_versions(packages=list(PACKAGES))
     problems = _Problems(len(workers))
     _compare(_SCHEDULER, versions["scheduler"], versions["client"], _DASK, problems)
     able = []
@@ -137,11 +137,9 @@ def _compare(
     packages: Iterable[str],
     problems: _Problems,
 ) -> None:
-    for name in packages:
-        there, here = theirs["packages"].get(name), ours["packages"].get(name)
-        if there != here:
-            there, here = there or "not installed", here or "not installed"
-            problems.add(worker, f"{name} {there}, here {here}")
+    here = probe.comparable({name: ours["packages"].get(name) for name in packages})
+    for line in probe.differences(here, theirs["packages"].get):
+        problems.add(worker, line)
 
 
 def _probe(
@@ -176,7 +174,7 @@ def _run(
 
 
 def _guard(client: Client, packages: dict[str, str | None], provider: str) -> None:
-    versions = {name: packages.get(name) for name in (*_DASK, *PACKAGES)}
+    versions = probe.comparable({name: packages.get(name) for name in (*_DASK, *PACKAGES)})
 
     def say(event: tuple[float, Any]) -> None:
         problems = "; ".join(event[1]["problems"])

@@ -8,6 +8,7 @@ import asyncio
 import importlib
 import importlib.util
 import os
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -16,6 +17,8 @@ from distributed.core import Status
 
 TOPIC = "genret-preflight"
 """Of the events by which a worker says why it leaves."""
+
+_RUNTIME, _GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"
 
 _TRIES = 12
 _PAUSE = 0.25  # seconds; network file systems show a new file after a while
@@ -66,13 +69,36 @@ async def _answer(folder: Any, token: str, worker: str) -> tuple[str | None, str
     return name, None
 
 
+def comparable(versions: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Versions less what need not agree: whether a package was built for a GPU.
+
+    Of onnxruntime and onnxruntime-gpu one is installed, and torch's build is in the local part of
+    its version.
+    """
+    found = {name: text and text.partition("+")[0] for name, text in versions.items()}
+    if _GPU_RUNTIME in found:
+        found[_RUNTIME] = found.get(_RUNTIME) or found[_GPU_RUNTIME]
+        del found[_GPU_RUNTIME]
+    return found
+
+
+def differences(here: Mapping[str, str | None], version: Callable[[str], str | None]) -> list[str]:
+    """A line for each package of `here` of which `version` finds another one."""
+    there = comparable({name: version(name) for name in (*here, _GPU_RUNTIME)})
+    return [
+        f"{name} {there.get(name) or 'not installed'}, here {wanted or 'not installed'}"
+        for name, wanted in here.items()
+        if there.get(name) != wanted
+    ]
+
+
 class Gate(WorkerPlugin):
     """Sends a worker away that joins later and has other packages or lacks the provider.
 
     Parameters
     ----------
     versions : dict
-        Of packages, None where one is not to be installed.
+        Of packages, by `comparable`.
     provider : {"cpu", "cuda"}
     """
 
@@ -83,11 +109,7 @@ class Gate(WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         problems = [*_package_problems(), *_provider_problems(self._provider)]
-        for name, here in self._versions.items():
-            if (there := _version(name)) != here:
-                problems.append(
-                    f"{name} {there or 'not installed'}, here {here or 'not installed'}"
-                )
+        problems += differences(self._versions, _version)
         if problems:
             worker.status = Status.paused  # it takes no task meanwhile
             worker.log_event(TOPIC, {"worker": worker.address, "problems": problems})

@@ -17,6 +17,7 @@ from distributed import Client
 from genret_dask.cli import main
 from genret_dask.errors import GenretError
 from genret_dask.preflight import check_cluster
+from genret_dask.probe import comparable, differences
 from genret_dask.specs import InferenceSpec, SweepSpec
 from tests.cluster.servers import SECONDS, dask_processes, wait_for
 
@@ -93,6 +94,17 @@ def test_dasks_own_setting_for_dying_workers_gets_a_warning(healthy, tmp_path, c
     assert "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=10" in caplog.text
 
 
+def test_a_build_for_a_gpu_is_the_same_version():
+    here = comparable({"torch": "2.13.0+cpu", "onnxruntime": "1.22", "onnxruntime-gpu": None})
+    gpu = {"torch": "2.13.0+cu128", "onnxruntime-gpu": "1.22"}
+    assert differences(here, gpu.get) == []
+    older = {"torch": "2.12.0+cu128", "onnxruntime-gpu": "1.21"}
+    assert differences(here, older.get) == [
+        "torch 2.12.0, here 2.13.0",
+        "onnxruntime 1.21, here 1.22",
+    ]
+
+
 def test_other_versions_and_a_missing_package_are_all_named_at_once(tmp_path, caplog):
     older = package(tmp_path / "older", "numpy", "1.0")
     with dask_processes(
@@ -134,6 +146,10 @@ def test_a_run_directory_that_is_not_the_same_one(tmp_path):
     assert list(run.iterdir()) == []
 
 
+def _statuses(client):
+    return [info["status"] for info in client.scheduler_info()["workers"].values()]
+
+
 def test_a_wrong_worker_that_joins_later_is_sent_away(tmp_path, caplog):
     older = package(tmp_path / "older", "numpy", "1.0")
     with dask_processes(tmp_path / "dask", workers=1) as dask, client_of(dask, 1) as client:
@@ -145,9 +161,9 @@ def test_a_wrong_worker_that_joins_later_is_sent_away(tmp_path, caplog):
         log = dask.folder / "worker-2.log"
         wait_for(lambda: "Closing Nanny" in log.read_text(), "its end")
         dask.worker()
-        wait_for(lambda: len(client.scheduler_info()["workers"]) == 2, "a good one")
+        wait_for(lambda: _statuses(client) == ["running"] * 2, "a good one")
         workers = client.scheduler_info()["workers"]
-        assert first in workers and {info["status"] for info in workers.values()} == {"running"}
+        assert first in workers
         version = client.run(lambda: __import__("importlib.metadata").metadata.version("numpy"))
         assert version == dict.fromkeys(workers, numpy.__version__)
 

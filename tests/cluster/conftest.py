@@ -68,12 +68,12 @@ class SmallStudy:
             assert sweep.poll() is None, (folder / "err").read_text()
             return any(checkpoints.glob("codes/*/artefact.json"))
 
-        wait_for(happens, "a trained model", 90)
+        wait_for(happens, "a trained model", 180)
 
     def finish(self, sweep: subprocess.Popen, folder: Path) -> None:
         """Until the sweep ends well, with the cube of the serial run."""
         try:
-            code = sweep.wait(150)
+            code = sweep.wait(240)
         finally:
             if sweep.poll() is None:
                 sweep.kill()

@@ -13,7 +13,13 @@ export SLURM_CONF=$dir/slurm.conf
 if [[ $action == stop ]]; then
     [[ ! -s $SLURM_CONF ]] || timeout 5 scancel --quiet --user "$(id -un)" || true
     for daemon in slurmd slurmctld munge/munged; do
-        [[ ! -s $dir/$daemon.pid ]] || kill "$(cat "$dir/$daemon.pid")" || true
+        [[ -s $dir/$daemon.pid ]] || continue
+        pid=$(cat "$dir/$daemon.pid")
+        kill "$pid" || continue
+        for _ in $(seq 50); do  # it writes its state on the way out
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
     done
     exit
 fi
