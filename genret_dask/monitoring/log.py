@@ -62,7 +62,7 @@ class RunLog:
         self._path = folder / FILE
         self._run = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
-        self._began = self._broken = False
+        self._began = self._warned = False
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Write a line: name and fields, which are plain JSON values; None is left out."""
@@ -74,18 +74,19 @@ class RunLog:
             self._append(text.encode())
 
     def _append(self, line: bytes) -> None:
-        if self._broken or not self._path.parent.is_dir():
+        if not self._path.parent.is_dir():
             return
         try:
             with open(self._path, "a+b", buffering=0) as file:
-                if not self._began and file.seek(0, os.SEEK_END):
+                if file.seek(0, os.SEEK_END):  # a crash or a full disk may have torn a line
                     file.seek(-1, os.SEEK_END)
                     line = line if file.read(1) == b"\n" else b"\n" + line
                 file.write(line)
             self._began = True
         except OSError as error:
-            self._broken = True
-            logger.warning("cannot write %s, going on without it: %s", self._path, error)
+            level = logging.DEBUG if self._warned else logging.WARNING
+            logger.log(level, "cannot write %s, going on without: %s", self._path, error)
+            self._warned = True
 
     def __enter__(self) -> RunLog:
         return self
