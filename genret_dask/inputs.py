@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from distributed import span
 
 from genret_dask.artefacts import fetched, is_current, publishing, record_of
 from genret_dask.datasets import artefact, fingerprint_of, load
@@ -217,13 +218,14 @@ class Inputs:
             todo: list[IndexTask] = [task for task in tasks if not is_indexed(task)]
             if todo:
                 self._report("index", 0, sum(task.last - task.first for task in todo))
-                self._executor().map(
-                    run_index,
-                    todo,
-                    [f"index.ngrams.{digest[:12]}-{task.name[5:]}" for task in todo],
-                    cost=lambda task: task.last - task.first,
-                    progress=lambda done, total: self._report("index", done, total),
-                )
+                with span(self.spec.name, "index"):
+                    self._executor().map(
+                        run_index,
+                        todo,
+                        [f"index.ngrams.{digest[:12]}-{task.name[5:]}" for task in todo],
+                        cost=lambda task: task.last - task.first,
+                        progress=lambda done, total: self._report("index", done, total),
+                    )
             parts = open_parts(made.folder, [task.name for task in tasks])
             index = index_of_parts(parts, vocabulary, digest, corpus)
             first, longest = index.lengths(len(self.collection))

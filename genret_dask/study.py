@@ -203,7 +203,8 @@ class Study:
         records = {task.name: finished(task) for task in self.tasks}
         todo = [task for task in self.tasks if records[task.name] is None]
         if todo:
-            write_run_spec(self.folder, self.spec)
+            if not self.cube.is_dir():
+                write_run_spec(self.folder, self.spec)
             flops = {task.name: training_flops(task) for task in todo}
             todo.sort(key=lambda task: -flops[task.name])
             self._report("train", 0, sum(flops[task.name] for task in todo) / 1e9)

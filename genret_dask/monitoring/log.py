@@ -69,7 +69,7 @@ class RunLog:
         self._sent = float("-inf")
         self._run = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
-        self._began = self._broken = False
+        self._began = self._warned = False
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Write a line: name and fields, which are plain JSON values; None is left out."""
@@ -81,26 +81,33 @@ class RunLog:
             self._append(text.encode())
 
     def _append(self, line: bytes) -> None:
-        if self._broken or (is_local(self._place) and not self._path.parent.is_dir()):
-            return
         try:
-            if not self._began and not is_local(self._place):
-                self._fetch()
+            if not self._is_open():
+                return
             with open(self._path, "a+b", buffering=0) as file:
-                if not self._began and file.seek(0, os.SEEK_END):
+                if file.seek(0, os.SEEK_END):  # a crash or a full disk may have torn a line
                     file.seek(-1, os.SEEK_END)
                     line = line if file.read(1) == b"\n" else b"\n" + line
                 file.write(line)
             self._began = True
             self._send()
         except Exception as error:  # an object store's library has errors of its own
-            self._broken = True
-            logger.warning("cannot write %s, going on without it: %s", self._place, error)
+            level = logging.DEBUG if self._warned else logging.WARNING
+            logger.log(level, "cannot write %s, going on without: %s", self._place, error)
+            self._warned, self._sent = True, time.monotonic()
 
-    def _fetch(self) -> None:
-        """Go on from the log of an object store: objects cannot be appended to."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_bytes(self._place.read_bytes() if self._place.is_file() else b"")
+    def _is_open(self) -> bool:
+        """Whether lines can be written; goes on from the log of an object store, if there is one.
+
+        Objects cannot be appended to: their lines go to a file of this host, and then there whole.
+        """
+        if is_local(self._place):
+            return self._path.parent.is_dir()
+        if not self._began and time.monotonic() - self._sent >= _SEND_SECONDS:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_bytes(self._place.read_bytes() if self._place.is_file() else b"")
+            self._began = True
+        return self._began
 
     def _send(self, *, now: bool = False) -> None:
         if not is_local(self._place) and (now or time.monotonic() - self._sent >= _SEND_SECONDS):

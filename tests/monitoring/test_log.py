@@ -106,3 +106,6 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, caplog):
         log("task_done")
     assert len(caplog.records) == 1 and FILE in caplog.text
     assert list(read_log(tmp_path)) == []
+    (tmp_path / FILE).rmdir()
+    log("run_ended")
+    assert [event["event"] for event in read_log(tmp_path)] == ["run_ended"]

@@ -109,6 +109,7 @@ def test_a_lease_tells_who_is_at_it_and_a_dead_one_nothing(run):
 
 def test_rate_and_time_left_are_those_of_the_last_ten_minutes(root, tmp_path):
     folder = tmp_path / "toy"
+    folder.mkdir()
     write_run_spec(folder, one_beam(root))
     log = RunLog(folder)
     log.stage = "train"
