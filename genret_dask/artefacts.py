@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genret_dask.errors import GenretError, ModelError, StaleError
@@ -19,18 +19,71 @@ from genret_dask.fingerprint import sha256_file
 
 RECORD = "artefact.json"
 
+_MADE_FROM: Mapping[str, type] = {"made_from": str}
+_PUBLISHED: Mapping[str, type] = {"made_from": str, "files": dict}
 
-def read_record(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
-    """The record of a published artefact, or None when there is none."""
+
+def read_record(
+    folder: Path, name: str = RECORD, needs: Mapping[str, type] = _MADE_FROM
+) -> dict[str, Any] | None:
+    """The record of a published artefact, or None when there is none.
+
+    Parameters
+    ----------
+    needs : mapping of key to type
+        What the record must have: of a dict, files or folders inside `folder` with a text each; of
+        a list, whole numbers.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or is not such a record.
+    """
+    path = folder / name
     try:
-        record = json.loads((folder / name).read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder / name} is unreadable: {error}", fix=f"remove {folder} and run again"
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(record, dict):
+        raise _unreadable(path, f"it holds a {type(record).__name__}")
+    for key, kind in needs.items():
+        value = record.get(key)
+        if not isinstance(value, kind):
+            raise _unreadable(path, f"{key} is a {type(value).__name__} in place of {kind}")
+        if isinstance(value, dict) and not all(
+            is_inside(one) and isinstance(text, str) for one, text in value.items()
+        ):
+            raise _unreadable(path, f"{key} names what is not a file inside the folder")
+        if isinstance(value, list) and not all(type(one) is int for one in value):
+            raise _unreadable(path, f"{key} holds what is not a whole number")
     return record
+
+
+def read_required(
+    folder: Path, name: str = RECORD, needs: Mapping[str, type] = _PUBLISHED
+) -> dict[str, Any]:
+    """`read_record` of an artefact that must be there."""
+    record = read_record(folder, name, needs)
+    if record is None:
+        raise ModelError(f"{folder} has no {name}", fix=f"remove {folder} and run again")
+    return record
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name from a file stays in the folder that the file is about."""
+    path = PurePosixPath(name)
+    parts = path.parts
+    return bool(parts) and not path.is_absolute() and ".." not in parts and not {*name} & {*"\\\0"}
+
+
+def _unreadable(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{path} is unreadable: {reason}",
+        expected="a record that genret-dask wrote",
+        fix=f"remove {path.parent} and run again",
+    )
 
 
 def is_current(folder: Path, made_from: str, name: str = RECORD) -> bool:
@@ -91,9 +144,7 @@ def verify(folder: Path) -> dict[str, Any]:
     ModelError
         The record or a file is missing, or a hash differs.
     """
-    record = read_record(folder)
-    if record is None:
-        raise ModelError(f"{folder} has no {RECORD}", fix=f"remove {folder} and run again")
+    record = read_required(folder)
     for name, digest in record["files"].items():
         path = folder / name
         found = sha256_file(path) if path.is_file() else "no file"

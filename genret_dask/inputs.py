@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genret_dask.artefacts import is_current, publishing, read_record, unwritable
+from genret_dask.arrays import read_array
+from genret_dask.artefacts import is_current, publishing, read_required, unwritable
 from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError
@@ -373,8 +374,8 @@ class Inputs:
             with publishing(folder, made_from) as partial_folder:
                 for name, array in built.items():
                     np.save(partial_folder / f"{name}.npy", array)
-        names: list[str] = sorted((read_record(folder) or {})["files"])
-        return {Path(name).stem: np.load(folder / name) for name in names}
+        names: list[str] = sorted(read_required(folder)["files"])
+        return {Path(name).stem: read_array(folder / name, mapped=False) for name in names}
 
     # --- the run directory --------------------------------------------------------------------
 
@@ -390,4 +391,4 @@ class Inputs:
 
 def _named(index: Path, name: str) -> list[int]:
     """Documents that the record of an index names."""
-    return (read_record(index, INDEX) or {})[name]
+    return read_required(index, INDEX, {name: list})[name]

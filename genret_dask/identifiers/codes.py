@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from genret_dask.artefacts import publishing, verify
+from genret_dask.arrays import read_array
+from genret_dask.artefacts import RECORD, publishing, read_required, verify
 from genret_dask.datasets.collection import Collection
+from genret_dask.errors import ModelError
 from genret_dask.identifiers.embedding import embed
 from genret_dask.identifiers.trie import Trie
 from genret_dask.specs import CodesIdentifiers
@@ -144,6 +146,18 @@ def write_codes(codes: Codes, folder: Path, made_from: str) -> None:
         codes.trie.save(partial)
 
 
+def read_level_sizes(folder: Path) -> tuple[int, ...]:
+    """Cells of each level of a codes artefact, by its record alone."""
+    sizes = tuple(read_required(folder, needs={"level_sizes": list})["level_sizes"])
+    if not sizes or min(sizes) < 1:
+        raise ModelError(
+            f"{folder / RECORD}: level_sizes is {list(sizes)}",
+            expected="the cells of each level",
+            fix=f"remove {folder} and run again",
+        )
+    return sizes
+
+
 def read_codes(folder: Path) -> Codes:
     """Open a codes artefact; arrays are memory-mapped.
 
@@ -152,7 +166,14 @@ def read_codes(folder: Path) -> Codes:
     ModelError
         A file is missing or its hash differs from the record's.
     """
-    sizes = tuple(verify(folder)["level_sizes"])
-    codes = Codes(np.load(folder / "codes.npy", mmap_mode="r"), sizes)
+    verify(folder)
+    sizes = read_level_sizes(folder)
+    codes = Codes(read_array(folder / "codes.npy", dims=2), sizes)
+    if codes.length != len(sizes) or codes.codes.dtype.kind not in "iu":
+        raise ModelError(
+            f"{folder / 'codes.npy'} holds {codes.codes.dtype}{list(codes.codes.shape)}",
+            expected=f"integers of {len(sizes)} levels, as {RECORD} says",
+            fix=f"remove {folder} and run again",
+        )
     codes.__dict__["trie"] = Trie.load(folder)
     return codes

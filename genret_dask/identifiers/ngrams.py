@@ -15,13 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from genret_dask.artefacts import RECORD, read_record, verify, write_text
+from genret_dask.arrays import read_array
+from genret_dask.artefacts import RECORD, read_required, verify, write_text
 from genret_dask.errors import ModelError
 from genret_dask.fingerprint import sha256_file
 from genret_dask.identifiers.stream import Stream
 from genret_dask.identifiers.suffix_array import SuffixArray
 
 INDEX = "index.json"
+
+_RECORD = {"vocabulary": int, "tokenizer": str, "corpus": str, "parts": dict}
 LISTED = 32
 """Occurrences up to which a prefix's next tokens are read out; of others they are looked up."""
 
@@ -52,7 +55,7 @@ class Part:
     def load(cls, folder: Path) -> Part:
         """Map the arrays that `save` wrote; processes on a host share their pages."""
         names = ("tokens", "starts", "documents", "suffixes", "heads")
-        found = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
+        found = {name: read_array(folder / f"{name}.npy", dims=1) for name in names}
         suffixes, heads = found.pop("suffixes"), found.pop("heads")
         return cls(Stream(**found), SuffixArray(found["tokens"], suffixes, heads))
 
@@ -334,9 +337,7 @@ def read_index(folder: Path) -> NgramIndex:
     ModelError
         There is none, or a part is missing or damaged: a file's hash differs from its record's.
     """
-    record = read_record(folder, INDEX)
-    if record is None:
-        raise ModelError(f"{folder} has no {INDEX}", fix="run the sweep again to finish the index")
+    record = read_required(folder, INDEX, _RECORD)
     for name, expected in record["parts"].items():
         verify(folder / name)
         found = sha256_file(folder / name / RECORD)

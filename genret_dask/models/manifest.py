@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from genret_dask.artefacts import is_inside
 from genret_dask.errors import ModelError
 from genret_dask.fingerprint import sha256_file
 from genret_dask.models.flops import Architecture
 from genret_dask.specs import Precision
 
 MANIFEST = "manifest.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+_FIX = "export the model again"
 
 
 class _Frozen(BaseModel):
@@ -72,7 +78,7 @@ class Manifest(_Frozen):
     start_token: NonNegativeInt
     vocab_size: PositiveInt
     architecture: Architecture
-    files: dict[str, str]
+    files: dict[str, Sha256]
     parity: Parity
     provenance: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
@@ -99,16 +105,21 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
         raise ModelError(
             f"{path}: {error.strerror}",
             expected="a folder that `genret-dask export` made",
+            fix=_FIX,
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ModelError(
-            f"{path}: {where}: {first['msg']}", expected="a manifest of format 1"
+            f"{path}: {where}: {first['msg']}", expected="a manifest of format 1", fix=_FIX
         ) from error
     for name in manifest.files:
-        if not _stays_inside(name):
-            raise ModelError(f"{path} names {name!r}", expected="files inside the model's folder")
+        if not is_inside(name) or not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ModelError(
+                f"{path} names {name!r}, which is outside",
+                expected="files inside the model's folder",
+                fix=_FIX,
+            )
     if verify:
         _verify(folder, manifest)
     return manifest
@@ -127,17 +138,23 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
-    fix = "export the model again"
     for name, expected in manifest.files.items():
         try:
             found = sha256_file(folder / name)
         except OSError as error:
-            raise ModelError(f"{folder / name}: {error.strerror}", fix=fix) from error
+            raise ModelError(f"{folder / name}: {error.strerror}", fix=_FIX) from error
         if found != expected:
             raise ModelError(
                 f"{folder / name} has sha256 {found[:16]}...",
                 expected=f"{expected[:16]}..., as its manifest says",
-                fix=fix,
+                fix=_FIX,
+            )
+    for path in sorted(folder.rglob("*.onnx")):
+        if path.relative_to(folder).as_posix() not in manifest.files:
+            raise ModelError(
+                f"{path} is not in the folder's manifest",
+                expected="the graphs that the manifest lists",
+                fix=_FIX,
             )
     for name in manifest.files:
         if name.endswith(".onnx"):
@@ -148,17 +165,30 @@ def _verify_locations(path: Path, manifest: Manifest) -> None:
     """A graph's weights must lie in files that the manifest lists (and so, inside the folder)."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
-    for tensor in graph.initializer:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of protobuf's several implementations
+        raise ModelError(
+            f"{path} is not an ONNX graph: {str(error)[:200]}",
+            expected="a graph that `genret-dask export` wrote",
+            fix=_FIX,
+        ) from error
+    for tensor in _tensors(model):
         for entry in tensor.external_data:
             if entry.key == "location" and entry.value not in manifest.files:
                 raise ModelError(
                     f"{path} reads its weights from {entry.value!r}",
                     expected="a file that the manifest lists",
-                    fix="export the model again",
+                    fix=_FIX,
                 )
 
 
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and bool(name)
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor of a graph, wherever it hides: initialisers, attributes, bodies of loops."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in value if isinstance(value, Iterable) else [value]:
+                yield from _tensors(one)

@@ -11,6 +11,7 @@ import zarr
 from dask.utils import format_bytes
 from tokenizers import Tokenizer
 
+from genret_dask.arrays import read_array
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import write_shard
 from genret_dask.errors import BudgetError
@@ -156,7 +157,7 @@ def _decoder(
     spans = np.empty((*documents.shape, 0, 2), dtype=np.int32)
     if model.spans is not None:
         path = model.spans / "candidates.npy"
-        spans = np.load(path, mmap_mode="r")[task.start : task.stop]
+        spans = read_array(path, dims=4)[task.start : task.stop]
     return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
 
 

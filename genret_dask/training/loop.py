@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
-from genret_dask.artefacts import is_current, publishing
+from genret_dask.arrays import read_array
+from genret_dask.artefacts import is_current, publishing, read_required
 from genret_dask.errors import TrainingError
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import training_flops_per_example
+from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import Tokens, tokenize
 from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
 from genret_dask.training.architectures import build_model, config_of, count_parameters
@@ -35,6 +36,8 @@ from genret_dask.training.warmstart import warm_start
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
+
+_RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class TrainTask:
         pairs = read_pairs(self.pairs / f"{name}.jsonl.gz")
         if self.spans is None:
             return pairs
-        pairs = replace(pairs, spans=np.load(self.spans / f"{name}.npy"))
+        pairs = replace(pairs, spans=read_array(self.spans / f"{name}.npy", mapped=False, dims=3))
         return pairs.take(np.flatnonzero(pairs.spans[:, 0, 0] >= 0))  # others have no identifier
 
 
@@ -80,7 +83,7 @@ def finished(task: TrainTask) -> dict[str, Any] | None:
     """The record of a finished checkpoint made from this task's inputs, or None."""
     if not is_current(task.folder, task.made_from):
         return None
-    return json.loads((task.folder / "training.json").read_text(encoding="utf-8"))
+    return read_required(task.folder, "training.json", _RECORD)
 
 
 def training_flops(task: TrainTask) -> float:
@@ -130,7 +133,7 @@ class _Run:
         self.model: Any
         self.model, self.tokenizer, self.start = build_model(
             task.model,
-            AutoTokenizer.from_pretrained(str(task.tokenizer), local_files_only=True),
+            load_tokenizer(str(task.tokenizer), local_files_only=True),
             space.rows,
             dropout=spec.dropout,
             seed=task.seed,
