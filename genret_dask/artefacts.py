@@ -74,8 +74,8 @@ def read_required(
 def is_inside(name: str) -> bool:
     """Whether a name from a file stays in the folder that the file is about."""
     path = PurePosixPath(name)
-    parts = path.parts
-    return bool(parts) and not path.is_absolute() and ".." not in parts and not {*name} & {*"\\\0"}
+    plain = all(part != ".." and len(part) < 256 for part in path.parts)
+    return bool(path.parts) and not path.is_absolute() and plain and not {*name} & {*"\\\0"}
 
 
 def _unreadable(path: Path, reason: str) -> ModelError:

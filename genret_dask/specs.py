@@ -40,6 +40,8 @@ in float32, between casts; the fused integer products have no CUDA kernel."""
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 """NumPy's and ONNX Runtime's sizes end there, or not far beyond."""
 
+Whole = Annotated[int, Field(ge=0, lt=2**31)]
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=128)]
 """A name that is a folder's too: neither hidden, nor a way out of the run directory."""
 
@@ -231,10 +233,8 @@ class PairsSpec(Record):
 
     queries: bool = Field(True, description="train queries")
     documents: bool = Field(True, description="the head of the document")
-    sentences: Annotated[int, Field(ge=0, lt=2**31)] = Field(8, description="sentences a document")
-    spans: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        8, description="random word spans a document"
-    )
+    sentences: Whole = Field(8, description="sentences a document")
+    spans: Whole = Field(8, description="random word spans a document")
     span_words: tuple[PositiveInt, PositiveInt] = (4, 12)
 
     @field_validator("span_words")

@@ -190,7 +190,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if text.strip():
                     yield number, text
     except UnicodeDecodeError as error:
-        raise malformed(path, number, f"not UTF-8 ({error.reason})") from error
+        raise malformed(path, number, f"not UTF-8 ({error.reason})", "text in UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(
             f"{path} is damaged after line {number}: {error}",
@@ -203,7 +203,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def malformed(path: Path, number: int, problem: str, expected: str | None = None) -> DatasetError:
+def malformed(path: Path, number: int, problem: str, expected: str) -> DatasetError:
     """The error for one line of a file."""
     return DatasetError(f"{path}, line {number}: {problem}", expected=expected)
 

@@ -169,10 +169,12 @@ def read_codes(folder: Path) -> Codes:
     verify(folder)
     sizes = read_level_sizes(folder)
     codes = Codes(read_array(folder / "codes.npy", dims=2), sizes)
-    if codes.length != len(sizes) or codes.codes.dtype.kind not in "iu":
+    cells = codes.codes
+    fits = cells.dtype.kind in "iu" and cells.shape[1] == len(sizes) and len(cells)
+    if not fits or cells.min() < 0 or (cells.max(axis=0) >= sizes).any():
         raise ModelError(
-            f"{folder / 'codes.npy'} holds {codes.codes.dtype}{list(codes.codes.shape)}",
-            expected=f"integers of {len(sizes)} levels, as {RECORD} says",
+            f"{folder / 'codes.npy'} holds {cells.dtype}{list(cells.shape)}",
+            expected=f"codes below {list(sizes)}, as {RECORD} says",
             fix=f"remove {folder} and run again",
         )
     codes.__dict__["trie"] = Trie.load(folder)

@@ -23,11 +23,10 @@ from genret_dask.identifiers.stream import Stream
 from genret_dask.identifiers.suffix_array import SuffixArray
 
 INDEX = "index.json"
-
-_RECORD = {"vocabulary": int, "tokenizer": str, "corpus": str, "parts": dict}
 LISTED = 32
 """Occurrences up to which a prefix's next tokens are read out; of others they are looked up."""
 
+_RECORD = {"vocabulary": int, "tokenizer": str, "corpus": str, "parts": dict}
 _LOOKUPS = 2**20  # at once, for the memory that they take
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -114,7 +115,7 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
             f"{path}: {where}: {first['msg']}", expected="a manifest of format 1", fix=_FIX
         ) from error
     for name in manifest.files:
-        if not is_inside(name) or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        if not is_inside(name) or not _leads_inside(folder, name):
             raise ModelError(
                 f"{path} names {name!r}, which is outside",
                 expected="files inside the model's folder",
@@ -181,6 +182,11 @@ def _verify_locations(path: Path, manifest: Manifest) -> None:
                     expected="a file that the manifest lists",
                     fix=_FIX,
                 )
+
+
+def _leads_inside(folder: Path, name: str) -> bool:
+    """Whether no link on the way to a file leads out of the folder."""
+    return Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -114,7 +114,8 @@ def build_model(
     else:
         start = len(tokenizer)
         fields = _config_fields(spec, config_class, dropout)
-        config = config_class(
+        config = _make_config(
+            spec,
             **{"tie_word_embeddings": True, "attention_bias": False, **fields}
             if spec.family == "llama"
             else fields,
@@ -149,13 +150,24 @@ def _config_fields(spec: ModelSpec, config_class: type, dropout: float) -> dict[
     return fields
 
 
+def _make_config(spec: ModelSpec, **fields: Any) -> Any:
+    try:
+        return _CLASSES[spec.family][0](**fields)
+    except Exception as error:  # a configuration class checks its fields each in its own way
+        raise SpecError(
+            f"model {spec.label}: {type(error).__name__}: {str(error)[:200]}",
+            expected="fields of the transformers configuration class, with values that it takes",
+            fix=f"correct the config of {spec.label}",
+        ) from error
+
+
 def config_of(spec: ModelSpec) -> Any:
     """A model's configuration without its weights; its vocabulary is still that of the source."""
     if spec.family not in _CLASSES:
         raise _unknown_family(spec)
     if spec.pretrained is None:
         config_class = _CLASSES[spec.family][0]
-        return config_class(**_config_fields(spec, config_class, dropout=0.0))
+        return _make_config(spec, **_config_fields(spec, config_class, dropout=0.0))
     return _pretrained_config(spec, spec.pretrained)
 
 
