@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import xarray as xr
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import read_attributes
-from genret_dask.errors import CubeError
+from genret_dask.errors import CubeError, GenretError
 
 
 def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
@@ -46,7 +47,7 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
             expected="a sealed cube",
             fix="run the sweep again to finish it, or open it with allow_unsealed=True",
         )
-    with warnings.catch_warnings():
+    with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
         return xr.open_datatree(
             path, engine="zarr", chunks={}, consolidated=bool(attributes.get("sealed"))
@@ -56,11 +57,31 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
 def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
     """Yield each identifier kind of a cube with its search and contrast datasets."""
     for kind in tree.children:
-        yield (
-            kind,
-            tree[f"{kind}/{SEARCH}"].to_dataset(),
-            tree[f"{kind}/{CONTRAST}"].to_dataset(),
-        )
+        with reading(kind):
+            search, contrast = (tree[f"{kind}/{name}"].to_dataset() for name in (SEARCH, CONTRAST))
+        yield kind, search, contrast
+
+
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Name the cube where a part of it cannot be read: a codec, a chunk or a variable is wrong.
+
+    Zarr, its codecs and xarray have no error of their own for a damaged store.
+
+    Raises
+    ------
+    CubeError
+    """
+    try:
+        yield
+    except GenretError:
+        raise
+    except Exception as error:
+        raise CubeError(
+            f"the cube cannot be read ({what}): {type(error).__name__}: {str(error)[:300]}",
+            expected="a whole cube, as a sweep wrote it",
+            fix="remove its cube.zarr and markers, and run the sweep again",
+        ) from error
 
 
 def cube_path(path: Path | str) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import zarr
 from dask.utils import format_bytes
-from tokenizers import Tokenizer
 
 from genret_dask.arrays import read_array
 from genret_dask.cube.schema import CONTRAST, SEARCH
@@ -17,7 +16,7 @@ from genret_dask.cube.store import write_shard
 from genret_dask.errors import BudgetError
 from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
-from genret_dask.models.tokens import Tokens, tokenize
+from genret_dask.models.tokens import Tokens, closing_tokens, read_tokenizer, tokenize
 from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, batches, padded_widths, runs
@@ -213,9 +212,8 @@ def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
 
 
 def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    facts = session.manifest.provenance
-    return tokenize(texts, tokenizer, max_tokens, facts["end_token"], empty=facts["eos_token"])
+    end, empty = closing_tokens(session.manifest.provenance)
+    return tokenize(texts, read_tokenizer(folder / "tokenizer.json"), max_tokens, end, empty)
 
 
 def _in_query_order(

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 
 from genret_dask.arrays import read_array
 from genret_dask.artefacts import is_current, publishing, read_required
@@ -25,7 +24,7 @@ from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
-from genret_dask.models.tokens import Tokens, tokenize
+from genret_dask.models.tokens import Tokens, read_tokenizer, tokenize
 from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
 from genret_dask.training.architectures import build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
@@ -90,7 +89,7 @@ def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
     config = config_of(task.model)
     if task.model.pretrained is None:
-        tokenizer = Tokenizer.from_file(str(task.tokenizer / "tokenizer.json"))
+        tokenizer = read_tokenizer(task.tokenizer / "tokenizer.json")
         config.vocab_size = tokenizer.get_vocab_size()
     rows, length = label_shape(task.identifiers, task.space)
     config.vocab_size += 1 + rows
