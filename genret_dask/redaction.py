@@ -21,6 +21,7 @@ _SECRET_NAME = re.compile(
 # `max_tokens` and its like count tokens; they are no tokens.
 _COUNTS = re.compile(r"_tokens$|^tokens$", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s/?#'\"]+@")
+_ASSIGNMENT = re.compile(r"(?P<name>\b[A-Za-z_][A-Za-z0-9_-]*)(?P<sign>=)[^\s'\";,&]+")
 _SHORTEST = 6  # an environment variable of fewer letters would mask half the text
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -45,8 +46,12 @@ def has_credentials(text: str) -> bool:
 def redacted(value: Any) -> Any:
     """A plain value as it may be shown: values under secret names, and parts of URLs, masked."""
     if isinstance(value, Mapping):
+        # Kubernetes writes a variable as {name: HF_TOKEN, value: ...}.
+        named = is_secret(value.get("name"))
         return {
-            key: MASK if is_secret(key) and item is not None else redacted(item)
+            key: MASK
+            if item is not None and (is_secret(key) or (named and key != "name"))
+            else redacted(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -55,7 +60,7 @@ def redacted(value: Any) -> Any:
 
 
 def redact(text: str) -> str:
-    """A text without credentials in URLs, and without the secrets of this process's environment.
+    """A text without credentials in URLs and assignments, and without the environment's secrets.
 
     Examples
     --------
@@ -63,10 +68,16 @@ def redact(text: str) -> str:
     'cannot reach s3://***@bucket/run'
     """
     text = _CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
+    text = _ASSIGNMENT.sub(_masked, text)
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and value in text and is_secret(name):
             text = text.replace(value, MASK)
     return text
+
+
+def _masked(assignment: re.Match[str]) -> str:
+    name, sign = assignment["name"], assignment["sign"]
+    return f"{name}{sign}{MASK}" if is_secret(name) else assignment.group()
 
 
 def printable(text: str) -> str:

@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import xarray as xr
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import read_attributes
 from genret_dask.errors import CubeError, GenretError
+
+_CODECS = (BytesCodec, VLenUTF8Codec, ZstdCodec, Crc32cCodec)
 
 
 def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
@@ -49,6 +53,7 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
         )
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
+        _check_codecs(path)
         return xr.open_datatree(
             path, engine="zarr", chunks={}, consolidated=bool(attributes.get("sealed"))
         )
@@ -60,6 +65,21 @@ def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
         with reading(kind):
             search, contrast = (tree[f"{kind}/{name}"].to_dataset() for name in (SEARCH, CONTRAST))
         yield kind, search, contrast
+
+
+def _check_codecs(path: Path) -> None:
+    """Refuse arrays that decode otherwise than a cube's, pickled objects above all."""
+    for name, array in zarr.open_group(path, mode="r").members(max_depth=None):
+        if isinstance(array, zarr.Array):
+            metadata = array.metadata
+            codecs = [type(codec) for codec in getattr(metadata, "codecs", ())]
+            strange = [codec.__name__ for codec in codecs if codec not in _CODECS]
+            if metadata.zarr_format != 3 or strange:
+                raise CubeError(
+                    f"{path}: {name} has format {metadata.zarr_format} and codecs {strange}",
+                    expected=f"format 3 and {', '.join(codec.__name__ for codec in _CODECS)}",
+                    fix="do not trust this cube",
+                )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels, encodable
 from genret_dask.errors import DatasetError
@@ -21,6 +21,9 @@ from genret_dask.specs import BeirDataset
 logger = logging.getLogger(__name__)
 
 Judgement = tuple[str, str, int]
+
+LONGEST_LINE = 2**26
+"""Bytes; a compressed file can hold a line that no memory does."""
 
 _NAMED = 5
 _HEADERS = {"query-id", "query_id", "queryid", "qid", "query"}
@@ -185,7 +188,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(_bounded(file), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise malformed(
+                        path,
+                        number,
+                        f"longer than {LONGEST_LINE // 2**20} MiB",
+                        "a record a line, ended by a line feed",
+                    )
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if text.strip():
                     yield number, text
@@ -201,6 +211,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DatasetError(
             f"{path}: {error.strerror or error}", expected="a readable file"
         ) from error
+
+
+def _bounded(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines, none of which takes more memory than one that is refused."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
 
 
 def malformed(path: Path, number: int, problem: str, expected: str) -> DatasetError:
