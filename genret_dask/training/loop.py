@@ -36,6 +36,7 @@ from genret_dask.training.warmstart import warm_start
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
+_COUNTERS = ("step", "tokens_seen", "seconds", "history")
 _RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}
 
 
@@ -309,12 +310,14 @@ class _Run:
         """Take up the last saved state, if it was made from the same inputs."""
         try:
             counters = json.loads((self.state / "state.json").read_text())
-        except (OSError, ValueError):
-            counters = {}
-        if counters.pop("made_from", None) != self.task.made_from:
+            same = counters["made_from"] == self.task.made_from
+            found = {name: counters[name] for name in _COUNTERS}
+        except (OSError, ValueError, LookupError, TypeError):
+            same = False
+        if not same:
             shutil.rmtree(self.state, ignore_errors=True)
             return
-        vars(self).update(counters)
+        vars(self).update(found)
         weights = load_file(self.state / f"weights.{self.step}.safetensors", device=self.device)
         self.model.load_state_dict(weights, strict=False)
         moments = load_file(self.state / f"optimizer.{self.step}.safetensors", device=self.device)
