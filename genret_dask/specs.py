@@ -485,7 +485,7 @@ def load_spec(path: Path | str) -> SweepSpec:
     return validate(SweepSpec, read_yaml(path), source=str(path))
 
 
-def validate(record: type[Any], content: dict[str, Any], *, source: str) -> Any:
+def validate(record: type[Any], content: Any, *, source: str) -> Any:
     """Build `record` from plain YAML content, or raise a `SpecError` with one line a problem."""
     try:
         return record.model_validate(content)

@@ -10,8 +10,9 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels, encodable
 from genret_dask.errors import DatasetError
@@ -213,7 +214,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def _bounded(file: IO[bytes]) -> Iterator[bytes]:
+def _bounded(file: gzip.GzipFile | BufferedReader) -> Iterator[bytes]:
     """Lines, none of which takes more memory than one that is refused."""
     while line := file.readline(LONGEST_LINE + 1):
         yield line
