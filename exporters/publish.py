@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig
 
 import genret_dask
 from genret_dask.errors import ModelError
@@ -19,6 +18,7 @@ from genret_dask.exporters.parity import TOLERANCES, check_parity, session_on_cp
 from genret_dask.exporters.quantise import quantise
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import MANIFEST, Manifest, Parity, hash_files, write_manifest
+from genret_dask.models.pretrained import load_config, load_weights
 from genret_dask.specs import Precision
 from genret_dask.storage import PARTIAL, place_of, staged
 
@@ -47,25 +47,21 @@ def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) 
     expected = "a Hugging Face folder: config.json and weights as safetensors"
     if not (checkpoint / "config.json").is_file():
         raise ModelError(f"{checkpoint} has no config.json", expected=expected)
-    try:
-        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
-        if model_type is not None and config.model_type != model_type:
-            raise ModelError(
-                f"{checkpoint} holds a {config.model_type} model",
-                expected=model_type,
-                fix=f"export it with --family {config.model_type}, or with --family optimum",
-            )
-        model, report = model_class.from_pretrained(
-            checkpoint,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation="eager",
-            output_loading_info=True,
+    config = load_config(str(checkpoint), local_files_only=True)
+    if model_type is not None and config.model_type != model_type:
+        raise ModelError(
+            f"{checkpoint} holds a {config.model_type} model",
+            expected=model_type,
+            fix=f"export it with --family {config.model_type}, or with --family optimum",
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"{checkpoint}: {reason}", expected=expected) from error
+    model, report = load_weights(
+        model_class,
+        str(checkpoint),
+        config=config,
+        local_files_only=True,
+        attn_implementation="eager",
+        output_loading_info=True,
+    )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(

@@ -6,7 +6,7 @@ every file. It is written beside its place and published at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,25 @@ from genret_dask.storage import staged
 
 RECORD = "artefact.json"
 
+_PUBLISHED: Mapping[str, type] = {"files": dict}
 
-def record_of(folder: Path, name: str = RECORD) -> dict[str, Any]:
-    """The record of a published artefact; `ModelError` where there is none."""
-    record = read_record(folder / name)
+
+def record_of(
+    folder: Path, name: str = RECORD, needs: Mapping[str, type] = _PUBLISHED
+) -> dict[str, Any]:
+    """The record of a published artefact.
+
+    Parameters
+    ----------
+    needs : mapping of key to type
+        What the record must have; see `genret_dask.records.read_record`.
+
+    Raises
+    ------
+    ModelError
+        There is none, it is damaged, or it is not such a record.
+    """
+    record = read_record(folder / name, needs)
     if record is None:
         raise damaged(folder / name, "is missing")
     return record

@@ -7,6 +7,8 @@ failed, 2 when the input was wrong.
 
 from __future__ import annotations
 
+_LONGEST = 4000  # characters of a part of a message
+
 
 class GenretError(Exception):
     """The run failed for a reason that we can name.
@@ -24,12 +26,12 @@ class GenretError(Exception):
     exit_code = 1
 
     def __init__(self, found: str, *, expected: str | None = None, fix: str | None = None) -> None:
-        self.found = found
-        self.expected = expected
+        self.found = _short(found)
+        self.expected = expected and _short(expected)
         self.fix = fix
-        lines = [found]
-        if expected:
-            lines.append(f"  expected: {expected}")
+        lines = [self.found]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
         if fix:
             lines.append(f"  to fix:   {fix}")
         super().__init__("\n".join(lines))
@@ -37,6 +39,13 @@ class GenretError(Exception):
     def __reduce__(self) -> tuple:
         # Exceptions cross process boundaries on the way back from a Dask worker.
         return _rebuild, (type(self), self.found, self.expected, self.fix)
+
+
+def _short(text: str) -> str:
+    """A text that may quote a file, cut in its middle where it would fill screens."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]} [...] {text[-_LONGEST // 2 :]}"
 
 
 def _rebuild(

@@ -20,9 +20,9 @@ from genret_dask.identifiers.ngrams import read_index
 from genret_dask.inference.documents import rank_documents
 from genret_dask.inference.session import Session, open_session
 from genret_dask.models.manifest import fetched_model
-from genret_dask.models.tokens import tokenize
+from genret_dask.models.tokens import closing_tokens, read_tokenizer, tokenize
 from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
-from genret_dask.specs import NgramsIdentifiers, SweepSpec
+from genret_dask.specs import NgramsIdentifiers, SweepSpec, validate
 from genret_dask.storage import names_in
 
 _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
@@ -84,24 +84,27 @@ def explain(
     >>> explain("runs/squad", "Who won?", "llama-micro", beam=10)  # doctest: +SKIP
     """
     cube = cube_path(run)
-    spec = SweepSpec.model_validate(read_attributes(cube)["spec"])
+    spec = validate(SweepSpec, read_attributes(cube).get("spec"), source=f"the spec in {cube}")
     kinds = {one.kind: one for one in spec.identifiers}
     kind = kind or ("ngrams" if "ngrams" in kinds else "codes")
     if beam < 1:
         raise InputError(f"beam size {beam}", expected="1 or more")
     if kind not in kinds:
         raise InputError(f"{run} has no {kind}", expected=" or ".join(kinds))
-    folder = cube.parent / "models" / kind / model
-    names = sorted(names_in(folder.parent))
+    models = cube.parent / "models" / kind
+    names = sorted(names_in(models))
     if model not in names:
-        raise InputError(f"{run} has no model {model!r}", expected=f"one of {', '.join(names)}")
+        raise InputError(
+            f"{run} has no model {model!r}",
+            expected=f"one of {', '.join(names)}" if names else f"models in {models}",
+        )
     collection = artefact.read(fetched(cube.parent / "collection") / "beir")
-    folder = fetched_model(folder)
+    folder = fetched_model(models / model)
     session = open_session(folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    facts = session.manifest.provenance
-    most, end, empty = spec.inference.max_tokens, facts["end_token"], facts["eos_token"]
-    padded = tokenize([query], tokenizer, most, end, empty).padded(np.array([0]))
+    tokenizer = read_tokenizer(folder / "tokenizer.json")
+    end, empty = closing_tokens(session.manifest.provenance)
+    tokens = tokenize([query], tokenizer, spec.inference.max_tokens, end, empty)
+    padded = tokens.padded(np.array([0]))
     found = Explanation(kind, model, query, beam)
     identifiers = kinds[kind]
     if isinstance(identifiers, NgramsIdentifiers):

@@ -32,7 +32,7 @@ def fetch(folder: Path, record: str) -> Path:
         text = (place / record).read_bytes()
     except FileNotFoundError as error:
         raise damaged(place / record, "is missing") from error
-    files = parse_record(text, place / record)["files"]
+    files = parse_record(text, place / record, {"files": dict})["files"]
     copy = cache() / "fetched" / hashlib.sha256(text).hexdigest()[:32]
     copy.parent.mkdir(parents=True, exist_ok=True)
     if copy.is_dir():

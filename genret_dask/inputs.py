@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from distributed import span
 
+from genret_dask.arrays import read_array
 from genret_dask.artefacts import fetched, is_current, publishing, record_of
 from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.collection import Collection
@@ -385,9 +386,9 @@ class Inputs:
                     np.save(partial_folder / f"{name}.npy", array)
         folder = fetched(folder)
         names: list[str] = sorted(record_of(folder)["files"])
-        return {Path(name).stem: np.load(folder / name) for name in names}
+        return {Path(name).stem: read_array(folder / name, mapped=False) for name in names}
 
 
 def _named(index: Path, name: str) -> list[int]:
     """Documents that the record of an index names."""
-    return record_of(index, INDEX)[name]
+    return record_of(index, INDEX, {name: list})[name]

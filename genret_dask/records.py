@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genret_dask.errors import ModelError
 
 _DIGEST = "record_sha256"
+_ANY: Mapping[str, type] = {}
 
 
 def dump_record(content: dict[str, Any]) -> bytes:
@@ -17,13 +19,21 @@ def dump_record(content: dict[str, Any]) -> bytes:
     return (json.dumps({**content, _DIGEST: _digest(content)}, indent=1) + "\n").encode()
 
 
-def parse_record(text: bytes | str, source: Path) -> dict[str, Any]:
+def parse_record(
+    text: bytes | str, source: Path, needs: Mapping[str, type] = _ANY
+) -> dict[str, Any]:
     """The content of a record.
+
+    Parameters
+    ----------
+    needs : mapping of key to type
+        What the record must have: of a dict, files or folders beside `source` with a text each; of
+        a list, whole numbers.
 
     Raises
     ------
     ModelError
-        The text is not JSON, or not what its hash says: a byte has changed.
+        The text is not JSON, not what its hash says, as a byte has changed, or not such a record.
     """
     try:
         content = json.loads(text)
@@ -32,19 +42,18 @@ def parse_record(text: bytes | str, source: Path) -> dict[str, Any]:
         raise damaged(source, f"is not a record ({type(error).__name__}: {error})") from error
     if digest != _digest(content):
         raise damaged(source, "is not what its own hash says")
-    for name in content.get("files", {}):
-        if not stays_inside(name):
-            raise damaged(source, f"names {name!r}, which is not inside its folder")
+    for key, kind in needs.items():
+        _check(content.get(key), kind, key, source)
     return content
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The content of a record, or None where there is no file.
+def read_record(path: Path, needs: Mapping[str, type] = _ANY) -> dict[str, Any] | None:
+    """The content of a record, or None where there is no file; see `parse_record`.
 
     Raises
     ------
     ModelError
-        It is damaged, or cannot be read.
+        It cannot be read, or is not such a record.
     """
     try:
         text = path.read_bytes()
@@ -52,13 +61,27 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise damaged(path, f"cannot be read ({error.strerror or error})") from error
-    return parse_record(text, path)
+    return parse_record(text, path, needs)
+
+
+def _check(value: Any, kind: type, key: str, source: Path) -> None:
+    if not isinstance(value, kind):
+        raise damaged(source, f"has a {type(value).__name__} for {key}, not a {kind.__name__}")
+    if isinstance(value, list) and not all(type(one) is int for one in value):
+        raise damaged(source, f"has what is not a whole number in {key}")
+    if isinstance(value, dict):
+        for name, text in value.items():
+            if not stays_inside(name):
+                raise damaged(source, f"names {name!r}, which is not inside its folder")
+            if not isinstance(text, str):
+                raise damaged(source, f"has a {type(text).__name__} for {name!r} in {key}")
 
 
 def stays_inside(name: str) -> bool:
     """Whether a file's name leads to a place inside the folder that it is relative to."""
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and bool(name)
+    plain = all(part != ".." and len(part) < 256 for part in path.parts)
+    return bool(path.parts) and not path.is_absolute() and plain and not {*name} & {*"\\\0"}
 
 
 def damaged(path: Path, found: str) -> ModelError:

@@ -9,19 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from genret_dask.errors import SpecError
+from genret_dask.redaction import MASK, has_credentials, is_secret, redacted
+from genret_dask.strict_yaml import read_yaml
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Provider = Literal["cpu", "cuda"]
@@ -37,8 +37,29 @@ PROVIDERS: dict[Precision, tuple[Provider, ...]] = {
 in float32, between casts; the fused integer products have no CUDA kernel."""
 
 
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
+"""NumPy's and ONNX Runtime's sizes end there, or not far beyond."""
+
+Whole = Annotated[int, Field(ge=0, lt=2**31)]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=128)]
+"""A name that is a folder's too: neither hidden, nor a way out of the run directory."""
+
+_LISTED = 10  # problems in an error's text
+
+
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_credentials(cls, value: Any) -> Any:
+        """Refuse a password in a URL: a spec is kept in the cube and shown in the report."""
+        if isinstance(value, str | Path) and has_credentials(str(value)):
+            raise ValueError("a URL with credentials; leave them to the environment or a profile")
+        return value
 
 
 # --- datasets ---------------------------------------------------------------------------------
@@ -137,7 +158,9 @@ class CodesIdentifiers(Record):
     """Residual-quantised codes of a document embedding, made unique by a last level."""
 
     kind: Literal["codes"] = "codes"
-    levels: PositiveInt = Field(3, description="quantised levels, before the unique one")
+    levels: Annotated[int, Field(gt=0, le=64)] = Field(
+        3, description="quantised levels, before the unique one"
+    )
     codes: Annotated[int, Field(ge=2, le=65536)] = Field(32, description="codes a level")
     embedding: EmbeddingSpec = TfidfEmbedding()
 
@@ -163,7 +186,7 @@ class NgramsIdentifiers(Record):
 
     kind: Literal["ngrams"] = "ngrams"
     min_tokens: PositiveInt = Field(1, description="before an n-gram may end")
-    max_tokens: PositiveInt = Field(10, description="at which it ends")
+    max_tokens: Annotated[int, Field(gt=0, le=1024)] = Field(10, description="at which it ends")
     partials: bool = Field(
         True, description="score documents by every prefix that a beam kept, as SEAL does"
     )
@@ -202,7 +225,7 @@ IdentifiersSpec = Annotated[CodesIdentifiers | NgramsIdentifiers, Field(discrimi
 class TokenizerSpec(Record):
     """The tokeniser of models trained from scratch; pretrained ones bring their own."""
 
-    vocab_size: Annotated[int, Field(ge=300)] = 4096
+    vocab_size: Annotated[int, Field(ge=300, lt=2**31)] = 4096
 
 
 class PairsSpec(Record):
@@ -210,9 +233,16 @@ class PairsSpec(Record):
 
     queries: bool = Field(True, description="train queries")
     documents: bool = Field(True, description="the head of the document")
-    sentences: Annotated[int, Field(ge=0)] = Field(8, description="sentences a document")
-    spans: Annotated[int, Field(ge=0)] = Field(8, description="random word spans a document")
+    sentences: Whole = Field(8, description="sentences a document")
+    spans: Whole = Field(8, description="random word spans a document")
     span_words: tuple[PositiveInt, PositiveInt] = (4, 12)
+
+    @field_validator("span_words")
+    @classmethod
+    def _ascending(cls, span_words: tuple[int, int]) -> tuple[int, int]:
+        if span_words[0] > span_words[1]:
+            raise ValueError("the shortest span is above the longest")
+        return span_words
 
 
 class TrainingSpec(Record):
@@ -224,7 +254,9 @@ class TrainingSpec(Record):
     )
     max_tokens: PositiveInt = Field(24, description="input tokens kept of a pair's text")
     batch_size: PositiveInt = 64
-    examples: PositiveInt = Field(60_000, description="examples seen, repeats included")
+    examples: Annotated[int, Field(gt=0, lt=2**53)] = Field(
+        60_000, description="examples seen, repeats included"
+    )
     learning_rate: PositiveFloat = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -263,11 +295,11 @@ class PretrainedSpec(Record):
 class ModelSpec(Record):
     """One model of the grid; it is trained once per data fraction."""
 
-    family: str = Field(description="t5, llama, or the name of an installed exporter")
-    size: str | None = Field(None, description="a preset of the family")
+    family: Name = Field(description="t5, llama, or the name of an installed exporter")
+    size: Name | None = Field(None, description="a preset of the family")
     config: dict[str, Any] | None = Field(None, description="transformers config fields")
     pretrained: PretrainedSpec | None = None
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$")
+    name: Name | None = None
     fractions: tuple[Fraction, ...] = (1.0,)
     training: dict[str, Any] = Field(default_factory=dict, description="overrides of training")
 
@@ -286,6 +318,12 @@ class ModelSpec(Record):
                 f"training has no key {', '.join(sorted(unknown))}; "
                 f"valid keys: {', '.join(TrainingSpec.model_fields)}"
             )
+        try:
+            TrainingSpec.model_validate(self.training)
+        except ValidationError as error:
+            found = error.errors()[0]
+            key = ".".join(map(str, found["loc"]))
+            raise ValueError(f"training.{key}: {found['msg']}") from None
         return self
 
     @property
@@ -376,8 +414,8 @@ _DEFAULT_MODELS = tuple(
 class SweepSpec(Record):
     """A whole study: what `genret-dask sweep --config FILE` reads."""
 
-    name: str = Field("pydoc", pattern=r"^[A-Za-z0-9._-]+$", description="the run's directory")
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Name = Field("pydoc", description="the run's directory")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     dataset: DatasetSpec = PydocDataset(documents=2000)
     identifiers: tuple[IdentifiersSpec, ...] = (CodesIdentifiers(),)
     tokenizer: TokenizerSpec = TokenizerSpec()
@@ -447,31 +485,18 @@ def load_spec(path: Path | str) -> SweepSpec:
     return validate(SweepSpec, read_yaml(path), source=str(path))
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping, with the safe loader."""
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}", expected="a readable YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SpecError(f"{path} holds a {type(content).__name__}", expected="a mapping of keys")
-    return content
-
-
-def validate(record: type[Any], content: dict[str, Any], *, source: str) -> Any:
+def validate(record: type[Any], content: Any, *, source: str) -> Any:
     """Build `record` from plain YAML content, or raise a `SpecError` with one line a problem."""
     try:
         return record.model_validate(content)
     except ValidationError as error:
-        problems = [_problem(record, item) for item in error.errors()]
+        found = error.errors()
+        problems = [_problem(record, item) for item in found[:_LISTED]]
+        more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         raise SpecError(
-            f"{source}: " + "; ".join(problem for problem, _ in problems),
+            f"{source}: " + "; ".join(problem for problem, _ in problems) + more,
             expected="; ".join(dict.fromkeys(valid for _, valid in problems if valid)) or None,
+            fix="correct it; README.md shows the keys with their defaults",
         ) from None
 
 
@@ -482,7 +507,9 @@ def _problem(record: type[BaseModel], item: Any) -> tuple[str, str | None]:
         valid = f"valid keys: {', '.join(parent.model_fields)}" if parent else None
         return f"unknown key {location}", valid
     message = item["msg"].removeprefix("Value error, ")
-    return f"{location}: {message} (found {item['input']!r})"[:400], None
+    hidden = any(map(is_secret, item["loc"]))
+    shown = MASK if hidden else repr(redacted(item["input"]))
+    return f"{location}: {message} (found {shown})"[:400], None
 
 
 def _record_at(record: Any, location: tuple[Any, ...]) -> type[BaseModel] | None:

@@ -92,7 +92,9 @@ def test_every_byte_of_a_record_counts(tmp_path):
 @pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../b", "a\\b", ""])
 def test_a_record_names_files_of_its_own_folder_only(tmp_path, name):
     with pytest.raises(ModelError, match="not inside its folder"):
-        parse_record(dump_record({"files": {name: "00"}}), tmp_path / "artefact.json")
+        parse_record(
+            dump_record({"files": {name: "00"}}), tmp_path / "artefact.json", {"files": dict}
+        )
 
 
 def test_a_record_without_its_hash_is_none(tmp_path):

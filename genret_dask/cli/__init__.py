@@ -14,6 +14,7 @@ import click
 
 from genret_dask import __version__
 from genret_dask.errors import GenretError
+from genret_dask.redaction import printable, redact
 
 COMMANDS = {
     "sweep": "Run a whole study: data, identifiers, training, export, search, cube.",
@@ -61,8 +62,15 @@ class LazyGroup(click.Group):
             _leave(ctx, "\nInterrupted.", 130)
 
 
+class _Discreet(logging.Formatter):
+    """Lines without secrets and without what steers a terminal, tracebacks of -vv included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(redact(super().format(record)))
+
+
 def _leave(ctx: click.Context, message: str, code: int) -> NoReturn:
-    click.echo(message, err=True)
+    click.echo(printable(redact(message)), err=True)
     ctx.exit(code)
 
 
@@ -76,6 +84,6 @@ def main(verbose: int) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])

@@ -12,6 +12,7 @@ import numpy as np
 
 from genret_dask.datasets import SPLITS, Collection, load, summary
 from genret_dask.errors import DatasetError, InputError
+from genret_dask.redaction import printable
 from genret_dask.specs import BeirDataset, DatasetSpec, PydocDataset, load_spec
 
 KINDS = {
@@ -67,9 +68,8 @@ def show(config_or_kind: str, samples: int) -> None:
     click.echo(_counts(summary(collection)))
     for query, document in sample_pairs(collection, samples):
         click.echo()
-        click.secho(
-            f"{collection.query_ids[query]} -> {collection.document_ids[document]}", bold=True
-        )
+        pair = f"{collection.query_ids[query]} -> {collection.document_ids[document]}"
+        click.secho(printable(pair), bold=True)
         click.echo("  query:    " + _short(collection.queries[query]))
         click.echo("  document: " + _short(collection.document(document)))
 
@@ -173,8 +173,8 @@ def _counts(facts: dict[str, Any]) -> str:
         f"  {row['documents']:>9,}"
         for split, row in facts["splits"].items()
     ]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _short(text: str) -> str:
-    return textwrap.shorten(text, width=240, placeholder=" ...")
+    return printable(textwrap.shorten(text, width=240, placeholder=" ..."))

@@ -33,13 +33,14 @@ def explain(
     """Show what a model of RUN generates for a query, and the documents it leads to."""
     from genret_dask.cli.tables import format_table
     from genret_dask.explain import explain as search
+    from genret_dask.redaction import printable
 
     found = search(run, query, model, beam, kind)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
         return
     name = {"codes": "code", "ngrams": "n-gram"}[found.kind]
-    click.echo(f"{found.model}, {found.kind}, beam {found.beam}: {found.query}")
+    click.echo(printable(f"{found.model}, {found.kind}, beam {found.beam}: {found.query}"))
     click.echo()
     columns = {"identifier": name, "score": "log-probability", "documents": "documents"}
     if found.kind == "ngrams":

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from genret_dask.redaction import printable
+
 METRIC_COLUMNS = {
     "model": "model",
     "n_params": "N",
@@ -174,14 +176,16 @@ def _text(value: Any, intervals: bool) -> str:
         return f"{middle} [{_text(value['low'], intervals)}, {_text(value['high'], intervals)}]"
     if value is None:
         return "-"
-    if isinstance(value, bool | str):
+    if isinstance(value, str):
+        return printable(value).replace("\n", " ")
+    if isinstance(value, bool):
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return _decimal(value)
     if isinstance(value, Iterable):
-        return "; ".join(map(str, value))
+        return printable("; ".join(map(str, value)))
     return str(value)
 
 

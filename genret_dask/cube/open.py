@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+import zarr
 from zarr.abc.store import ByteRequest
+from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, store_at
-from genret_dask.errors import CubeError
+from genret_dask.errors import CubeError, GenretError
 from genret_dask.storage import place_of
 
 CUBE = "cube.zarr"
 """The cube's name in a run directory."""
+
+_CODECS = (BytesCodec, VLenUTF8Codec, ZstdCodec, Crc32cCodec)
 
 
 def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
@@ -54,9 +59,10 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
             expected="a sealed cube",
             fix="run the sweep again to finish it, or open it with allow_unsealed=True",
         )
-    with warnings.catch_warnings():
+    with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
         store: Any = store_at(path, read_only=True)
+        _check_codecs(store, path)
         if not attributes.get("sealed"):
             return xr.open_datatree(store, engine="zarr", chunks={}, consolidated=False)
         store = WholeStore(store)
@@ -86,11 +92,46 @@ class WholeStore(WrapperStore[Any]):
 def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
     """Yield each identifier kind of a cube with its search and contrast datasets."""
     for kind in tree.children:
-        yield (
-            kind,
-            tree[f"{kind}/{SEARCH}"].to_dataset(),
-            tree[f"{kind}/{CONTRAST}"].to_dataset(),
-        )
+        with reading(kind):
+            search, contrast = (tree[f"{kind}/{name}"].to_dataset() for name in (SEARCH, CONTRAST))
+        yield kind, search, contrast
+
+
+def _check_codecs(store: Any, path: Path) -> None:
+    """Refuse arrays that decode otherwise than a cube's, pickled objects above all."""
+    for name, array in zarr.open_group(store, mode="r").members(max_depth=None):
+        if isinstance(array, zarr.Array):
+            metadata = array.metadata
+            codecs = [type(codec) for codec in getattr(metadata, "codecs", ())]
+            strange = [codec.__name__ for codec in codecs if codec not in _CODECS]
+            if metadata.zarr_format != 3 or strange:
+                raise CubeError(
+                    f"{path}: {name} has format {metadata.zarr_format} and codecs {strange}",
+                    expected=f"format 3 and {', '.join(codec.__name__ for codec in _CODECS)}",
+                    fix="do not trust this cube",
+                )
+
+
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Name the cube where a part of it cannot be read: a codec, a chunk or a variable is wrong.
+
+    Zarr, its codecs and xarray have no error of their own for a damaged store.
+
+    Raises
+    ------
+    CubeError
+    """
+    try:
+        yield
+    except GenretError:
+        raise
+    except Exception as error:
+        raise CubeError(
+            f"the cube cannot be read ({what}): {type(error).__name__}: {str(error)[:300]}",
+            expected="a whole cube, as a sweep wrote it",
+            fix="genret-dask verify lists what is damaged, genret-dask repair redoes it",
+        ) from error
 
 
 def cube_path(path: Path | str) -> Path:

@@ -118,9 +118,11 @@ def read_attributes(path: Path) -> dict[str, Any]:
     """The root attributes of a cube; `CubeError` when there is none."""
     try:
         return dict(zarr.open_group(store_at(path, read_only=True), mode="r").attrs)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # Zarr takes metadata apart without looking at its types
         raise CubeError(
-            f"{path} is not a cube", expected="a Zarr group that a sweep wrote"
+            f"{path} is not a cube: {type(error).__name__}",
+            expected="a Zarr group that a sweep wrote",
+            fix="remove it and its markers, and run the sweep again",
         ) from error
 
 

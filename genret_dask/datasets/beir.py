@@ -10,6 +10,7 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from genret_dask.specs import BeirDataset
 logger = logging.getLogger(__name__)
 
 Judgement = tuple[str, str, int]
+
+LONGEST_LINE = 2**26
+"""Bytes; a compressed file can hold a line that no memory does."""
 
 _NAMED = 5
 _HEADERS = {"query-id", "query_id", "queryid", "qid", "query"}
@@ -185,12 +189,19 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(_bounded(file), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise malformed(
+                        path,
+                        number,
+                        f"longer than {LONGEST_LINE // 2**20} MiB",
+                        "a record a line, ended by a line feed",
+                    )
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if text.strip():
                     yield number, text
     except UnicodeDecodeError as error:
-        raise malformed(path, number, f"not UTF-8 ({error.reason})") from error
+        raise malformed(path, number, f"not UTF-8 ({error.reason})", "text in UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(
             f"{path} is damaged after line {number}: {error}",
@@ -203,7 +214,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def malformed(path: Path, number: int, problem: str, expected: str | None = None) -> DatasetError:
+def _bounded(file: gzip.GzipFile | BufferedReader) -> Iterator[bytes]:
+    """Lines, none of which takes more memory than one that is refused."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+
+
+def malformed(path: Path, number: int, problem: str, expected: str) -> DatasetError:
     """The error for one line of a file."""
     return DatasetError(f"{path}, line {number}: {problem}", expected=expected)
 

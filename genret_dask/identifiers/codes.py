@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from genret_dask.artefacts import fetched, publishing, record_of
+from genret_dask.arrays import read_array
+from genret_dask.artefacts import RECORD, fetched, publishing, record_of
 from genret_dask.datasets.collection import Collection
+from genret_dask.errors import ModelError
 from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.embedding import embed
 from genret_dask.identifiers.trie import Trie
@@ -145,6 +147,18 @@ def write_codes(codes: Codes, folder: Path, made_from: Origin) -> None:
         codes.trie.save(partial)
 
 
+def read_level_sizes(folder: Path) -> tuple[int, ...]:
+    """Cells of each level of a codes artefact, by its record alone."""
+    sizes = tuple(record_of(folder, needs={"level_sizes": list})["level_sizes"])
+    if not sizes or min(sizes) < 1:
+        raise ModelError(
+            f"{folder / RECORD}: level_sizes is {list(sizes)}",
+            expected="the cells of each level",
+            fix=f"remove {folder} and run again",
+        )
+    return sizes
+
+
 def read_codes(folder: Path) -> Codes:
     """Open a codes artefact; arrays are memory-mapped.
 
@@ -154,7 +168,15 @@ def read_codes(folder: Path) -> Codes:
         A file is missing or its hash differs from the record's.
     """
     folder = fetched(folder)
-    sizes = tuple(record_of(folder)["level_sizes"])
-    codes = Codes(np.load(folder / "codes.npy", mmap_mode="r"), sizes)
+    sizes = read_level_sizes(folder)
+    codes = Codes(read_array(folder / "codes.npy", dims=2), sizes)
+    cells = codes.codes
+    fits = cells.dtype.kind in "iu" and cells.shape[1] == len(sizes) and len(cells)
+    if not fits or cells.min() < 0 or (cells.max(axis=0) >= sizes).any():
+        raise ModelError(
+            f"{folder / 'codes.npy'} holds {cells.dtype}{list(cells.shape)}",
+            expected=f"codes below {list(sizes)}, as {RECORD} says",
+            fix=f"remove {folder} and run again",
+        )
     codes.__dict__["trie"] = Trie.load(folder)
     return codes

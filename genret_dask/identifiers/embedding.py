@@ -11,6 +11,7 @@ import numpy as np
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError, ModelError
+from genret_dask.models.pretrained import load_tokenizer, load_weights
 from genret_dask.specs import EmbeddingSpec, EncoderEmbedding, SentenceEmbedding, TfidfEmbedding
 
 logger = logging.getLogger(__name__)
@@ -55,13 +56,11 @@ def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarra
 def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) -> np.ndarray:
     """Masked mean of the last hidden state, by batches of similar length."""
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
-    folder = model_folder(spec)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    folder = str(model_folder(spec))
+    tokenizer = load_tokenizer(folder, local_files_only=True)
+    model = load_weights(AutoModel, folder, local_files_only=True).eval()
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder.to(device)

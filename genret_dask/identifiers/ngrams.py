@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genret_dask.arrays import read_array
 from genret_dask.artefacts import RECORD, check_hash, fetched, record_of
 from genret_dask.errors import ModelError
 from genret_dask.fingerprint import Origin, sha256_file
@@ -26,6 +27,7 @@ INDEX = "index.json"
 LISTED = 32
 """Occurrences up to which a prefix's next tokens are read out; of others they are looked up."""
 
+_RECORD = {"vocabulary": int, "tokenizer": str, "corpus": str, "parts": dict}
 _LOOKUPS = 2**20  # at once, for the memory that they take
 
 
@@ -53,7 +55,7 @@ class Part:
     def load(cls, folder: Path) -> Part:
         """Map the arrays that `save` wrote; processes on a host share their pages."""
         names = ("tokens", "starts", "documents", "suffixes", "heads")
-        found = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
+        found = {name: read_array(folder / f"{name}.npy", dims=1) for name in names}
         suffixes, heads = found.pop("suffixes"), found.pop("heads")
         return cls(Stream(**found), SuffixArray(found["tokens"], suffixes, heads))
 
@@ -342,7 +344,7 @@ def read_index(folder: Path) -> NgramIndex:
     ModelError
         There is none, or a part is missing or damaged: a file's hash differs from its record's.
     """
-    record = record_of(folder, INDEX)
+    record = record_of(folder, INDEX, _RECORD)
     parts = open_parts(folder, record["parts"])
     for name, part in parts.items():
         check_hash(part / RECORD, record["parts"][name])

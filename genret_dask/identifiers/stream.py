@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from genret_dask.models.tokens import read_tokenizer
+
 _TEXTS = 1024  # tokenised together
 
 
@@ -61,7 +63,7 @@ def one_line(text: str) -> str:
 
 def open_tokenizer(path: Path) -> Tokenizer:
     """A tokeniser that reads its own special tokens, where a text spells them, as plain text."""
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = read_tokenizer(path)
     tokenizer.encode_special_tokens = True
     return tokenizer
 

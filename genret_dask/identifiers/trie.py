@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from genret_dask.arrays import read_array
+
 
 @dataclass(frozen=True)
 class Trie:
@@ -100,7 +102,7 @@ class Trie:
         depth = len(list(folder.glob("trie.children.*.npy")))
 
         def load(name: str) -> np.ndarray:
-            return np.asarray(np.load(folder / name, mmap_mode="r"))
+            return read_array(folder / name, dims=1)
 
         return cls(
             [load(f"trie.children.{level}.npy") for level in range(depth)],

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import ArrayLike
 
-from genret_dask.errors import DeviceError
+from genret_dask.errors import DeviceError, ModelError
 from genret_dask.models.manifest import Manifest, fetched_model, read_manifest
 from genret_dask.monitoring.meter import count, phase
 from genret_dask.specs import PROVIDERS
@@ -156,7 +156,14 @@ def open_graph(path: Path, provider: str, threads: int) -> ort.InferenceSession:
         ort.preload_dlls()  # PyTorch's packages bring the CUDA libraries
     # TF32 would round the operands of float32 products to ten bits.
     settings = {"use_tf32": "0"} if provider == "cuda" else {}
-    session = ort.InferenceSession(path, sess_options=options, providers=[(wanted, settings)])
+    try:
+        session = ort.InferenceSession(path, sess_options=options, providers=[(wanted, settings)])
+    except Exception as error:  # ONNX Runtime has a class for every status, and no base of its own
+        raise ModelError(
+            f"onnxruntime cannot open {path}: {' '.join(str(error).split())[:300]}",
+            expected="a graph that `genret-dask export` wrote, and memory for it",
+            fix="export the model again",
+        ) from error
     if wanted not in session.get_providers():
         raise DeviceError(
             f"onnxruntime could not start {wanted}; it fell back to "

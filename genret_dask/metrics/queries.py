@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import dask
 import xarray as xr
 
+from genret_dask.cube.open import reading
 from genret_dask.metrics.contrastive import cgl, positive_loss
 from genret_dask.metrics.ranking import MEASURES, Measure
 
@@ -56,6 +57,13 @@ def per_query(
 def reduce_queries(
     search: xr.Dataset, contrast: xr.Dataset, measures: Mapping[str, Measure] | None = None
 ) -> xr.Dataset:
-    """`per_query`, computed in one pass."""
-    (values,) = dask.compute(per_query(search, contrast, measures))
+    """`per_query`, computed in one pass.
+
+    Raises
+    ------
+    CubeError
+        A variable is missing, or a chunk damaged.
+    """
+    with reading("metrics"):
+        (values,) = dask.compute(per_query(search, contrast, measures))
     return values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from genret_dask.errors import ModelError
 from genret_dask.models.flops import Architecture
 
@@ -14,8 +16,21 @@ def architecture_of(config: Any) -> Architecture:
     Raises
     ------
     ModelError
-        The configuration is of another family.
+        The configuration is of another family, or has sizes that no model can have.
     """
+    try:
+        return _architecture(config)
+    except (ValidationError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error)}
+        where = "".join(f"{part}: " for part in reason.get("loc", ()))
+        raise ModelError(
+            f"a {config.model_type} configuration with wrong sizes: {where}{reason['msg']}",
+            expected="whole numbers above 0 for its widths, heads and layers",
+            fix="correct the model's config",
+        ) from error
+
+
+def _architecture(config: Any) -> Architecture:
     if config.model_type == "t5":
         return Architecture(
             kind="encoder-decoder",

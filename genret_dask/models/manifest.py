@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
@@ -11,11 +13,15 @@ from genret_dask.artefacts import check_hash, hashes_of
 from genret_dask.errors import ModelError
 from genret_dask.host_cache import fetch
 from genret_dask.models.flops import Architecture
-from genret_dask.records import dump_record, parse_record
+from genret_dask.records import dump_record, parse_record, stays_inside
 from genret_dask.specs import Precision
-from genret_dask.storage import place_of
+from genret_dask.storage import is_local, place_of
 
 MANIFEST = "manifest.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+_FIX = "export the model again"
 
 
 class _Frozen(BaseModel):
@@ -75,7 +81,7 @@ class Manifest(_Frozen):
     start_token: NonNegativeInt
     vocab_size: PositiveInt
     architecture: Architecture
-    files: dict[str, str]
+    files: dict[str, Sha256]
     parity: Parity
     provenance: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
@@ -103,13 +109,21 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
         raise ModelError(
             f"{path}: {error.strerror}",
             expected="a folder that `genret-dask export` made",
+            fix=_FIX,
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ModelError(
-            f"{path}: {where}: {first['msg']}", expected="a manifest of format 1"
+            f"{path}: {where}: {first['msg']}", expected="a manifest of format 1", fix=_FIX
         ) from error
+    for name in manifest.files:
+        if not stays_inside(name) or (is_local(folder) and not _leads_inside(folder, name)):
+            raise ModelError(
+                f"{path} names {name!r}, which is outside",
+                expected="files inside the model's folder",
+                fix=_FIX,
+            )
     if verify:
         _verify(fetched_model(folder), manifest)
     return manifest
@@ -133,6 +147,13 @@ def hash_files(folder: Path) -> dict[str, str]:
 def _verify(folder: Path, manifest: Manifest) -> None:
     for name, digest in manifest.files.items():
         check_hash(folder / name, digest)
+    for path in sorted(folder.rglob("*.onnx")):
+        if path.relative_to(folder).as_posix() not in manifest.files:
+            raise ModelError(
+                f"{path} is not in the folder's manifest",
+                expected="the graphs that the manifest lists",
+                fix=_FIX,
+            )
     for name in manifest.files:
         if name.endswith(".onnx"):
             _verify_locations(folder / name, manifest)
@@ -142,12 +163,35 @@ def _verify_locations(path: Path, manifest: Manifest) -> None:
     """A graph's weights must lie in files that the manifest lists (and so, inside the folder)."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
-    for tensor in graph.initializer:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of protobuf's several implementations
+        raise ModelError(
+            f"{path} is not an ONNX graph: {str(error)[:200]}",
+            expected="a graph that `genret-dask export` wrote",
+            fix=_FIX,
+        ) from error
+    for tensor in _tensors(model):
         for entry in tensor.external_data:
             if entry.key == "location" and entry.value not in manifest.files:
                 raise ModelError(
                     f"{path} reads its weights from {entry.value!r}",
                     expected="a file that the manifest lists",
-                    fix="export the model again",
+                    fix=_FIX,
                 )
+
+
+def _leads_inside(folder: Path, name: str) -> bool:
+    """Whether no link on the way to a file leads out of the folder."""
+    return Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor of a graph, wherever it hides: initialisers, attributes, bodies of loops."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in value if isinstance(value, Iterable) else [value]:
+                yield from _tensors(one)

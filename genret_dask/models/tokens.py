@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
+
+from genret_dask.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,42 @@ class Tokens:
         mask = places < lengths[:, None]
         out[mask] = self.flat[(self.offsets[rows][:, None] + places)[mask]]
         return out, lengths
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokeniser of a `tokenizer.json`.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, or is none.
+    """
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise ModelError(
+            f"{path} is not a tokeniser: {str(error)[:200]}",
+            expected="the tokenizer.json of the tokenizers library",
+            fix=f"remove {path.parent} and run again",
+        ) from error
+
+
+def closing_tokens(provenance: Mapping[str, Any]) -> tuple[int | None, int]:
+    """The tokens that end a model's queries, if any, and that stand for an empty one.
+
+    Raises
+    ------
+    ModelError
+        The manifest that this is of does not say.
+    """
+    end, empty = provenance.get("end_token"), provenance.get("eos_token")
+    if not isinstance(end, int | None) or not isinstance(empty, int):
+        raise ModelError(
+            f"the manifest's provenance has end_token {end!r} and eos_token {empty!r}",
+            expected="tokens of the model",
+            fix="export the model again",
+        )
+    return end, empty
 
 
 def tokenize(

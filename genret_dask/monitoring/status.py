@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
+from genret_dask.arrays import read_array
 from genret_dask.artefacts import RECORD, fetched
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import SEARCH
@@ -202,7 +202,7 @@ def _queries(folder: Path, spec: SweepSpec, kind: str) -> tuple[int, int] | None
         shape, chunks = read_sizes(folder / CUBE, f"{kind}/{SEARCH}/doc")
         return shape[1], chunks[1]
     try:
-        queries = len(np.load(fetched(folder / "candidates") / "doc.npy", mmap_mode="r"))
+        queries = len(read_array(fetched(folder / "candidates") / "doc.npy", dims=2))
     except (OSError, ValueError, GenretError):
         return None
     return queries, min(spec.inference.shard_queries, queries)

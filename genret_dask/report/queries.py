@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from genret_dask.artefacts import RECORD, fetched
+from genret_dask.cube.open import reading
 from genret_dask.datasets import artefact
 from genret_dask.errors import GenretError
 from genret_dask.report.gather import Kind
@@ -52,16 +53,14 @@ def extreme_queries(
     worst = order[::-1][: min(count, max(1, len(order) // 2))]
     easy = order[: min(count, len(order) // 2)]
     rows = np.concatenate([worst, easy])
-    place: dict[str, Any] = {"query": rows}
-    texts = [str(text) for text in kind.search["text"].isel(place).values.tolist()]
-    names = [str(name) for name in kind.search["query"].isel(place).values.tolist()]
-    ranked = (
-        kind.search["doc"]
-        .isel({"model": best, "beam": kind.widest, **place})
-        .transpose("query", "rank")
-        .values
-    )
-    judged = kind.contrast[["doc", "is_positive"]].isel(place).transpose("query", "candidate")
+    with reading(f"{kind.name}: queries"):
+        searched = kind.search.isel(query=rows)
+        texts, names = ([str(one) for one in searched[name].values] for name in ("text", "query"))
+        ranked = (
+            searched["doc"].isel(model=best, beam=kind.widest).transpose("query", "rank").values
+        )
+        judged = kind.contrast[["doc", "is_positive"]].isel(query=rows)
+        judged = judged.transpose("query", "candidate").compute()
     candidates, positive = judged["doc"].values, judged["is_positive"].values.astype(bool)
     found = []
     for row, query in enumerate(rows):

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import zarr
 from dask.utils import format_bytes
-from tokenizers import Tokenizer
 
+from genret_dask.arrays import read_array
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import store_at, write_shard
 from genret_dask.errors import BudgetError
 from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
 from genret_dask.models.manifest import fetched_model
-from genret_dask.models.tokens import Tokens, tokenize
+from genret_dask.models.tokens import Tokens, closing_tokens, read_tokenizer, tokenize
 from genret_dask.monitoring.meter import count, phase
 from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
@@ -161,7 +161,7 @@ def _decoder(
     spans = np.empty((*documents.shape, 0, 2), dtype=np.int32)
     if model.spans is not None:
         path = resources.fetched(model.spans) / "candidates.npy"
-        spans = np.load(path, mmap_mode="r")[task.start : task.stop]
+        spans = read_array(path, dims=4)[task.start : task.stop]
     return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
 
 
@@ -217,9 +217,9 @@ def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
 
 
 def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:
-    tokenizer = Tokenizer.from_file(str(fetched_model(folder) / "tokenizer.json"))
-    facts = session.manifest.provenance
-    return tokenize(texts, tokenizer, max_tokens, facts["end_token"], empty=facts["eos_token"])
+    end, empty = closing_tokens(session.manifest.provenance)
+    tokenizer = read_tokenizer(fetched_model(folder) / "tokenizer.json")
+    return tokenize(texts, tokenizer, max_tokens, end, empty)
 
 
 def _in_query_order(

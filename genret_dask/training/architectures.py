@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -22,6 +20,7 @@ from transformers import (
 )
 
 from genret_dask.errors import ModelError, SpecError
+from genret_dask.models.pretrained import load_config, load_tokenizer, load_weights
 from genret_dask.specs import ModelSpec, PretrainedSpec
 
 
@@ -115,7 +114,8 @@ def build_model(
     else:
         start = len(tokenizer)
         fields = _config_fields(spec, config_class, dropout)
-        config = config_class(
+        config = _make_config(
+            spec,
             **{"tie_word_embeddings": True, "attention_bias": False, **fields}
             if spec.family == "llama"
             else fields,
@@ -150,13 +150,24 @@ def _config_fields(spec: ModelSpec, config_class: type, dropout: float) -> dict[
     return fields
 
 
+def _make_config(spec: ModelSpec, **fields: Any) -> Any:
+    try:
+        return _CLASSES[spec.family][0](**fields)
+    except Exception as error:  # a configuration class checks its fields each in its own way
+        raise SpecError(
+            f"model {spec.label}: {type(error).__name__}: {str(error)[:200]}",
+            expected="fields of the transformers configuration class, with values that it takes",
+            fix=f"correct the config of {spec.label}",
+        ) from error
+
+
 def config_of(spec: ModelSpec) -> Any:
     """A model's configuration without its weights; its vocabulary is still that of the source."""
     if spec.family not in _CLASSES:
         raise _unknown_family(spec)
     if spec.pretrained is None:
         config_class = _CLASSES[spec.family][0]
-        return config_class(**_config_fields(spec, config_class, dropout=0.0))
+        return _make_config(spec, **_config_fields(spec, config_class, dropout=0.0))
     return _pretrained_config(spec, spec.pretrained)
 
 
@@ -189,10 +200,7 @@ def _source(spec: ModelSpec, source: PretrainedSpec) -> tuple[str, dict[str, Any
 def _pretrained_config(spec: ModelSpec, source: PretrainedSpec) -> Any:
     """The configuration of pretrained weights, once they are known to be of the family."""
     where, options = _source(spec, source)
-    try:
-        config = AutoConfig.from_pretrained(where, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise _unloadable(spec, where, error) from error
+    config = load_config(where, **options)
     if config.model_type != spec.family:
         raise ModelError(
             f"model {spec.label}: {where} holds a {config.model_type}",
@@ -201,23 +209,13 @@ def _pretrained_config(spec: ModelSpec, source: PretrainedSpec) -> Any:
     return config
 
 
-def _unloadable(spec: ModelSpec, where: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"model {spec.label}: cannot load {where}: {str(error).splitlines()[0]}",
-        expected=f"a {spec.family} as safetensors or GGUF, with its tokeniser",
-    )
-
-
 def _pretrained(
     spec: ModelSpec, source: PretrainedSpec, model_class: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     tokenizer = pretrained_tokenizer(spec, source)
     where, options = _source(spec, source)
-    weights = options if source.gguf is not None else {**options, "use_safetensors": True}
-    try:
-        model = model_class.from_pretrained(where, torch_dtype=torch.float32, **weights)
-    except (OSError, ValueError, ImportError) as error:
-        raise _unloadable(spec, where, error) from error
+    config = _pretrained_config(spec, source)
+    model = load_weights(model_class, where, config=config, torch_dtype=torch.float32, **options)
     return model, tokenizer
 
 
@@ -225,12 +223,7 @@ def pretrained_tokenizer(spec: ModelSpec, source: PretrainedSpec) -> PreTrainedT
     """The tokeniser of pretrained weights, once they are known to be of the family."""
     _pretrained_config(spec, source)
     where, options = _source(spec, source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise _unloadable(spec, where, error) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer: PreTrainedTokenizerFast = load_tokenizer(where, **options)
     return tokenizer
 
 

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
-from genret_dask.artefacts import fetched, is_current, publishing
+from genret_dask.arrays import read_array
+from genret_dask.artefacts import fetched, is_current, publishing, record_of
 from genret_dask.errors import TrainingError
 from genret_dask.fingerprint import Origin
 from genret_dask.host_cache import working_folder
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import training_flops_per_example
-from genret_dask.models.tokens import Tokens, tokenize
+from genret_dask.models.pretrained import load_tokenizer
+from genret_dask.models.tokens import Tokens, read_tokenizer, tokenize
+from genret_dask.records import dump_record
 from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
 from genret_dask.storage import beside, replace_file, writing
 from genret_dask.training.architectures import build_model, config_of, count_parameters
@@ -38,6 +39,9 @@ from genret_dask.training.warmstart import warm_start
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
+
+_COUNTERS = ("step", "tokens_seen", "seconds", "history")
+_RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class TrainTask:
         pairs = read_pairs(fetched(self.pairs) / f"{name}.jsonl.gz")
         if self.spans is None:
             return pairs
-        pairs = replace(pairs, spans=np.load(fetched(self.spans) / f"{name}.npy"))
+        spans = read_array(fetched(self.spans) / f"{name}.npy", mapped=False, dims=3)
+        pairs = replace(pairs, spans=spans)
         return pairs.take(np.flatnonzero(pairs.spans[:, 0, 0] >= 0))  # others have no identifier
 
 
@@ -83,14 +88,14 @@ def finished(task: TrainTask) -> dict[str, Any] | None:
     """The record of a finished checkpoint made from this task's inputs, or None."""
     if not is_current(task.folder, task.made_from):
         return None
-    return json.loads((task.folder / "training.json").read_text(encoding="utf-8"))
+    return record_of(task.folder, "training.json", _RECORD)
 
 
 def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
     config = config_of(task.model)
     if task.model.pretrained is None:
-        tokenizer = Tokenizer.from_file(str(fetched(task.tokenizer) / "tokenizer.json"))
+        tokenizer = read_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
         config.vocab_size = tokenizer.get_vocab_size()
     rows, length = label_shape(task.identifiers, task.space)
     config.vocab_size += 1 + rows
@@ -133,7 +138,7 @@ class _Run:
         self.model: Any
         self.model, self.tokenizer, self.start = build_model(
             task.model,
-            AutoTokenizer.from_pretrained(str(fetched(task.tokenizer)), local_files_only=True),
+            load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True),
             space.rows,
             dropout=spec.dropout,
             seed=task.seed,
@@ -310,12 +315,14 @@ class _Run:
         """Take up the last saved state, if it was made from the same inputs."""
         try:
             counters = json.loads((self.state / "state.json").read_text())
-        except (OSError, ValueError):
-            counters = {}
-        if counters.pop("made_from", None) != self.task.made_from.fingerprint:
+            same = counters["made_from"] == self.task.made_from.fingerprint
+            found = {name: counters[name] for name in _COUNTERS}
+        except (OSError, ValueError, LookupError, TypeError):
+            same = False
+        if not same:
             shutil.rmtree(self.state, ignore_errors=True)
             return
-        vars(self).update(counters)
+        vars(self).update(found)
         weights = load_file(self.state / f"weights.{self.step}.safetensors", device=self.device)
         self.model.load_state_dict(weights, strict=False)
         moments = load_file(self.state / f"optimizer.{self.step}.safetensors", device=self.device)
@@ -360,8 +367,7 @@ class _Run:
         with publishing(self.task.folder, self.task.made_from) as partial:
             self.model.save_pretrained(str(partial), safe_serialization=True)
             self.tokenizer.save_pretrained(str(partial))
-            text = json.dumps(record, indent=1) + "\n"
-            (partial / "training.json").write_text(text, encoding="utf-8")
+            (partial / "training.json").write_bytes(dump_record(record))
         shutil.rmtree(self.state, ignore_errors=True)
         return record
 

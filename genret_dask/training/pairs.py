@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
+from genret_dask.errors import ModelError
 from genret_dask.specs import PairsSpec
 
 SOURCES = ("query", "document", "sentence", "span")
@@ -115,11 +117,25 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
 
 
 def read_pairs(path: Path) -> Pairs:
+    """Read what `write_pairs` wrote.
+
+    Raises
+    ------
+    ModelError
+        The file is missing or damaged.
+    """
     texts, documents, sources = [], [], []
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            record = json.loads(line)
-            texts.append(record["text"])
-            documents.append(record["document"])
-            sources.append(SOURCES.index(record["source"]))
-    return Pairs(texts, np.array(documents, np.int32), np.array(sources, np.int8))
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                record = json.loads(line)
+                texts.append(record["text"])
+                documents.append(record["document"])
+                sources.append(SOURCES.index(record["source"]))
+        return Pairs(texts, np.array(documents, np.int32), np.array(sources, np.int8))
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
+        raise ModelError(
+            f"{path} is damaged: {type(error).__name__}: {str(error)[:200]}",
+            expected="the training pairs that genret-dask wrote",
+            fix=f"remove {path.parent} and run again",
+        ) from error

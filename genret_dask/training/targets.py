@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from genret_dask.artefacts import record_of
 from genret_dask.identifiers import Codes, read_codes
+from genret_dask.identifiers.codes import read_level_sizes
 from genret_dask.identifiers.ngrams import NgramIndex, close, read_index
 from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers
 from genret_dask.training.pairs import Pairs
@@ -32,7 +32,7 @@ def label_shape(spec: IdentifiersSpec, folder: Path) -> tuple[int, int]:
     """Vocabulary rows that a space adds to a model, and steps of a label, without opening it."""
     if isinstance(spec, NgramsIdentifiers):
         return 0, spec.max_tokens
-    level_sizes = record_of(folder)["level_sizes"]
+    level_sizes = read_level_sizes(folder)
     return sum(level_sizes), len(level_sizes)
 
 

@@ -1,0 +1,96 @@
+"""Hugging Face folders, hub ids and GGUF files, read as data: no code of theirs is run.
+
+Without a word on `trust_remote_code` transformers would ask at the terminal whether to run it. And
+a configuration may name an attention kernel of the hub, which is code as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from genret_dask.errors import GenretError, ModelError
+
+EXPECTED = "a model of transformers itself, as safetensors or GGUF, with its tokeniser"
+
+
+def load_config(where: str, **options: Any) -> Any:
+    """The configuration at a place, by `AutoConfig`.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or needs code of its own.
+    """
+    from transformers import AutoConfig
+
+    with _reading(where):
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+        attention = getattr(config, "_attn_implementation", None)
+    if attention is not None and "/" in str(attention):
+        raise ModelError(
+            f"{where}: config.json names the attention kernel {attention!r}, which is code",
+            expected=EXPECTED,
+            fix="remove _attn_implementation from config.json",
+        )
+    return config
+
+
+def load_tokenizer(where: str, **options: Any) -> Any:
+    """The tokeniser at a place, by `AutoTokenizer`, with a padding token.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or needs code of its own.
+    """
+    from transformers import AutoTokenizer
+
+    with _reading(where):
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_weights(model_class: Any, where: str, *, config: Any = None, **options: Any) -> Any:
+    """A model at a place, from safetensors, or from the GGUF file that `options` names.
+
+    Parameters
+    ----------
+    model_class : type
+        A transformers class with `from_pretrained`.
+    config : optional
+        What `load_config` found; it is read again without one.
+
+    Raises
+    ------
+    ModelError
+        The weights cannot be read; pickled ones (``pytorch_model.bin``) are not.
+    """
+    found = load_config(where, **_place(options)) if config is None else config
+    safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    with _reading(where):
+        return model_class.from_pretrained(
+            where, config=found, trust_remote_code=False, **safe, **options
+        )
+
+
+def _place(options: dict[str, Any]) -> dict[str, Any]:
+    named = ("revision", "gguf_file", "local_files_only")
+    return {key: options[key] for key in named if key in options}
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except GenretError:
+        raise
+    except Exception as error:
+        # Parsers of dozens of formats raise whatever they please at a file that is not theirs.
+        reason = next(iter(str(error).strip().splitlines()), "")[:300]
+        raise ModelError(
+            f"cannot load {where}: {type(error).__name__}: {reason}", expected=EXPECTED
+        ) from error
