@@ -90,11 +90,15 @@ class ClusterSpec(Record):
     adapt: Adapt | None = None
     environment: dict[str, str | int | float] = Field(default_factory=dict)
     timeout: PositiveFloat = Field(120, description="seconds to wait for the first worker")
+    lost_timeout: PositiveFloat = Field(
+        60,
+        description="seconds without any worker, or without the scheduler, before the run gives up",
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> ClusterSpec:
         if self.address is not None:
-            if self.model_fields_set - {"version", "address", "timeout"}:
+            if self.model_fields_set - {"version", "address", "timeout", "lost_timeout"}:
                 raise ValueError(
                     "an address is of a cluster that runs already; it goes with timeout only"
                 )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
 
@@ -21,13 +21,16 @@ from genret_dask.exporters.task import ExportTask, is_exported, run_export
 from genret_dask.fingerprint import fingerprint
 from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
+from genret_dask.lease import Lease
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.results import RESULTS, write_results
+from genret_dask.shards.failures import FailureLog
 from genret_dask.shards.plan import plan_shards
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import Exported, SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
+from genret_dask.shards.watch import LOST_TIMEOUT
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.stages import StageLog
 from genret_dask.template import build_template
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from genret_dask.training.loop import TrainTask
+
+T = TypeVar("T")
 
 Progress = Callable[[str, float, float], None]
 """Gets a stage, the work done and the work in all, in the stage's own unit."""
@@ -73,13 +78,31 @@ def sweep(
     return Study(spec, client, runs=runs, progress=progress).search()
 
 
+def _leased(stage: Callable[..., T]) -> Callable[..., T]:
+    """A stage that holds the run's lease while it works."""
+
+    @wraps(stage)
+    def holding(study: Study) -> T:
+        with study.lease:
+            return stage(study)
+
+    return holding
+
+
 class Study:
     """The stages of a study over one run directory; each runs the stages it needs.
+
+    Each holds the run's lease while it works. Tasks that fail are left for the next run, and listed
+    in failures.json.
 
     Parameters
     ----------
     spec, client, runs, progress
         As `sweep` takes them.
+    lost_timeout : float
+        Seconds without scheduler, or without any worker, before a stage gives up.
+    lease : Lease, optional
+        Of the run directory, where it is held already.
 
     Attributes
     ----------
@@ -90,6 +113,10 @@ class Study:
     ------
     GenretError
         The run directory cannot be written to.
+    LeaseError
+        Another process works on the run.
+    ClusterError
+        The cluster lost its scheduler or all its workers and did not get them back.
     """
 
     def __init__(
@@ -99,19 +126,29 @@ class Study:
         *,
         runs: Path | str = "runs",
         progress: Progress | None = None,
+        lost_timeout: float = LOST_TIMEOUT,
+        lease: Lease | None = None,
     ) -> None:
         self.spec = spec
         self.folder = Path(runs).absolute() / spec.name
+        self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
         self._progress = progress
-        self._client = client
+        self._client, self._lost_timeout = client, lost_timeout
         self._stages = StageLog(self.folder, client)
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
 
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
         self._stages.look_at_machines()
-        return SerialExecutor() if self._client is None else DaskExecutor(self._client)
+        check, failures = self.lease.check, self._failures
+        if self._client is None:
+            return SerialExecutor(failures, check)
+        return DaskExecutor(self._client, failures, lost_timeout=self._lost_timeout, check=check)
+
+    @cached_property
+    def _failures(self) -> FailureLog:
+        return FailureLog(self.folder)
 
     @property
     def collection(self) -> Collection:
@@ -120,6 +157,7 @@ class Study:
     # --- training -----------------------------------------------------------------------------
 
     @cached_property
+    @_leased
     def tasks(self) -> list[TrainTask]:
         """The training task of every cell; makes the inputs they read."""
         from genret_dask.training.loop import TrainTask
@@ -153,6 +191,7 @@ class Study:
             )
         return tasks
 
+    @_leased
     def train(self) -> dict[str, dict[str, Any]]:
         """Train every cell; returns each checkpoint's record by `kind/name`."""
         from genret_dask.training.loop import finished, training_flops
@@ -175,6 +214,7 @@ class Study:
 
     # --- export -------------------------------------------------------------------------------
 
+    @_leased
     def export(self) -> dict[tuple[str, str], Manifest]:
         """Export every checkpoint in every precision; manifests by identifier kind and model.
 
@@ -217,6 +257,7 @@ class Study:
     def cube(self) -> Path:
         return self.folder / "cube.zarr"
 
+    @_leased
     def search(self) -> Path:
         """Search and score every shard that is not in the cube, then seal it; returns its path.
 
@@ -250,6 +291,8 @@ class Study:
             report(0, sum(task.queries for task in todo))
             self.memory = self.executor.search(todo, context, report)
             write_memory(self.memory, self.folder / "resources.json")
+        self.lease.check()
+        self._failures.clear()
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
@@ -271,6 +314,7 @@ class Study:
 
     # --- results ------------------------------------------------------------------------------
 
+    @_leased
     def analyse(self) -> dict[str, list[dict[str, Any]]]:
         """Metrics and laws of the sealed cube, written beside it; returns their records.
 
@@ -293,6 +337,7 @@ class Study:
             if (path := folder / f"{name}.json").is_file()
         }
 
+    @_leased
     def report(self) -> Path:
         """Write the page of the sealed cube, and return its path; see `genret_dask.report`.
 

@@ -83,15 +83,24 @@ def running_study(
     """A study connected to its cluster, with progress on the terminal."""
     spec = read_spec(config_file, name, memory)
     from genret_dask.clusters import connect, load_cluster_spec
+    from genret_dask.lease import Lease
 
     cluster = load_cluster_spec(cluster_file)
     from genret_dask.study import Study
 
-    with connect(cluster) as client, ProgressBars() as progress:
+    lease = Lease(runs / spec.name)
+    with lease, connect(cluster) as client, ProgressBars() as progress:
         workers = client.nthreads()
         click.echo(f"run        {runs / spec.name}", err=True)
         click.echo(f"dashboard  {client.dashboard_link or 'none'}", err=True)
         click.echo(
             f"workers    {len(workers)} with {sum(workers.values())} threads in all", err=True
         )
-        yield Study(spec, client, runs=runs, progress=progress)
+        yield Study(
+            spec,
+            client,
+            runs=runs,
+            progress=progress,
+            lost_timeout=cluster.lost_timeout,
+            lease=lease,
+        )

@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from genret_dask.shards.failures import FailureLog, summary
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import SweepContext, run_shard
-from genret_dask.shards.usage import MemoryUse, by_worker
-
-Progress = Callable[[str, float, float], None]
+from genret_dask.shards.usage import MemoryUse, Peaks
 
 
 class SerialExecutor:
-    """Runs tasks one after the other in this process."""
+    """Runs tasks one after the other in this process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    failures, check
+        As `DaskExecutor` takes them.
+    """
+
+    def __init__(
+        self, failures: FailureLog | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
         self.resources = Resources()
+        self._failures, self._check = failures or FailureLog(), check
 
     def map(
         self,
@@ -30,16 +38,25 @@ class SerialExecutor:
         """Results of `function(task, report)` in the order of the tasks; see `DaskExecutor.map`."""
         total = sum(cost(task) for task in tasks)
         done, results = 0.0, []
-        for task in tasks:
+        failed: list[tuple[str, BaseException]] = []
+        for task, key in zip(tasks, keys, strict=True):
+            self._check()
 
             def report(share: float, base: float = done, weight: float = cost(task)) -> None:
                 if progress:
                     progress(base + share * weight, total)
 
-            results.append(function(task, report))
+            try:
+                results.append(function(task, report))
+                self._failures.discard(key)
+            except Exception as error:
+                failed.append((key, error))
+                self._failures.add(key, error, "this process", 1)
             done += cost(task)
             if progress:
                 progress(done, total)
+        if failed:
+            raise summary(failed, len(tasks)) from failed[0][1]
         return results
 
     def search(
@@ -49,11 +66,12 @@ class SerialExecutor:
         progress: Callable[[float, float], None] | None = None,
     ) -> list[MemoryUse]:
         """Compute every shard that has no marker; see `DaskExecutor.search`."""
-        uses = self.map(
-            lambda task, report: run_shard(task, context, self.resources),
+        peaks = Peaks()
+        self.map(
+            lambda task, report: peaks.add(run_shard(task, context, self.resources, report)),
             tasks,
             [task.key for task in tasks],
             cost=lambda task: task.queries,
             progress=progress,
         )
-        return by_worker(uses)
+        return peaks.by_worker()
