@@ -47,7 +47,8 @@ class Flight:
 
     Attributes
     ----------
-    running : dict of key to (Work, Future)
+    running : dict of str to (Work, Future)
+        By the name of the Dask task.
     failed : list of (key, error)
     """
 
@@ -79,10 +80,12 @@ class Flight:
             work = self._backlog.take(len(self.running))
             if work is None:
                 return
+            # Never a key twice: what the scheduler says of the first would count for the second.
+            key = work.key if work.attempts == 1 else f"{work.key}-{work.attempts}"
             future = self._client.submit(
-                run_reporting, self._function, work.task, work.key, key=work.key, pure=False
+                run_reporting, self._function, work.task, key, key=key, pure=False
             )
-            self.running[work.key] = work, future
+            self.running[key] = work, future
             future.add_done_callback(self._on_done)
 
     def listen(self, seconds: float) -> bool:
@@ -132,10 +135,9 @@ class Flight:
                 self._suspect(work)
 
     def _land(self, future: Future) -> None:
-        flying = self.running.get(str(future.key))
-        if flying is None or flying[1] is not future:  # given up meanwhile, or submitted again
+        work, _ = self.running.pop(str(future.key), (None, None))
+        if work is None:  # given up meanwhile
             return
-        work, _ = self.running.pop(flying[0].key)
         if future.status == "error":
             self._judge(work, future.exception(timeout=_RESULT_SECONDS))
             future.release()
@@ -173,7 +175,6 @@ class Flight:
             self._progress(self._backlog.done, self._backlog.total)
 
     def _cancel(self, *futures: Future) -> None:
-        # Forced: the scheduler is to forget the key, which may come again.
         if futures:
             self._client.cancel(list(futures), force=True)
 
