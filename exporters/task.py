@@ -76,7 +76,9 @@ def is_exported(task: ExportTask) -> bool:
 
 
 def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
-    """Export; the work is not divisible, and nothing is reported on the way."""
+    """Export, unless it is done; the work is not divisible, and nothing is reported on the way."""
+    if is_exported(task):
+        return
     export_model(
         task.family,
         task.checkpoint,

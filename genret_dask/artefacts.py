@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,9 +63,9 @@ def publishing(folder: Path, made_from: str, **facts: Any) -> Iterator[Path]:
     facts
         Further JSON values of the record.
     """
-    partial = folder.with_name(folder.name + ".partial")
+    # Of its own: a task that a cluster believed lost may still be writing.
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     except OSError as error:
         raise unwritable(partial, error) from error
@@ -81,6 +82,8 @@ def publishing(folder: Path, made_from: str, **facts: Any) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     fsync(folder.parent)
+    for left_over in folder.parent.glob(f"{folder.name}.*.partial"):
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def verify(folder: Path) -> dict[str, Any]:

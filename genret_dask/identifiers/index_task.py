@@ -72,7 +72,9 @@ def is_indexed(task: IndexTask) -> bool:
 
 
 def run_index(task: IndexTask, report: Callable[[float], None]) -> None:
-    """Tokenise, sort and publish a part; nothing is reported on the way."""
+    """Tokenise, sort and publish a part, unless it is there; nothing is reported on the way."""
+    if is_indexed(task):
+        return
     tokenizer = open_tokenizer(task.tokenizer)
     stream = tokenize_stream(task.texts(), tokenizer, task.vocabulary)
     part = Part.build(stream, task.vocabulary, task.least)

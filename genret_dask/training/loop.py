@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -290,7 +291,7 @@ class _Run:
         _replace(self.state / f"weights.{self.step}.safetensors", weights)
         _replace(self.state / f"optimizer.{self.step}.safetensors", moments)
         if self.best == len(self.history) - 1:
-            _replace(self.state / "best.safetensors", weights)
+            _replace(self._best_weights, weights)
         counters = {
             "made_from": self.task.made_from,
             "step": self.step,
@@ -300,22 +301,31 @@ class _Run:
         }
         _replace_text(self.state / "state.json", json.dumps(counters))
         for path in self.state.glob("*.*.safetensors"):
-            if path.name.split(".")[1] != str(self.step):
-                path.unlink()
+            if path != self._best_weights and path.name.split(".")[1] != str(self.step):
+                path.unlink(missing_ok=True)
+
+    @property
+    def _best_weights(self) -> Path:
+        # By step: a twin of this task that a cluster believed lost may be at another one.
+        return self.state / f"best.{self.history[self.best]['step']}.safetensors"
 
     def resume(self) -> None:
-        """Take up the last saved state, if it was made from the same inputs."""
+        """Take up the last saved state, if it is whole and was made from the same inputs."""
         try:
             counters = json.loads((self.state / "state.json").read_text())
         except (OSError, ValueError):
             counters = {}
-        if counters.pop("made_from", None) != self.task.made_from:
+        paths = [
+            self.state / f"{name}.{counters.get('step')}.safetensors"
+            for name in ("weights", "optimizer")
+        ]
+        whole = all(path.is_file() for path in paths)
+        if counters.pop("made_from", None) != self.task.made_from or not whole:
             shutil.rmtree(self.state, ignore_errors=True)
             return
         vars(self).update(counters)
-        weights = load_file(self.state / f"weights.{self.step}.safetensors", device=self.device)
+        weights, moments = (load_file(path, device=self.device) for path in paths)
         self.model.load_state_dict(weights, strict=False)
-        moments = load_file(self.state / f"optimizer.{self.step}.safetensors", device=self.device)
         for key, value in moments.items():
             index, name = key.split(".")
             self.optimizer.state[self.parameters[int(index)]][name] = (
@@ -330,7 +340,7 @@ class _Run:
     def publish(self) -> dict[str, Any]:
         """Write the best weights as a Hugging Face folder, by one rename."""
         best = self.history[self.best]
-        self.model.load_state_dict(load_file(self.state / "best.safetensors"), strict=False)
+        self.model.load_state_dict(load_file(self._best_weights), strict=False)
         architecture = architecture_of(self.model.config)
         seen = min(self.steps, self.step) * self.task.training.batch_size
         flops = seen * training_flops_per_example(
@@ -363,12 +373,12 @@ class _Run:
 
 
 def _replace(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     save_file(tensors, partial)
     os.replace(partial, path)
 
 
 def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.write_text(text)
     os.replace(partial, path)

@@ -43,6 +43,8 @@ class Stand:
     Attributes
     ----------
     spec : SweepSpec
+    oracle, run : Path
+        The run directories.
     shards : int
     """
 
@@ -54,8 +56,8 @@ class Stand:
             identifiers=(CodesIdentifiers(levels=2, codes=6),),
             inference=InferenceSpec(beams=(1, 3), negatives=6, shard_queries=2, batch_queries=2),
         )
-        self._oracle = Study(self.spec, runs=root / "serial").search()
-        self.shards = len(list((self._oracle.parent / "markers").rglob("*.json")))
+        self.oracle = Study(self.spec, runs=root / "serial").search().parent
+        self.shards = len(list((self.oracle / "markers").rglob("*.json")))
 
     @property
     def run(self) -> Path:
@@ -66,7 +68,7 @@ class Stand:
         shutil.rmtree(self.run, ignore_errors=True)
         self.log.write_text("")
         left_out = shutil.ignore_patterns("cube.zarr", "markers", ".lease")
-        shutil.copytree(self._oracle.parent, self.run, ignore=left_out)
+        shutil.copytree(self.oracle, self.run, ignore=left_out)
 
     def study(self, client: Client, **options) -> Study:
         return Study(self.spec, client, runs=self.root / "runs", **options)
@@ -92,7 +94,7 @@ class Stand:
 
     def differences(self) -> list[str]:
         """Files of the cube that are not the serial run's, byte for byte."""
-        return differing(self._oracle, self.run / "cube.zarr")
+        return differing(self.oracle / "cube.zarr", self.run / "cube.zarr")
 
 
 @pytest.fixture(scope="session")

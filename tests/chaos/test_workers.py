@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from genret_dask import open_cube
 from genret_dask.errors import ClusterError
 from genret_dask.shards.run import DaskExecutor
+from genret_dask.study import _train
+from genret_dask.training.loop import finished
 from tests.chaos.conftest import Killer, cluster, kill
 
 pytestmark = pytest.mark.chaos
@@ -119,6 +122,27 @@ def test_every_shard_executed_twice_at_once_is_the_same(stand, monkeypatch):
     assert not stand.differences()
 
 
+def test_a_training_executed_twice_at_once_is_the_same(stand):
+    with cluster(workers=1) as one, cluster(workers=1) as other:
+        tasks = stand.study(one).tasks
+        shutil.rmtree(stand.run / "checkpoints")
+        twins = [
+            threading.Thread(
+                target=DaskExecutor(client).map, args=(_train, tasks, [one.name for one in tasks])
+            )
+            for client in (one, other)
+        ]
+        for twin in twins:
+            twin.start()
+        for twin in twins:
+            twin.join()
+    for task in tasks:
+        assert finished(task)
+        path = Path("checkpoints", task.name, "model.safetensors")
+        assert (stand.run / path).read_bytes() == (stand.oracle / path).read_bytes()
+    assert not list((stand.run / "checkpoints").rglob("*.partial"))
+
+
 def test_a_worker_killed_at_its_memory_limit_leads_to_smaller_batches(stand, monkeypatch):
     hungry = "search-codes-t5-00000004"
     monkeypatch.setenv("CHAOS_HUNGER", f"{hungry}={450 * 10**6}")
@@ -129,7 +153,7 @@ def test_a_worker_killed_at_its_memory_limit_leads_to_smaller_batches(stand, mon
     assert 1 <= len({restart["pid"] for restart in restarts}) <= 2
     assert stand.begun()[hungry] == 1 + len({restart["pid"] for restart in restarts})
     assert stand.begun().total() == stand.shards + len({one["pid"] for one in restarts})
-    oracle, found = open_cube(stand.root / "serial" / "toy"), open_cube(stand.run)
+    oracle, found = open_cube(stand.oracle), open_cube(stand.run)
     for dataset in ("codes/search", "codes/contrast"):
         first, second = oracle[dataset].to_dataset(), found[dataset].to_dataset()
         for name in first.data_vars:
