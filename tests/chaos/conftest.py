@@ -11,14 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dask
+import numpy as np
 import psutil
 import pytest
 import yaml
 from distributed import Client
 
+from genret_dask import open_cube
 from genret_dask.clusters import ClusterSpec, connect
 from genret_dask.specs import CodesIdentifiers, InferenceSpec, SweepSpec
 from genret_dask.study import Study
@@ -95,6 +98,17 @@ class Stand:
     def differences(self) -> list[str]:
         """Files of the cube that are not the serial run's, byte for byte."""
         return differing(self.oracle / "cube.zarr", self.run / "cube.zarr")
+
+    def compare(self) -> None:
+        """Assert the serial run's rankings, and its numbers within what a batch of one changes."""
+        oracle, found = open_cube(self.oracle), open_cube(self.run)
+        for dataset in ("codes/search", "codes/contrast"):
+            first, second = oracle[dataset].to_dataset(), found[dataset].to_dataset()
+            for name in first.data_vars:
+                compare = np.testing.assert_array_equal
+                if first[name].dtype.kind == "f":
+                    compare = partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)
+                compare(second[name].values, first[name].values)
 
 
 @pytest.fixture(scope="session")
