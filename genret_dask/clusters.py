@@ -91,7 +91,7 @@ class ClusterSpec(Record):
     environment: dict[str, str | int | float] = Field(default_factory=dict)
     timeout: PositiveFloat = Field(120, description="seconds to wait for the first worker")
     lost_timeout: PositiveFloat = Field(
-        60,
+        50,
         description="seconds without any worker, or without the scheduler, before the run gives up",
     )
 

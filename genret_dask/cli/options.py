@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ def running_study(
     from genret_dask.study import Study
 
     lease = Lease(runs / spec.name)
-    with lease, connect(cluster) as client, ProgressBars() as progress:
+    with lease, _dask_hushed(), connect(cluster) as client, ProgressBars() as progress:
         workers = client.nthreads()
         click.echo(f"run        {runs / spec.name}", err=True)
         click.echo(f"dashboard  {client.dashboard_link or 'none'}", err=True)
@@ -104,3 +105,22 @@ def running_study(
             lost_timeout=cluster.lost_timeout,
             lease=lease,
         )
+
+
+@contextmanager
+def _dask_hushed() -> Iterator[None]:
+    """Leave a cluster's end to our own messages: Dask tells of it in tracebacks. Not with -vv."""
+    import distributed  # noqa: F401 - sets levels of its own when it is imported
+
+    names = ("distributed.client", "asyncio", "tornado.application")
+    loggers = [logging.getLogger(name) for name in names]
+    if logging.getLogger("genret_dask").level <= logging.DEBUG:
+        loggers = []
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -22,7 +22,7 @@ TOPIC = "genret-progress"
 """Of Dask's events: how far tasks are."""
 
 _REPORT_SECONDS = 1.0
-_RESULT_SECONDS = 10.0
+_RESULT_SECONDS = 3.0
 
 Event = tuple[float, dict[str, Any]]
 

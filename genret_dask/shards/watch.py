@@ -15,7 +15,7 @@ from genret_dask.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
-LOST_TIMEOUT = 60.0
+LOST_TIMEOUT = 50.0
 """Seconds without scheduler or workers before a run gives up, unless told otherwise."""
 LOOK_SECONDS = 1.0
 """Between two looks at the cluster."""

@@ -29,6 +29,11 @@ from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import differing, make_spec
 
 PRELOAD = Path(__file__).with_name("preload.py")
+LOCAL = {
+    "module": "distributed",
+    "class": "LocalCluster",
+    "kwargs": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None},
+}
 
 
 @dataclass(frozen=True)
@@ -135,29 +140,17 @@ def stand(request, monkeypatch) -> Stand:
 @contextmanager
 def cluster(workers: int = 2, **kwargs) -> Iterator[Client]:
     """A local cluster whose workers tell what they do."""
-    spec = ClusterSpec.model_validate(
-        {
-            "module": "distributed",
-            "class": "LocalCluster",
-            "kwargs": {
-                "n_workers": workers,
-                "threads_per_worker": 1,
-                "dashboard_address": None,
-                **kwargs,
-            },
-        }
-    )
+    kwargs = LOCAL["kwargs"] | {"n_workers": workers} | kwargs
+    spec = ClusterSpec.model_validate(LOCAL | {"kwargs": kwargs})
     with dask.config.set({"distributed.worker.preload": [str(PRELOAD)]}), connect(spec) as client:
         yield client
 
 
-def write_configs(stand: Stand, **cluster_kwargs) -> list[str]:
+def write_configs(stand: Stand, cluster: dict) -> list[str]:
     """Files for the command line; returns its options."""
     spec = stand.spec.model_dump(mode="json", exclude_defaults=True)
     (stand.root / "sweep.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
-    kwargs = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    content = {"module": "distributed", "class": "LocalCluster", "kwargs": kwargs | cluster_kwargs}
-    (stand.root / "cluster.yaml").write_text(yaml.safe_dump(content))
+    (stand.root / "cluster.yaml").write_text(yaml.safe_dump(cluster))
     files = {"--cluster": "cluster.yaml", "--config": "sweep.yaml", "--runs": "runs"}
     return [word for name, file in files.items() for word in (name, str(stand.root / file))]
 

@@ -10,19 +10,19 @@ import sys
 import psutil
 import pytest
 
-from tests.chaos.conftest import PRELOAD, Stand, gone, wait_for, write_configs
+from tests.chaos.conftest import LOCAL, PRELOAD, Stand, gone, wait_for, write_configs
 
 pytestmark = pytest.mark.chaos
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 
 
-def start(stand: Stand, *words: str) -> subprocess.Popen:
+def start(stand: Stand, cluster: dict = LOCAL) -> subprocess.Popen:
     """`genret-dask sweep` on two workers, in a session of its own."""
     command = "from genret_dask.cli import main; main()"
     environment = {**os.environ, "DASK_DISTRIBUTED__WORKER__PRELOAD": repr([str(PRELOAD)])}
     # As a terminal would: a shell's background jobs ignore Ctrl-C.
     return subprocess.Popen(
-        [sys.executable, "-c", command, "sweep", *write_configs(stand), *words],
+        [sys.executable, "-c", command, "sweep", *write_configs(stand, cluster)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

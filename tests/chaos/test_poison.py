@@ -56,5 +56,5 @@ def test_a_shard_that_kills_its_worker_is_found_out_and_no_other_is_condemned(
     assert POISONED in text and "KilledWorker" not in text
     (failure,) = read_failures(stand.run)
     assert failure.key == POISONED and failure.attempts >= 6
-    assert 6 <= stand.begun()[POISONED] <= 8  # it may be on its way again before it is stopped
+    assert 6 <= stand.begun()[POISONED] <= 12  # Dask starts it again until it is told not to
     heal(stand, monkeypatch)

@@ -47,8 +47,10 @@ class Servers:
                 subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             )
 
-    def kill_scheduler(self) -> None:
-        self._processes[0].kill()
+    def kill(self, what: str) -> None:
+        """Kill the scheduler, or the nannies of all workers."""
+        for process in self._processes[:1] if what == "scheduler" else self._processes[1:]:
+            process.kill()
 
     def stop(self) -> None:
         """End whatever is left."""
@@ -82,7 +84,7 @@ def restarting(servers: Servers, stand, kills: int) -> Iterator[list[float]]:
             due = (len(killed) + 1) * stand.shards // (kills + 1)
             done = sum(line.what == "done" for line in stand.lines())
             if done >= due:
-                servers.kill_scheduler()
+                servers.kill("scheduler")
                 killed.append(time.monotonic())
                 servers.stop()
                 servers.start()
@@ -126,7 +128,7 @@ def test_a_scheduler_that_stays_away_is_a_loud_end(stand, servers, monkeypatch):
 
     def progress(stage, done, total):
         if stage == "search" and done >= 8 and not killed:
-            servers.kill_scheduler()
+            servers.kill("scheduler")
             killed.append(time.monotonic())
 
     with (
