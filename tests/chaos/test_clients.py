@@ -53,7 +53,6 @@ def test_stopped_clients_repeat_what_was_in_flight_and_leave_no_process(
     monkeypatch.setenv("CHAOS_SLEEP", "0.1")
     codes = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
     words = {signal.SIGKILL: "", signal.SIGINT: "Interrupted.", signal.SIGTERM: "Terminated."}
-    tracebacks = []
     for number in range(kills):
         how = SIGNALS[number % 3]
         due = stand.begun().total() + stand.shards // (kills + 1)
@@ -65,7 +64,7 @@ def test_stopped_clients_repeat_what_was_in_flight_and_leave_no_process(
             program.kill()
         assert program.returncode == codes[how], text
         assert words[how] in text
-        tracebacks += [text] if how != signal.SIGKILL and "Traceback" in text else []
+        assert "/genret_dask/" not in text  # no traceback of ours; a worker may end with Dask's
         assert gone(processes)
     monkeypatch.setenv("CHAOS_SLEEP", "0")
     last = start(stand)
@@ -74,7 +73,6 @@ def test_stopped_clients_repeat_what_was_in_flight_and_leave_no_process(
     assert "FLOPs/query" in out
     begun = stand.begun()
     record_property("starts", begun.total())
-    assert tracebacks == []
     assert stand.recomputed() == [] and not stand.differences()
     assert stand.shards <= begun.total() <= stand.shards + 2 * kills
 
