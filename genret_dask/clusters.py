@@ -103,7 +103,7 @@ class ClusterSpec(Record):
     security: ClusterSecurity | None = None
     timeout: PositiveFloat = Field(120, description="seconds to wait for the first worker")
     lost_timeout: PositiveFloat = Field(
-        60,
+        50,
         description="seconds without any worker, or without the scheduler, before the run gives up",
     )
 

@@ -94,3 +94,15 @@ class TrainingError(GenretError):
 
 class BudgetError(GenretError):
     """Not even one query at a time fits into the memory that a worker may hold."""
+
+
+class ClusterError(GenretError):
+    """The cluster lost its scheduler or its workers and did not get them back."""
+
+
+class TaskError(GenretError):
+    """A task killed its workers, or the cluster kept losing it."""
+
+
+class LeaseError(GenretError):
+    """Another process works on the run."""

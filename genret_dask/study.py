@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
 from distributed import span
@@ -24,16 +24,19 @@ from genret_dask.exporters.task import ExportTask, is_exported, run_export
 from genret_dask.fingerprint import Origin
 from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
+from genret_dask.lease import Lease
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
 from genret_dask.records import read_record
 from genret_dask.results import RESULTS, write_results
 from genret_dask.run_spec import is_run, write_run_spec
+from genret_dask.shards.failures import FailureLog
 from genret_dask.shards.plan import plan_shards, task_key
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import Exported, SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
+from genret_dask.shards.watch import LOST_TIMEOUT
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.stages import StageLog, machines_of
 from genret_dask.storage import check_writable, is_local, place_of
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from genret_dask.training.loop import TrainTask
+
+T = TypeVar("T")
 
 Progress = Callable[[str, float, float], None]
 """Gets a stage, the work done and the work in all, in the stage's own unit."""
@@ -82,13 +87,31 @@ def sweep(
         return study.search()
 
 
+def _leased(stage: Callable[..., T]) -> Callable[..., T]:
+    """A stage that holds the run's lease while it works."""
+
+    @wraps(stage)
+    def holding(study: Study) -> T:
+        with study.lease:
+            return stage(study)
+
+    return holding
+
+
 class Study:
     """The stages of a study over one run directory; each runs the stages it needs.
+
+    Each holds the run's lease while it works. Tasks that fail are left for the next run, and listed
+    in failures.json.
 
     Parameters
     ----------
     spec, client, runs, progress
         As `sweep` takes them.
+    lost_timeout : float
+        Seconds without scheduler, or without any worker, before a stage gives up.
+    lease : Lease, optional
+        Of the run directory, where it is held already.
 
     Attributes
     ----------
@@ -101,6 +124,10 @@ class Study:
     ------
     GenretError
         The run directory cannot be written to.
+    LeaseError
+        Another process works on the run.
+    ClusterError
+        The cluster lost its scheduler or all its workers and did not get them back.
     """
 
     def __init__(
@@ -110,12 +137,15 @@ class Study:
         *,
         runs: Path | str = "runs",
         progress: Progress | None = None,
+        lost_timeout: float = LOST_TIMEOUT,
+        lease: Lease | None = None,
     ) -> None:
         self.spec = spec
         self.folder = place_of(runs) / spec.name
+        self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
         self._progress = progress
-        self._client = client
+        self._client, self._lost_timeout = client, lost_timeout
         self.log = RunLog(self.folder)
         self._stages = StageLog(self.log)
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
@@ -123,9 +153,20 @@ class Study:
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
         self.log("machines", machines=machines_of(self._client))
+        check, failures = self.lease.check, self._failures
         if self._client is None:
-            return SerialExecutor(self.log)
-        return DaskExecutor(self._client, self.log)
+            return SerialExecutor(failures, check, self.log)
+        return DaskExecutor(
+            self._client,
+            failures,
+            lost_timeout=self._lost_timeout,
+            check=check,
+            event=self.log,
+        )
+
+    @cached_property
+    def _failures(self) -> FailureLog:
+        return FailureLog(self.folder)
 
     @property
     def collection(self) -> Collection:
@@ -155,6 +196,7 @@ class Study:
     # --- training -----------------------------------------------------------------------------
 
     @cached_property
+    @_leased
     def tasks(self) -> list[TrainTask]:
         """The training task of every cell; makes the inputs they read."""
         from genret_dask.training.loop import TrainTask
@@ -196,6 +238,7 @@ class Study:
             )
         return tasks
 
+    @_leased
     def train(self) -> dict[str, dict[str, Any]]:
         """Train every cell; returns each checkpoint's record by `kind/name`."""
         from genret_dask.training.loop import finished, training_flops
@@ -221,6 +264,7 @@ class Study:
 
     # --- export -------------------------------------------------------------------------------
 
+    @_leased
     def export(self) -> dict[tuple[str, str], Manifest]:
         """Export every checkpoint in every precision; manifests by identifier kind and model.
 
@@ -272,6 +316,7 @@ class Study:
         """The cube before its first shard; makes every model."""
         return build_template(self.spec, self.inputs, self.export())
 
+    @_leased
     def search(self) -> Path:
         """Search and score every shard that is not in the cube, then seal it; returns its path.
 
@@ -307,6 +352,8 @@ class Study:
             with span(self.spec.name, "search"):
                 self.memory = self.executor.search(todo, context, report)
             write_memory(self.memory, self.folder / "resources.json")
+        self.lease.check()
+        self._failures.clear()
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
@@ -328,6 +375,7 @@ class Study:
 
     # --- results ------------------------------------------------------------------------------
 
+    @_leased
     def analyse(self) -> dict[str, list[dict[str, Any]]]:
         """Metrics and laws of the sealed cube, written beside it; returns their records.
 
@@ -351,6 +399,7 @@ class Study:
             if (path := folder / f"{name}.json").is_file()
         }
 
+    @_leased
     def report(self) -> Path:
         """Write the page of the sealed cube, and return its path; see `genret_dask.report`.
 

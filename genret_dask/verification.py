@@ -140,7 +140,7 @@ def _check_model(folder: Path) -> None:
 
 
 def _check_index(folder: Path) -> None:
-    for name, digest in artefacts.record_of(folder, INDEX)["parts"].items():
+    for name, digest in artefacts.record_of(folder, INDEX, {"parts": dict})["parts"].items():
         artefacts.check_hash(folder / name / artefacts.RECORD, digest)
 
 

@@ -1,13 +1,18 @@
 """The command line: a group of commands, each in a module that is imported when asked for.
 
-Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -53,13 +58,37 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except GenretError as error:
-            logging.getLogger(__name__).debug("the command failed", exc_info=True)
-            _leave(ctx, f"Error: {error}", error.exit_code)
-        except KeyboardInterrupt:
-            _leave(ctx, "\nInterrupted.", 130)
+        with _terminated_as_interrupted() as terminated:
+            try:
+                return super().invoke(ctx)
+            except GenretError as error:
+                logging.getLogger(__name__).debug("the command failed", exc_info=True)
+                _leave(ctx, f"Error: {error}", error.exit_code)
+            except KeyboardInterrupt:
+                if terminated.is_set():
+                    _leave(ctx, "\nTerminated.", 143)
+                _leave(ctx, "\nInterrupted.", 130)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[threading.Event]:
+    """Have SIGTERM do what Ctrl-C does; gives an event that tells them apart."""
+    terminated = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        terminated.set()
+        if not callable(signal.getsignal(signal.SIGINT)):  # ignored, as in a shell's background
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # whoever holds Ctrl-C back holds this back too
+
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Discreet(logging.Formatter):

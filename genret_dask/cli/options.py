@@ -117,19 +117,35 @@ def running(
     if page and not page.absolute().parent.is_dir():
         raise SpecError(f"--performance-report {page}: there is no folder {page.parent}")
     from genret_dask.clusters import connect, load_cluster_spec
+    from genret_dask.lease import Lease
 
     cluster = load_cluster_spec(cluster_file)
     from genret_dask.preflight import check_cluster
     from genret_dask.storage import place_of
     from genret_dask.study import Study
 
-    with connect(cluster) as client, ProgressBars() as progress, _reported(client, page):
-        check_cluster(client, spec, place_of(runs) / spec.name, newcomers=cluster.address is None)
+    place = place_of(runs) / spec.name
+    lease = Lease(place)
+    with (
+        lease,
+        _dask_hushed(),
+        connect(cluster) as client,
+        ProgressBars() as progress,
+        _reported(client, page),
+    ):
+        check_cluster(client, spec, place, newcomers=cluster.address is None)
         workers = client.nthreads()
         say(f"run        {runs / spec.name}")
         say(f"dashboard  {client.dashboard_link or 'none'}")
         say(f"workers    {len(workers)} with {sum(workers.values())} threads in all")
-        study = Study(spec, client, runs=runs, progress=progress)
+        study = Study(
+            spec,
+            client,
+            runs=runs,
+            progress=progress,
+            lost_timeout=cluster.lost_timeout,
+            lease=lease,
+        )
         with study.log:
             yield study
 
@@ -158,3 +174,22 @@ def _finish_report(report: Any, page: Path) -> None:
     except Exception as error:
         logger.info("the performance report failed", exc_info=True)
         say(f"the performance report {page} could not be written: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _dask_hushed() -> Iterator[None]:
+    """Leave a cluster's end to our own messages: Dask tells of it in tracebacks. Not with -vv."""
+    import distributed  # noqa: F401 - sets levels of its own when it is imported
+
+    names = ("distributed.client", "asyncio", "tornado.application")
+    loggers = [logging.getLogger(name) for name in names]
+    if logging.getLogger("genret_dask").level <= logging.DEBUG:
+        loggers = []
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

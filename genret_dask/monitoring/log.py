@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import threading
 import time
 import uuid
@@ -22,6 +21,7 @@ from typing import Any
 
 from genret_dask.errors import GenretError
 from genret_dask.host_cache import working_folder
+from genret_dask.redaction import redact
 from genret_dask.storage import is_local, replace_file
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ STAGE_UNITS = {
 Event = Callable[..., None]
 """Gets an event's name, and its fields as keyword arguments."""
 
-_CREDENTIALS = re.compile(r"(\w+://)[^/\s@]*@")
 _SEND_SECONDS = 15.0  # between two copies of the log to an object store
 _TEXT = 2000  # characters kept of a field
 
@@ -170,7 +169,7 @@ def read_log(folder: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
 def _clean(value: Any) -> Any:
     """Without credentials in URLs, and texts cut to a length."""
     if isinstance(value, str):
-        return _CREDENTIALS.sub(r"\1***@", value)[:_TEXT]
+        return redact(value)[:_TEXT]
     if isinstance(value, dict):
         return {str(name): _clean(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from genret_dask.arrays import read_array
 from genret_dask.artefacts import RECORD, fetched
@@ -21,8 +17,10 @@ from genret_dask.cube.store import ROOT, read_attributes, read_sizes
 from genret_dask.errors import GenretError
 from genret_dask.grid import cells_of
 from genret_dask.identifiers.ngrams import INDEX
+from genret_dask.lease import read_holder
 from genret_dask.monitoring.log import STAGE_UNITS, read_log
 from genret_dask.run_spec import read_run_spec
+from genret_dask.shards.failures import read_failures
 from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import ModelSpec, SweepSpec, precise_name
 from genret_dask.storage import names_in
@@ -136,11 +134,12 @@ def read_status(folder: Path) -> RunStatus:
     events = [event for event in events if event.get("run") == events[-1].get("run")]
     last = events[-1] if events else None
     age = _age(last)
-    client = _read(folder / "lease.json", dict)
+    holder = read_holder(folder)
+    client = None if holder is None or holder.released or holder.is_dead() else holder
     over = last is not None and last["event"] == "run_ended"
     if cube.get("sealed"):
         state = "sealed"
-    elif client and _is_alive(client):
+    elif client:
         state = "running"
     elif last is None:
         state = "not begun"
@@ -160,8 +159,8 @@ def read_status(folder: Path) -> RunStatus:
         models=tuple(_models(folder, spec, cube.get("fingerprint"))),
         indexes=_spaces(spec),
         indexes_done=codes + len(spaces),
-        failures=tuple(_read(folder / "failures.json", list) or ()),
-        client=client,
+        failures=tuple(asdict(failure) for failure in read_failures(folder)),
+        client=asdict(client) if client else None,
         dashboard=None if over or state == "stopped" else began.get("dashboard"),
         log_age=age,
         last_event=last,
@@ -241,12 +240,6 @@ def _stage(events: list[dict[str, Any]]) -> StageStatus | None:
     return StageStatus(stage, STAGE_UNITS.get(stage, "steps"), done, total, rate, left)
 
 
-def _is_alive(client: dict[str, Any]) -> bool:
-    """Whether a client that says it works here may do so; of another host nobody can tell."""
-    here = client.get("host") in (socket.gethostname(), socket.getfqdn())
-    return not here or psutil.pid_exists(int(client.get("pid") or 0))
-
-
 def _why(event: dict[str, Any] | None) -> str | None:
     return f"{event.get('error')}: {event.get('text')}" if event else None
 
@@ -257,12 +250,3 @@ def _age(event: dict[str, Any] | None) -> float | None:
         return round((datetime.now(UTC) - written).total_seconds(), 1)
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _read(path: Path, kind: type) -> Any:
-    """What others wrote, if it is there and whole."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, kind) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ PLUGIN = "genret-resources"
 SHARE = 0.6
 """Of a worker's memory limit, what it may hold unless told otherwise; Dask spills from there on."""
 
+_HOST_SECONDS = 2.0
 _OPEN_SESSIONS = 4
 _GRAPHS = 2**25  # bytes of a session's graphs and kernels, at most
 _FIRST_USE = 2**24  # bytes of code and buffers that the first shard touches
@@ -229,6 +231,7 @@ class ResourcesPlugin(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         limit = worker.memory_manager.memory_limit
         self.resources = Resources(worker.address, limit, worker.state.nthreads)
+        self.looked = -_HOST_SECONDS
 
     def teardown(self, worker: Any) -> None:
         del self.resources
@@ -242,16 +245,24 @@ def session_bytes(worker: Any) -> int:
 def worker_resources() -> Resources:
     """The resources of the worker that runs the current task.
 
-    The scheduler is asked who else is on the host, as workers come and go.
+    The scheduler is asked now and then who else is on the host, as workers come and go.
     """
     from distributed import get_worker
-    from distributed.comm.addressing import get_address_host
-    from distributed.utils import sync
 
     worker = get_worker()
     plugin: Any = worker.plugins[PLUGIN]
+    now = time.monotonic()
+    if now - plugin.looked >= _HOST_SECONDS:
+        plugin.looked = now
+        plugin.resources.host = _host_of(worker)
+    return plugin.resources
+
+
+def _host_of(worker: Any) -> Host:
+    from distributed.comm.addressing import get_address_host
+    from distributed.utils import sync
+
     here = get_address_host(worker.address)
     threads: dict[str, int] = sync(worker.loop, worker.scheduler.ncores)
     near = [count for address, count in threads.items() if get_address_host(address) == here]
-    plugin.resources.host = Host(workers=len(near), threads=sum(near))
-    return plugin.resources
+    return Host(workers=len(near), threads=sum(near))

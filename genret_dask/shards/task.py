@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from dask.utils import format_bytes
 
 from genret_dask.arrays import read_array
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import store_at, write_shard
-from genret_dask.errors import BudgetError
-from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.tokens import Tokens, closing_tokens, read_tokenizer, tokenize
 from genret_dask.monitoring.meter import count, phase
+from genret_dask.shards.attempts import attempt
 from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
-from genret_dask.shards.plan import ShardTask, batches, padded_widths, runs
+from genret_dask.shards.need import Need, Splits, is_out_of_memory
+from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Resources, worker_resources
 from genret_dask.shards.usage import MemoryUse
 from genret_dask.specs import IdentifiersSpec, InferenceSpec, NgramsIdentifiers
+
+Report = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ class SweepContext:
 
 
 def run_shard(
-    task: ShardTask, context: SweepContext, resources: Resources | None = None
+    task: ShardTask,
+    context: SweepContext,
+    resources: Resources | None = None,
+    report: Report | None = None,
 ) -> MemoryUse:
     """Compute and write a shard, unless its marker says that it is there.
 
@@ -81,6 +86,8 @@ def run_shard(
     ----------
     resources : Resources, optional
         Those of the current Dask worker by default.
+    report : callable, optional
+        Gets the share of the queries that are done, now and then.
 
     Returns
     -------
@@ -96,10 +103,11 @@ def run_shard(
     """
     resources = resources or worker_resources()
     if context.ledger.read(task) is None:
-        arrays = compute_shard(task, context, resources)
-        with phase("write"):
-            digests = write_shard(context.cube, task.kind, task.model, task.start, arrays)
-            context.ledger.mark(task, digests)
+        with attempt(context.markers / "attempts", task.key) as died:
+            arrays = compute_shard(task, context, resources, died, report)
+            with phase("write"):
+                digests = write_shard(context.cube, task.kind, task.model, task.start, arrays)
+                context.ledger.mark(task, digests)
         count("write", 1, "shards")
         count("write", task.queries, "queries")
     spec = context.inference
@@ -107,12 +115,21 @@ def run_shard(
 
 
 def compute_shard(
-    task: ShardTask, context: SweepContext, resources: Resources
+    task: ShardTask,
+    context: SweepContext,
+    resources: Resources,
+    died: int = 0,
+    report: Report | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of a shard by dataset and variable, each [queries, ...].
 
     However the memory cuts a shard into batches, rankings are the same; logits are too, bit for
     bit, unless a runtime's kernel rounds a batch of one query differently.
+
+    Parameters
+    ----------
+    died : int
+        Workers that died with the shard; each halves the memory that it may take.
     """
     spec, model = context.inference, context.models[task.kind, task.name]
     session = resources.session(
@@ -128,20 +145,39 @@ def compute_shard(
     )
     documents = candidates[task.start : task.stop]
     decoder = _decoder(model, task, context, session, documents, resources)
-    widths = np.unique(padded_widths(tokens.lengths)).tolist()
-    columns = documents.shape[1]
-    splits = _splits(task, decoder.decoding, spec, widths, columns, resources)
+    need = Need(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
+    room = need.room(resources, died)
+    while True:
+        splits = need.splits(room, resources)
+        try:
+            return _decode(decoder, tokens, splits, documents.shape[1], report)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            room = need.less(splits, error)
 
+
+def _decode(
+    decoder: Decoder,
+    tokens: Tokens,
+    splits: Splits,
+    candidates: int,
+    report: Report | None,
+) -> dict[str, dict[str, np.ndarray]]:
     parts: list[tuple[np.ndarray, dict[str, Arrays]]] = []
+    done = 0
     for rows, width in batches(tokens.lengths, lambda width: splits[width][0]):
         padded, lengths = tokens.padded(rows, width)
         found = decoder.search(padded, lengths)
         scored = [
             decoder.score(padded, lengths, rows, slice(first, last))
-            for first, last in runs(columns, splits[width][1])
+            for first, last in runs(candidates, splits[width][1])
         ]
         joined = {name: np.concatenate([one[name] for one in scored], axis=1) for name in scored[0]}
         parts.append((rows, {SEARCH: found, CONTRAST: joined}))
+        done += len(rows)
+        if report:
+            report(done / len(tokens.lengths))
     return _in_query_order(parts)
 
 
@@ -163,51 +199,6 @@ def _decoder(
         path = resources.fetched(model.spans) / "candidates.npy"
         spans = read_array(path, dims=4)[task.start : task.stop]
     return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
-
-
-def _splits(
-    task: ShardTask,
-    decoding: Decoding,
-    spec: InferenceSpec,
-    widths: list[int],
-    candidates: int,
-    resources: Resources,
-) -> dict[int, tuple[int, int]]:
-    """Queries and candidates that are decoded together, by padded width, within the budget.
-
-    Raises
-    ------
-    BudgetError
-        Not even one query fits.
-    """
-    widest = max(widths)
-    kept = task.queries * decoding.result_bytes(candidates)
-    wanted = kept + spec.batch_queries * decoding.query_bytes(widest, candidates)
-    budget = resources.budget(spec.memory_bytes, spec.provider)
-    room = resources.room(budget, wanted)
-    splits = {
-        width: decoding.split(width, candidates, room - kept, spec.batch_queries)
-        for width in widths
-    }
-    if splits[widest] == (0, 0):
-        least = kept + decoding.query_bytes(widest, 1)
-        raise BudgetError(
-            f"{task.name} with beams up to {max(spec.beams)} takes {format_bytes(least)} for one "
-            f"query of {widest} tokens and its shard's results; the memory budget of "
-            f"{format_bytes(budget or 0)} leaves a task {format_bytes(room)} beside the process "
-            "and its models",
-            expected=f"a budget of {format_bytes(resources.needed(least))} a worker, or more",
-            fix="give a larger --memory (inference.memory), workers with fewer threads, smaller "
-            "beams, or a smaller inference.shard_queries",
-        )
-    resources.expect(
-        kept
-        + max(
-            queries * decoding.query_bytes(width, together)
-            for width, (queries, together) in splits.items()
-        )
-    )
-    return splits
 
 
 def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:

@@ -6,7 +6,6 @@ import json
 import logging
 import resource
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,12 +87,21 @@ class Peak:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def by_worker(uses: Iterable[MemoryUse]) -> list[MemoryUse]:
-    """The largest use of each worker, by its address."""
-    largest: dict[str, MemoryUse] = {}
-    for use in sorted(uses, key=lambda use: (use.peak_bytes, use.estimated_bytes or 0)):
-        largest[use.worker] = use
-    return [largest[worker] for worker in sorted(largest)]
+class Peaks:
+    """The largest use of each worker, of however many that tasks report."""
+
+    def __init__(self) -> None:
+        self._largest: dict[str, MemoryUse] = {}
+
+    def add(self, use: MemoryUse) -> None:
+        known = self._largest.get(use.worker, use)
+        self._largest[use.worker] = max(
+            known, use, key=lambda one: (one.peak_bytes, one.estimated_bytes or 0)
+        )
+
+    def by_worker(self) -> list[MemoryUse]:
+        """One a worker, by its address."""
+        return [self._largest[worker] for worker in sorted(self._largest)]
 
 
 def write_memory(uses: list[MemoryUse], path: Path) -> None:

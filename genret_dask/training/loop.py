@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from genret_dask.arrays import read_array
@@ -298,7 +299,7 @@ class _Run:
         _replace(self.state / f"weights.{self.step}.safetensors", weights)
         _replace(self.state / f"optimizer.{self.step}.safetensors", moments)
         if self.best == len(self.history) - 1:
-            _replace(self.state / "best.safetensors", weights)
+            _replace(self._best_weights, weights)
         counters = {
             "made_from": self.task.made_from.fingerprint,
             "step": self.step,
@@ -308,24 +309,31 @@ class _Run:
         }
         replace_file(self.state / "state.json", json.dumps(counters).encode())
         for path in self.state.glob("*.*.safetensors"):
-            if path.name.split(".")[1] != str(self.step):
-                path.unlink()
+            if path != self._best_weights and path.name.split(".")[1] != str(self.step):
+                path.unlink(missing_ok=True)
+
+    @property
+    def _best_weights(self) -> Path:
+        # By step: a twin of this task that a cluster believed lost may be at another one.
+        return self.state / f"best.{self.history[self.best]['step']}.safetensors"
 
     def resume(self) -> None:
-        """Take up the last saved state, if it was made from the same inputs."""
+        """Take up the last saved state, if it is whole and was made from the same inputs."""
         try:
             counters = json.loads((self.state / "state.json").read_text())
             same = counters["made_from"] == self.task.made_from.fingerprint
             found = {name: counters[name] for name in _COUNTERS}
-        except (OSError, ValueError, LookupError, TypeError):
+            weights, moments = (
+                load_file(self.state / f"{name}.{found['step']}.safetensors", device=self.device)
+                for name in ("weights", "optimizer")
+            )
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError):
             same = False
         if not same:
             shutil.rmtree(self.state, ignore_errors=True)
             return
         vars(self).update(found)
-        weights = load_file(self.state / f"weights.{self.step}.safetensors", device=self.device)
         self.model.load_state_dict(weights, strict=False)
-        moments = load_file(self.state / f"optimizer.{self.step}.safetensors", device=self.device)
         for key, value in moments.items():
             index, name = key.split(".")
             self.optimizer.state[self.parameters[int(index)]][name] = (
@@ -340,7 +348,7 @@ class _Run:
     def publish(self) -> dict[str, Any]:
         """Write the best weights as a Hugging Face folder, by one rename."""
         best = self.history[self.best]
-        self.model.load_state_dict(load_file(self.state / "best.safetensors"), strict=False)
+        self.model.load_state_dict(load_file(self._best_weights), strict=False)
         architecture = architecture_of(self.model.config)
         seen = min(self.steps, self.step) * self.task.training.batch_size
         flops = seen * training_flops_per_example(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from click.testing import CliRunner
 
 from genret_dask.cli import main
 from genret_dask.errors import InputError, StaleError
+from genret_dask.lease import FOLDER, Lease
 from genret_dask.monitoring.log import FILE, RunLog
 from genret_dask.monitoring.status import read_status
 from genret_dask.run_spec import read_run_spec, write_run_spec
@@ -36,7 +36,7 @@ def run(root, tmp_path) -> Path:
     def breaks(stage, done, total):
         real(stage, done, total)
         seen.append(done)
-        if stage == "search" and done >= 16:
+        if stage == "search" and done > 16:
             raise RuntimeError("the disk is on fire")
 
     study._stages = breaks
@@ -93,17 +93,19 @@ def test_a_run_that_did_not_end_is_running_while_it_speaks(run):
 
 
 def test_a_lease_tells_who_is_at_it_and_a_dead_one_nothing(run):
-    lease = {"owner": "o", "host": socket.gethostname(), "pid": os.getpid(), "since": ago(5)}
-    (run / "lease.json").write_text(json.dumps(lease))
-    found = read_status(run)
-    assert found.state == "running" and found.client == lease
+    with Lease(run):
+        found = read_status(run)
+        assert found.state == "running" and found.client["pid"] == os.getpid()
+        path = max((run / FOLDER).glob("*.json"))
+        mine = json.loads(path.read_text())
+    assert read_status(run).state == "failed" and read_status(run).client is None
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    (run / "lease.json").write_text(json.dumps({**lease, "pid": gone.pid}))
+    path.write_text(json.dumps({**mine, "pid": gone.pid}))
     assert read_status(run).state == "failed"
-    (run / "lease.json").write_text(json.dumps({**lease, "pid": gone.pid, "host": "elsewhere"}))
+    path.write_text(json.dumps({**mine, "pid": gone.pid, "machine": "elsewhere"}))
     assert read_status(run).state == "running"
-    (run / "lease.json").write_text("{")
+    path.write_text("{")
     assert read_status(run).client is None
 
 
@@ -196,10 +198,9 @@ def status(*options: str) -> str:
 
 
 def test_the_page_is_plain_text_with_failures(run):
-    failures = [
-        {"key": "search.codes.t5-00-00000016", "error": "Oops: no\n good", "attempts": 3}
-    ] * 12
-    (run / "failures.json").write_text(json.dumps(failures))
+    one = {"error": "Oops: no\n good", "worker": "", "attempts": 3, "time": ago(9)}
+    failures = [{"key": "search.codes.t5-00-00000016", **one}] * 12
+    (run / "failures.json").write_text(json.dumps({"failures": failures}))
     out = status(str(run))
     assert out.isascii()
     assert "failed: RuntimeError: the disk is on fire" in out

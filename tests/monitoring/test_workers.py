@@ -198,7 +198,9 @@ def test_an_executor_tells_of_workers_that_come_and_go_and_of_failures():
         LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        executor = DaskExecutor(client, lambda event, **fields: events.append({event: fields}))
+        executor = DaskExecutor(
+            client, event=lambda event, **fields: events.append({event: fields})
+        )
 
         def run():
             with pytest.raises(Exception, match="one is bad"):
@@ -220,5 +222,6 @@ def test_an_executor_tells_of_workers_that_come_and_go_and_of_failures():
     left = [event["worker_left"]["worker"] for event in events if "worker_left" in event]
     assert len(left) == 1 and joined["worker"].startswith("inproc://")
     (failed,) = [event["task_failed"] for event in events if "task_failed" in event]
+    assert failed.pop("worker").startswith("inproc://")
     assert failed == {"key": "w-1", "error": "ValueError", "text": "one is bad"}
     assert [event["task_done"]["key"] for event in events if "task_done" in event] == ["w-0"]

@@ -174,11 +174,11 @@ def test_a_broken_off_run_does_only_what_is_left(root, tmp_path, monkeypatch):
     done = []
     real = run_shard
 
-    def breaks(task, context, resources=None):
+    def breaks(task, *rest):
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(task.key)
-        return real(task, context, resources)
+        return real(task, *rest)
 
     monkeypatch.setattr("genret_dask.shards.serial.run_shard", breaks)
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,131 @@
+"""Tasks that failed while the others went on: `failures.json` of a run directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from genret_dask.errors import GenretError
+from genret_dask.redaction import redact
+from genret_dask.storage import replace_file
+
+logger = logging.getLogger(__name__)
+
+FILE = "failures.json"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that was given up.
+
+    Attributes
+    ----------
+    key : str
+        Of the task.
+    error : str
+        Its class and message.
+    worker : str
+        That it failed on last; empty where the cluster did not say.
+    attempts : int
+        How often it was started.
+    time : str
+        UTC, ISO 8601.
+    """
+
+    key: str
+    error: str
+    worker: str
+    attempts: int
+    time: str
+
+
+class FailureLog:
+    """The failures of a run so far; a task that succeeds later is taken off.
+
+    Parameters
+    ----------
+    folder : path, optional
+        The run directory; without one nothing is written.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = folder / FILE if folder else None
+        self._failures = {one.key: one for one in read_failures(folder)} if folder else {}
+
+    def add(self, key: str, error: BaseException, worker: str, attempts: int) -> None:
+        """Record a failure, and log it unless others failed for the very same reason."""
+        text = _text(error)
+        if not any(one.error == text for one in self._failures.values()):
+            logger.error("%s failed on %s: %s", key, worker or "an unknown worker", text)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._failures[key] = Failure(key, text, worker, attempts, now)
+        self._write()
+
+    def discard(self, key: str) -> None:
+        """Take note that a task succeeded."""
+        if self._failures.pop(key, None):
+            self._write()
+
+    def clear(self) -> None:
+        """Take note that all tasks succeeded."""
+        if self._failures:
+            self._failures = {}
+            self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        try:
+            if self._failures:
+                failures = [asdict(one) for _, one in sorted(self._failures.items())]
+                text = json.dumps({"failures": failures}, indent=1) + "\n"
+                replace_file(self._path, text.encode())
+            else:
+                self._path.unlink(missing_ok=True)
+        except (OSError, GenretError) as error:  # the task's own is still raised at the end
+            logger.warning("cannot write %s: %s", self._path, error)
+
+
+def read_failures(folder: Path) -> list[Failure]:
+    """What has failed in a run directory and not succeeded since.
+
+    Empty where nothing failed, or the file cannot be read.
+    """
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return [Failure(**failure) for failure in content["failures"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s is damaged: %s", folder / FILE, error)
+        return []
+
+
+def summary(failures: list[tuple[str, BaseException]], tasks: int) -> GenretError:
+    """The error that stands for all failures of a stage.
+
+    It is the one error where all are the same, else one of their common class, if it is ours.
+    """
+    first = failures[0][1]
+    kinds = {type(error) for _, error in failures}
+    ours = isinstance(first, GenretError) and len(kinds) == 1
+    if ours and len({str(error) for _, error in failures}) == 1:
+        return first  # type: ignore[return-value]
+    lines = [f"{len(failures)} of {tasks} tasks failed:"]
+    for key, error in failures[:_SHOWN]:
+        lines.append(f"  {key}: {_text(error)}")
+    if len(failures) > _SHOWN:
+        lines.append(f"  and {len(failures) - _SHOWN} more, in {FILE}")
+    fix = first.fix if isinstance(first, GenretError) and len(kinds) == 1 else None
+    again = "run the same command again: finished work is kept, and these are tried again"
+    kind = type(first) if isinstance(first, GenretError) and len(kinds) == 1 else GenretError
+    return kind("\n".join(lines), fix=fix or again)
+
+
+def _text(error: BaseException) -> str:
+    found = error.found if isinstance(error, GenretError) else error
+    return redact(f"{type(error).__name__}: {found}")

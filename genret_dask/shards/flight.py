@@ -1,0 +1,262 @@
+"""Tasks in flight on a Dask cluster: submitted, heard of, landed, put back or given up."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+from distributed import Client, Future, KilledWorker, get_worker
+from distributed.scheduler import NoValidWorkerError
+
+from genret_dask.errors import TaskError
+from genret_dask.monitoring.log import Event, silent
+from genret_dask.monitoring.meter import measured
+from genret_dask.monitoring.spans import TaskSpans
+from genret_dask.monitoring.workers import workers_heard
+from genret_dask.shards.backlog import DEATHS, LOSSES, Backlog, Work
+from genret_dask.shards.failures import FailureLog
+
+logger = logging.getLogger(__name__)
+
+TOPIC = "genret-progress"
+"""Of Dask's events: how far tasks are."""
+CLUSTER = "all"
+"""Of Dask's events: what happens to the cluster."""
+
+_REPORT_SECONDS = 1.0
+_RESULT_SECONDS = 3.0
+
+Message = tuple[float, dict[str, Any]]
+
+
+class Ran(NamedTuple):
+    """What a task returned, where, and what it took: see `genret_dask.monitoring.meter`."""
+
+    result: Any
+    worker: str
+    measured: dict[str, float]
+
+
+class Flight:
+    """Tasks in flight, and what is heard of them.
+
+    Callbacks come in other threads; what they say waits until the executor's own thread listens.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    function : callable
+        Gets a task and a callable that takes the share of the task that is done.
+    backlog : Backlog
+        Where tasks come from, and go back to.
+    keep : callable
+        Gets a task's row and result.
+    progress : callable, optional
+        Gets the weight done and the total weight.
+    failures : FailureLog
+    event : callable
+        Hears of tasks that are done, tried again or failed, and of workers that join or leave.
+
+    Attributes
+    ----------
+    running : dict of str to (Work, Future)
+        By the name of the Dask task.
+    failed : list of (key, error)
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        function: Callable[..., Any],
+        backlog: Backlog,
+        keep: Callable[[int, Any], None],
+        progress: Callable[[float, float], None] | None,
+        failures: FailureLog,
+        event: Event = silent,
+    ) -> None:
+        self.running: dict[str, tuple[Work, Future]] = {}
+        self.failed: list[tuple[str, BaseException]] = []
+        self._client, self._function, self._backlog = client, function, backlog
+        self._keep, self._progress, self._failures = keep, progress, failures
+        self._event, self._hear_of_workers = event, workers_heard(event)
+        self._spans = TaskSpans()
+        self._heard: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def __enter__(self) -> Flight:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._client.status == "running":
+            self._cancel(*(future for _, future in self.running.values()))
+
+    def fill(self, window: int) -> None:
+        """Submit tasks until `window` are in flight."""
+        while len(self.running) < window:
+            work = self._backlog.take(len(self.running))
+            if work is None:
+                return
+            # Never a key twice: what the scheduler says of the first would count for the second.
+            key = work.key if work.attempts == 1 else f"{work.key}-{work.attempts}"
+            with self._spans.of(work.key):
+                future = self._client.submit(
+                    run_reporting, self._function, work.task, key, key=key, pure=False
+                )
+            self.running[key] = work, future
+            future.add_done_callback(self._on_done)
+
+    def listen(self, seconds: float) -> bool:
+        """Deal with what was heard, waiting for it if need be; whether there was anything."""
+        try:
+            deal_with_it = self._heard.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        deal_with_it()
+        return True
+
+    def put_back(self, keys: Iterable[str]) -> None:
+        """Have tasks that the cluster does not know any more run again."""
+        for key in keys:
+            work, future = self.running.pop(key)
+            self._cancel(future)
+            self._lose(work, "the cluster does not know it any more")
+
+    # --- callbacks, in other threads ----------------------------------------------------------
+
+    def _on_done(self, future: Future) -> None:
+        self._heard.put(partial(self._land, future))
+
+    def on_report(self, message: Message) -> None:
+        """A task tells where it runs and how far it is."""
+        self._heard.put(partial(self._note, **message[1]))
+
+    def on_cluster(self, message: Message) -> None:
+        """The scheduler tells what happens to its workers."""
+        self._hear_of_workers(message)
+        told = message[1]
+        if told.get("action") == "remove-worker" and not told.get("expected"):
+            self._heard.put(partial(self._mourn, told["worker"], told["processing-tasks"]))
+
+    # --- what is heard ------------------------------------------------------------------------
+
+    def _note(self, key: str, worker: str, share: float) -> None:
+        if key in self.running:
+            work, _ = self.running[key]
+            work.worker = worker
+            self._advance(work, share)
+
+    def _mourn(self, worker: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key in self.running and self._backlog.died(self.running[key][0], worker):
+                work, future = self.running.pop(key)
+                self._cancel(future)
+                self._suspect(work)
+
+    def _land(self, future: Future) -> None:
+        work, _ = self.running.pop(str(future.key), (None, None))
+        if work is None:  # given up meanwhile
+            return
+        if future.status == "error":
+            self._judge(work, future.exception(timeout=_RESULT_SECONDS))
+            future.release()
+        elif future.status != "finished":
+            self._lose(work, f"its future was {future.status}")
+        else:
+            self._collect(work, future)
+
+    def _collect(self, work: Work, future: Future) -> None:
+        try:
+            ran: Ran = future.result(timeout=_RESULT_SECONDS)
+        except Exception as error:  # its worker, or the scheduler, died in between
+            self._cancel(future)
+            self._lose(work, f"its result was lost: {type(error).__name__}: {error}")
+            return
+        future.release()
+        self._keep(work.row, ran.result)
+        self._failures.discard(work.key)
+        self._event("task_done", key=work.key, worker=ran.worker, **ran.measured)
+        self._advance(work, 1.0)
+
+    def _judge(self, work: Work, error: BaseException) -> None:
+        if isinstance(error, KilledWorker):
+            self._suspect(work)
+        elif isinstance(error, NoValidWorkerError):
+            self._lose(work, "there was no worker for it")
+        elif isinstance(error, OSError) and self._backlog.refused(work):
+            self._again(work, f"{type(error).__name__}: {error}")
+        else:
+            self._fail(work, error)
+
+    # --- what it leads to ---------------------------------------------------------------------
+
+    def _advance(self, work: Work, share: float) -> None:
+        if self._backlog.progressed(work, share) and self._progress:
+            self._progress(self._backlog.done, self._backlog.total)
+
+    def _cancel(self, *futures: Future) -> None:
+        if futures:
+            self._client.cancel(list(futures), force=True)
+
+    def _lose(self, work: Work, reason: str) -> None:
+        if self._backlog.lost(work):
+            self._again(work, reason)
+        else:
+            self._fail(
+                work,
+                TaskError(
+                    f"{work.key} was lost {LOSSES + 1} times, the last time as {reason}",
+                    fix="look at the logs of scheduler and workers, and run the same command again",
+                ),
+            )
+
+    def _suspect(self, work: Work) -> None:
+        if self._backlog.suspect(work):
+            self._again(work, "workers kept dying with it; it will run alone")
+        else:
+            self._fail(
+                work,
+                TaskError(
+                    f"{work.key}: {DEATHS} workers in a row died with it while nothing else ran",
+                    expected="workers that outlive it",
+                    fix="look at the workers' logs for a crash or memory; smaller batches are "
+                    "inference.batch_queries or a smaller --memory",
+                ),
+            )
+
+    def _again(self, work: Work, reason: str) -> None:
+        logger.warning("%s is submitted again: %s", work.key, reason)
+        self._event("task_retried", key=work.key, worker=work.worker, text=reason)
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        kind = type(error).__name__
+        self._event("task_failed", key=work.key, worker=work.worker, error=kind, text=str(error))
+        self.failed.append((work.key, error))
+        self._failures.add(work.key, error, work.worker, work.attempts)
+        self._advance(work, 1.0)
+
+
+def run_reporting(function: Callable[..., Any], task: Any, key: str) -> Ran:
+    """On the worker: call `function` with a reporter that speaks at most once a second."""
+    worker = get_worker()
+    last, done = time.monotonic(), 0.0
+
+    def report(share: float) -> None:
+        nonlocal last, done
+        done = share
+        if time.monotonic() - last >= _REPORT_SECONDS:
+            last = time.monotonic()
+            tell()
+
+    def tell() -> None:
+        worker.log_event(TOPIC, {"key": key, "worker": worker.address, "share": done})
+
+    try:
+        with measured() as found:
+            result = function(task, report)
+    except Exception:
+        tell()
+        raise
+    return Ran(result, worker.address, found)
