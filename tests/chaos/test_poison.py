@@ -10,7 +10,7 @@ from genret_dask.shards.failures import read_failures
 from tests.chaos.conftest import Stand, cluster
 
 pytestmark = pytest.mark.chaos
-POISONED = "search-codes-t5-00000008"
+POISONED = "search.codes.t5-00-00000008"
 
 
 def poison(stand: Stand, how: str, monkeypatch, message: str) -> str:

@@ -142,7 +142,7 @@ def test_a_training_executed_twice_at_once_is_the_same(stand):
 
 
 def test_a_worker_killed_at_its_memory_limit_leads_to_smaller_batches(stand, monkeypatch):
-    hungry = "search-codes-t5-00000004"
+    hungry = "search.codes.t5-00-00000004"
     monkeypatch.setenv("CHAOS_HUNGER", f"{hungry}={450 * 10**6}")
     restarts = []
     with cluster(workers=1, memory_limit="1.2GB") as client:
