@@ -95,9 +95,9 @@ def test_the_second_client_is_refused_and_the_first_goes_on(stand, monkeypatch):
 
 
 def test_a_poisoned_shard_ends_the_command_with_1(stand, monkeypatch):
-    monkeypatch.setenv("CHAOS_POISON", "search-codes-llama-00000002=raise")
+    monkeypatch.setenv("CHAOS_POISON", "search.codes.llama-01-00000002=raise")
     program = start(stand)
     text = program.communicate(timeout=120)[1]
     assert program.returncode == 1
-    assert "search-codes-llama-00000002: ZeroDivisionError: query 3" in text
+    assert "search.codes.llama-01-00000002: ZeroDivisionError: query 3" in text
     assert "Traceback (most" not in text and not (stand.run / "report").exists()
