@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from genret_dask.bench import constraint, coverage, engine, laws, ngrams, searching
+from genret_dask.bench import constraint, coverage, engine, laws, ngrams, scaling, searching
 from genret_dask.bench.measure import Measurement
 from genret_dask.bench.workload import FULL, QUICK, Scale, workload
 
@@ -27,6 +27,7 @@ _ALONE: _Benchmarks = {
     "constraint": (constraint.run_constraint, "the trie against nested dicts"),
     "ngrams": (ngrams.run_ngrams, "the n-gram index: build, size, a step, documents, memory"),
     "negatives": (constraint.run_negatives, "sampling of negatives"),
+    "scaling": (scaling.run_scaling, "two workers against one, and what a task costs"),
     "laws": (laws.run_laws, "a law of every resample, against L-BFGS from several starts"),
     "coverage": (coverage.run_coverage, "how often the intervals of synthetic laws hold the truth"),
 }

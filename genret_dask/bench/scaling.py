@@ -1,0 +1,150 @@
+"""Benchmarks of the fan-out: two workers against one, the cost of a shard's task, the client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genret_dask.bench.measure import Measurement, quantity
+from genret_dask.bench.workload import QUICK, Scale
+from genret_dask.clusters import ClusterSpec, connect
+from genret_dask.cube.store import read_attributes
+from genret_dask.datasets import artefact
+from genret_dask.datasets.collection import SPLITS, Collection, Qrels
+from genret_dask.shards.run import DaskExecutor
+from genret_dask.shards.usage import resident
+from genret_dask.specs import BeirDataset, InferenceSpec, ModelSpec, SweepSpec, TrainingSpec
+from genret_dask.storage import remove
+from genret_dask.study import Study
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+TASKS = 10_000
+_BUDGET = 5.0  # milliseconds of the client and the scheduler, a shard
+_WORDS = 500
+
+
+def run_scaling(scale: Scale, runs: int) -> Iterator[Measurement]:
+    """Workers of one thread each on this machine; a search whose results differ is no speed."""
+    quick = scale is QUICK
+    with TemporaryDirectory(prefix="genret-bench.") as folder, ExitStack() as stack:
+        spec = _study(Path(folder), queries=32 if quick else 256)
+        one, two = (stack.enter_context(connect(_cluster(workers))) for workers in (1, 2))
+        yield _workers(spec, Path(folder), one, two, 1 if quick else runs)
+        yield from _overhead(two, TASKS // 20 if quick else TASKS)
+
+
+def _cluster(workers: int) -> ClusterSpec:
+    kwargs = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    keys = {"module": "distributed", "class": "LocalCluster", "kwargs": kwargs}
+    return ClusterSpec.model_validate(keys)
+
+
+# --- two workers against one ----------------------------------------------------------------------
+
+
+def _workers(spec: SweepSpec, folder: Path, one: Client, two: Client, runs: int) -> Measurement:
+    """Queries a second of the search stage, in turns; the first round of each warms up."""
+    Study(spec, two, runs=folder).export()
+    times: dict[str, list[float]] = {"one": [], "two": []}
+    digests = set()
+    for _ in range(runs + 1):
+        for name, client in (("one", one), ("two", two)):
+            seconds, digest = _search(spec, folder, client)
+            times[name].append(seconds)
+            digests.add(digest)
+    queries = spec.inference.queries or 1
+    alone, both = (queries / float(np.median(times[name][1:])) for name in ("one", "two"))
+    case = f"{queries} queries, {len(spec.inference.beams)} beams, one core a worker"
+    return quantity(
+        "2 workers against 1",
+        case,
+        both,
+        alone,
+        "queries/s",
+        target=1.8,
+        larger_is_better=True,
+        equal=len(digests) == 1,
+    )
+
+
+def _search(spec: SweepSpec, folder: Path, client: Client) -> tuple[float, str]:
+    """Seconds of the search stage from its first task on, and the digest of its cube."""
+    moments: list[float] = []
+
+    def note(stage: str, done: float, total: float) -> None:
+        if stage == "search":
+            moments.append(time.perf_counter())
+
+    study = Study(spec, client, runs=folder, progress=note)
+    remove(study.cube)
+    remove(study.folder / "markers")
+    study.search()
+    return moments[-1] - moments[0], read_attributes(study.cube)["digest"]
+
+
+def _study(folder: Path, queries: int) -> SweepSpec:
+    """A model hardly trained, over documents of random words: speed does not mind."""
+    rng = np.random.default_rng(0)
+    words = [f"word{row}" for row in range(_WORDS)]
+    texts = tuple(" ".join(rng.choice(words, 40)) for _ in range(1000))
+    asked = tuple(" ".join(rng.choice(words, 8)) for _ in range(queries + 64))
+    rows, judged = np.arange(len(asked)), np.ones(len(asked))
+    split = np.where(rows < queries, "test", np.where(rows % 2, "train", "dev"))
+    collection = Collection(
+        name="bench",
+        version="1",
+        document_ids=tuple(f"d{row}" for row in range(len(texts))),
+        titles=("",) * len(texts),
+        texts=texts,
+        query_ids=tuple(f"q{row}" for row in range(len(asked))),
+        queries=asked,
+        qrels={
+            name: Qrels.from_rows(rows[split == name], rows[split == name], judged[split == name])
+            for name in SPLITS
+        },
+    )
+    artefact.write(collection, folder / "beir")
+    return SweepSpec(
+        name="scaling",
+        dataset=BeirDataset(kind="beir", path=folder / "beir"),
+        models=(ModelSpec(family="llama", size="micro"),),
+        training=TrainingSpec(examples=256, batch_size=32, evaluations=1),
+        inference=InferenceSpec(queries=queries, negatives=64, shard_queries=8, threads=1),
+    )
+
+
+# --- the cost of a task ---------------------------------------------------------------------------
+
+
+def _overhead(client: Client, tasks: int) -> Iterator[Measurement]:
+    """Tasks that do nothing: what is left is the client, the scheduler and the workers' loops."""
+    executor = DaskExecutor(client)
+    executor.map(_nothing, range(100), [f"warm-{row}" for row in range(100)])
+    few = tasks // 10
+    executor.map(_nothing, range(few), [f"few-{row}" for row in range(few)])
+    before, began = resident(), time.perf_counter()
+    executor.map(_nothing, range(tasks), [f"many-{row}" for row in range(tasks)])
+    spent = 1e3 * (time.perf_counter() - began) / tasks
+    case = f"{tasks:,} tasks that do nothing"
+    yield quantity("cost of a task", f"{case}; the peer is the bound", spent, _BUDGET, "ms/task",
+                   target=1.0)  # fmt: skip
+    yield quantity(
+        "memory of the client and scheduler",
+        f"{case}, against a tenth",
+        resident() / 1e6,
+        before / 1e6,
+        "MB",
+        target=0.9,
+    )
+
+
+def _nothing(task: int, report: object) -> None:
+    return None
