@@ -26,16 +26,16 @@ def repair(ctx: click.Context, run: Path, cluster_file: Path) -> None:
     from genret_dask.repair import repair_run
     from genret_dask.run_spec import read_run_spec
     from genret_dask.storage import place_of
+    from genret_dask.verification import verify_run
 
     folder = place_of(run)
     spec = read_run_spec(folder)
-    damages = verified(run)
-    if not damages:
+    if not verified(run):
         click.echo("all is as it was written")
         return
     spec = spec.model_copy(update={"name": folder.name})
     with running(spec, cluster_file, folder.parent) as study:
-        repair_run(study, damages)
+        repair_run(study, verify_run(folder))  # again, now that nobody else writes
         study.analyse()
         study.report()
     if damages := verified(run):

@@ -21,6 +21,11 @@ def verify(ctx: click.Context, run: Path) -> None:
 
     Prints a line for each damage and exits with 1 when there is any. RUN may be a URL.
     """
+    from genret_dask.lease import read_holder
+
+    holder = read_holder(run)
+    if holder and not holder.released and not holder.is_dead():
+        click.echo(f"in use by {holder}: what it is writing counts as left over", err=True)
     if damages := verified(run):
         click.echo(f"{len(damages)} damaged or left over; genret-dask repair {run} redoes them")
         ctx.exit(1)

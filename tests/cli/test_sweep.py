@@ -249,6 +249,29 @@ def test_a_tampered_model_is_refused(root, swept):
         weights.write_bytes(data)
 
 
+def test_damage_is_told_and_repaired(root, swept):
+    folder = root / "runs" / "toy"
+    chunks = (folder / "cube.zarr").glob("*/search/score/c/**/*")
+    chunk = next(path for path in chunks if path.is_file())
+    data = chunk.read_bytes()
+    assert "all is as it was written" in CliRunner().invoke(main, ["verify", str(folder)]).stdout
+    chunk.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    found = CliRunner().invoke(main, ["verify", str(folder)])
+    assert found.exit_code == 1 and "search/score cannot be read" in found.stdout
+    assert f"genret-dask repair {folder}" in found.stdout
+    cluster = ["--cluster", str(root / "cluster.yaml")]
+    mended = CliRunner().invoke(main, ["repair", str(folder), *cluster])
+    assert mended.exit_code == 0, mended.output
+    assert mended.stdout.endswith("repaired: all is as it was written\n")
+    assert chunk.read_bytes() == data
+
+
+def test_no_run_to_verify_or_repair(root):
+    refused(CliRunner().invoke(main, ["verify", str(root / "none")]), "nothing at", "runs/pydoc")
+    cluster = ["--cluster", str(root / "cluster.yaml")]
+    refused(CliRunner().invoke(main, ["repair", str(root / "none"), *cluster]), "is not there")
+
+
 @pytest.mark.parametrize("size", ["lots", "5", "-4GB", "1e400GB", ""])
 def test_a_memory_size_that_is_none_is_refused(root, size):
     refused(run(root, "sweep", "--memory", size), "--memory", "4GB", repr(size))
