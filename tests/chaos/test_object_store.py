@@ -78,10 +78,9 @@ def download(server: int, bucket: str, prefix: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> Path:
-    """A folder with a collection and a finished run on the disk."""
+    """A folder with a collection."""
     root = tmp_path_factory.mktemp("local")
     write_beir(make_collection(), root / "beir")
-    Study(make_spec(root), runs=root / "runs").search()
     return root
 
 
@@ -90,28 +89,30 @@ def one_model(root: Path):
     return spec.model_copy(update={"identifiers": spec.identifiers[:1], "models": spec.models[:1]})
 
 
-def test_a_run_on_a_store_is_that_of_a_disk(bucket, server, local, tmp_path):
+@pytest.mark.parametrize("kind", ["codes", pytest.param("both", marks=pytest.mark.slow)])
+def test_a_run_on_a_store_is_that_of_a_disk(bucket, server, local, tmp_path, kind):
+    spec = one_model(local) if kind == "codes" else make_spec(local)
+    whole = Study(spec, runs=tmp_path / "whole").search().parent
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:
-        study = Study(make_spec(local), client, runs=f"s3://{bucket}/runs")
+        study = Study(spec, client, runs=f"s3://{bucket}/runs")
         study.search()
     study.analyse()
     page = study.report()
     assert page.read_text().startswith("<!DOCTYPE html>")
     copy = download(server, bucket, "runs/toy/", tmp_path / "copy")
-    assert not differing(local / "runs" / "toy" / "cube.zarr", copy / "cube.zarr")
+    assert not differing(whole / "cube.zarr", copy / "cube.zarr")
     assert verify_run(copy) == [] and verify_run(study.folder) == []
     tree = open_cube(f"s3://{bucket}/runs/toy")
     xr.testing.assert_identical(
         tree["codes/search"].to_dataset().load(),
-        open_cube(local / "runs" / "toy")["codes/search"].to_dataset().load(),
+        open_cube(whole)["codes/search"].to_dataset().load(),
     )
     files = [path for path in copy.rglob("*") if path.is_file()]
     assert not [path for path in files if b"very-secret" in path.read_bytes()]
     seen = []
-    Study(
-        make_spec(local), runs=f"s3://{bucket}/runs", progress=lambda *report: seen.append(report)
-    ).search()
+    again = lambda *report: seen.append(report)  # noqa: E731
+    Study(spec, runs=f"s3://{bucket}/runs", progress=again).search()
     assert not seen
 
 
