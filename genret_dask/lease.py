@@ -21,7 +21,7 @@ from types import TracebackType
 
 import psutil
 
-from genret_dask.errors import LeaseError
+from genret_dask.errors import GenretError, LeaseError
 from genret_dask.storage import create_file, is_local, names_in, replace_file, unwritable
 
 logger = logging.getLogger(__name__)
@@ -188,8 +188,12 @@ class Lease:
         self._renewing.join()
         if self._other is not None:
             return
+        path = self._path(self._number)
         try:
-            replace_file(self._path(self._number), _text(replace(self._mine, released=True)))
+            try:
+                replace_file(path, _text(replace(self._mine, released=True)))
+            except GenretError:  # a full disk has no room for a new file, but takes one away
+                path.unlink()
         except Exception as error:  # the next process sees that this one is gone
             logger.warning("cannot give back the lease of %s: %s", self._folder.parent, error)
 

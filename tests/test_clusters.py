@@ -238,7 +238,7 @@ def test_paths_are_taken_from_the_folder_of_the_file(load, tmp_path):
     assert loaded.security.pair("worker").cert == tmp_path / "node.pem"
     assert loaded.security.pair("client").cert == tmp_path / "c.pem"
     assert loaded.security.pair("client").key == Path("/keys/c.pem")
-    assert loaded.lost_timeout == 60
+    assert loaded.lost_timeout == 50
 
 
 def test_a_local_cluster_under_tls(pki):

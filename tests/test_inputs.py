@@ -142,12 +142,12 @@ def test_finished_parts_are_kept_and_an_unfinished_index_is_finished(study, tmp_
     shutil.copytree(study.folder, tmp_path / "toy")
     copy = Study(study.spec, runs=tmp_path)
     folder = index_folder(copy)
-    before = record_of(folder, INDEX)
+    before = record_of(folder, INDEX, {"parts": dict})
     (folder / "index.json").unlink()
     shutil.rmtree(folder / "part-00001")
     kept = (folder / "part-00000" / "artefact.json").stat().st_mtime_ns
     again = Study(study.spec, runs=tmp_path)
-    assert record_of(index_folder(again), INDEX) == before
+    assert record_of(index_folder(again), INDEX, {"parts": dict}) == before
     assert (folder / "part-00000" / "artefact.json").stat().st_mtime_ns == kept
 
 
@@ -199,7 +199,7 @@ def test_passages_that_no_ngram_leads_to_are_named_and_refused(collection, tmp_p
 def test_or_counted_and_left_out_of_the_negatives(collection, tmp_path):
     study = made(one_line(collection, 3, ""), tmp_path, ngrams(allow_unreachable=True))
     study.search()
-    record = record_of(index_folder(study), INDEX)
+    record = record_of(index_folder(study), INDEX, {"parts": dict})
     assert record["unreachable"] == record["without_spans"] == [3]
     contrast = open_cube(study.folder)["ngrams/contrast"].to_dataset().load()
     negatives = contrast["doc"].values[~contrast["is_positive"].values]
@@ -214,7 +214,7 @@ def test_a_title_stands_for_a_document_without_a_body(collection, tmp_path):
     blank = one_line(one_line(titled, 3, "  "), 5, "w1")
     study = made(blank, tmp_path, ngrams(min_tokens=2, views=("body", "titles")))
     study.search()
-    record = record_of(index_folder(study), INDEX)
+    record = record_of(index_folder(study), INDEX, {"parts": dict})
     assert record["unreachable"] == [] and record["without_spans"] == []
     contrast = open_cube(study.folder)["ngrams/contrast"].to_dataset().load()
     assert (contrast["doc"].values == 3).any() and np.isfinite(cgl(contrast).values).all()
