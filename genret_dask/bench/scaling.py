@@ -35,7 +35,7 @@ def run_scaling(scale: Scale, runs: int) -> Iterator[Measurement]:
     """Workers of one thread each on this machine; a search whose results differ is no speed."""
     quick = scale is QUICK
     with TemporaryDirectory(prefix="genret-bench.") as folder, ExitStack() as stack:
-        spec = _study(Path(folder), queries=32 if quick else 256)
+        spec = _study(Path(folder), queries=32 if quick else 512)
         one, two = (stack.enter_context(connect(_cluster(workers))) for workers in (1, 2))
         yield _workers(spec, Path(folder), one, two, 1 if quick else runs)
         yield from _overhead(two, TASKS // 20 if quick else TASKS)
@@ -115,9 +115,9 @@ def _study(folder: Path, queries: int) -> SweepSpec:
     return SweepSpec(
         name="scaling",
         dataset=BeirDataset(kind="beir", path=folder / "beir"),
-        models=(ModelSpec(family="llama", size="micro"),),
+        models=(ModelSpec(family="llama", size="femto" if queries < 64 else "mini"),),
         training=TrainingSpec(examples=256, batch_size=32, evaluations=1),
-        inference=InferenceSpec(queries=queries, negatives=64, shard_queries=8, threads=1),
+        inference=InferenceSpec(queries=queries, negatives=64, shard_queries=16, threads=1),
     )
 
 
