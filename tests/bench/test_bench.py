@@ -32,7 +32,7 @@ def bench(*arguments: str):
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_every_benchmark_agrees_with_its_peer(family):
-    cases = [name for name in run.CASES if name != "growth"]
+    cases = [name for name in run.CASES if name not in ("growth", "scaling")]
     found = list(run.run(cases, [family], quick=True, runs=1))
     for item in found:
         assert set(item.record()) == FIELDS
@@ -53,6 +53,14 @@ def test_every_benchmark_agrees_with_its_peer(family):
         "laws",
         "coverage",
     }
+
+
+def test_two_workers_give_the_cube_of_one_and_a_task_has_a_cost():
+    found = {item.measure: item for item in run.run(["scaling"], [], quick=True, runs=1)}
+    assert list(found) == [
+        "2 workers against 1", "cost of a task", "memory of the client and scheduler"
+    ]  # fmt: skip
+    assert all(item.equal and item.ratio > 0 for item in found.values())
 
 
 def test_the_command_prints_a_table_and_writes_records(tmp_path):
