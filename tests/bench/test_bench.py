@@ -55,6 +55,7 @@ def test_every_benchmark_agrees_with_its_peer(family):
     }
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_cube_of_one_and_a_task_has_a_cost():
     found = {item.measure: item for item in run.run(["scaling"], [], quick=True, runs=1)}
     assert list(found) == [
