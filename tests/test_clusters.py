@@ -383,6 +383,7 @@ def test_two_processes_run_a_task_and_leave_nothing(monkeypatch, recwarn, interr
         assert str(port) not in client.dashboard_link
         settings = client.run_on_scheduler(_scheduler_settings)
         assert settings == (10, "1h")
+        assert set(client.run(_sampling).values()) == {"100ms"}
     assert _gone(started)
     assert client.status == "closed"
     assert not {"OMP_NUM_THREADS", "GENRET_TEST"} & set(os.environ)
@@ -394,6 +395,10 @@ def _scheduler_settings(dask_scheduler=None):
     return dask_scheduler.allowed_failures, dask.config.get(
         "distributed.deploy.lost-worker-timeout"
     )
+
+
+def _sampling():
+    return dask.config.get("distributed.worker.profile.interval")
 
 
 def test_environment_of_the_file_beats_the_shell(monkeypatch):
@@ -514,7 +519,9 @@ def test_a_class_that_fails(monkeypatch, error, kind, words):
 
 def test_own_dask_configuration_is_kept():
     with dask.config.set({"distributed.scheduler.allowed-failures": 7}):
-        assert clusters._settings() == {"distributed.deploy.lost-worker-timeout": "1h"}
+        ours = clusters._settings()
+    assert ours["distributed.deploy.lost-worker-timeout"] == "1h"
+    assert "distributed.scheduler.allowed-failures" not in ours
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

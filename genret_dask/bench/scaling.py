@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -34,11 +33,11 @@ _WORDS = 500
 def run_scaling(scale: Scale, runs: int) -> Iterator[Measurement]:
     """Workers of one thread each on this machine; a search whose results differ is no speed."""
     quick = scale is QUICK
-    with TemporaryDirectory(prefix="genret-bench.") as folder, ExitStack() as stack:
+    with TemporaryDirectory(prefix="genret-bench.") as folder:
         spec = _study(Path(folder), queries=32 if quick else 512)
-        one, two = (stack.enter_context(connect(_cluster(workers))) for workers in (1, 2))
-        yield _workers(spec, Path(folder), one, two, 1 if quick else runs)
-        yield from _overhead(two, TASKS // 20 if quick else TASKS)
+        yield _workers(spec, Path(folder), 1 if quick else runs)
+    with connect(_cluster(2)) as client:
+        yield from _overhead(client, TASKS // 20 if quick else TASKS)
 
 
 def _cluster(workers: int) -> ClusterSpec:
@@ -50,18 +49,18 @@ def _cluster(workers: int) -> ClusterSpec:
 # --- two workers against one ----------------------------------------------------------------------
 
 
-def _workers(spec: SweepSpec, folder: Path, one: Client, two: Client, runs: int) -> Measurement:
-    """Queries a second of the search stage, in turns; the first round of each warms up."""
-    Study(spec, two, runs=folder).export()
-    times: dict[str, list[float]] = {"one": [], "two": []}
-    digests = set()
-    for _ in range(runs + 1):
-        for name, client in (("one", one), ("two", two)):
-            seconds, digest = _search(spec, folder, client)
-            times[name].append(seconds)
-            digests.add(digest)
+def _workers(spec: SweepSpec, folder: Path, runs: int) -> Measurement:
+    """Queries a second of the search stage, in turns, with no other cluster on the machine."""
+    times: dict[int, list[float]] = {1: [], 2: []}
+    digests: set[str] = set()
+    for _ in range(runs):
+        for workers, spent in times.items():
+            with connect(_cluster(workers)) as client:
+                rounds = [_search(spec, folder, client) for _ in range(2)]  # the first warms up
+            spent.append(rounds[-1][0])
+            digests.update(digest for _, digest in rounds)
     queries = spec.inference.queries or 1
-    alone, both = (queries / float(np.median(times[name][1:])) for name in ("one", "two"))
+    alone, both = (queries / float(np.median(spent)) for spent in times.values())
     case = f"{queries} queries, {len(spec.inference.beams)} beams, one core a worker"
     return quantity(
         "2 workers against 1",

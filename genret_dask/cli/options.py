@@ -181,15 +181,25 @@ def _dask_hushed() -> Iterator[None]:
     """Leave a cluster's end to our own messages: Dask tells of it in tracebacks. Not with -vv."""
     import distributed  # noqa: F401 - sets levels of its own when it is imported
 
+    if logging.getLogger("genret_dask").level <= logging.DEBUG:
+        yield
+        return
     names = ("distributed.client", "asyncio", "tornado.application")
     loggers = [logging.getLogger(name) for name in names]
-    if logging.getLogger("genret_dask").level <= logging.DEBUG:
-        loggers = []
     before = [logger.level for logger in loggers]
+    handlers = logging.getLogger("distributed").handlers
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    for handler in handlers:
+        handler.addFilter(_has_no_traceback)
     try:
         yield
     finally:
+        for handler in handlers:
+            handler.removeFilter(_has_no_traceback)
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None

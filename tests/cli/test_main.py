@@ -114,3 +114,23 @@ def test_verbosity(fails, options, level):
     logger = logging.getLogger("genret_dask")
     assert logger.level == getattr(logging, level)
     assert len(logger.handlers) == 1  # one a process, however often main runs
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_dask_tells_no_traceback_unless_asked_for_details(verbose):
+    from genret_dask.cli.options import _dask_hushed
+
+    logging.getLogger("genret_dask").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.msg)
+    dask = logging.getLogger("distributed")
+    dask.addHandler(handler)
+    try:
+        with _dask_hushed():
+            logging.getLogger("distributed.batched").info("closed", exc_info=OSError("gone"))
+            logging.getLogger("distributed.nanny").warning("restarting")
+        logging.getLogger("distributed.batched").info("closed later", exc_info=OSError("gone"))
+    finally:
+        dask.removeHandler(handler)
+    assert heard == (["closed"] if verbose else []) + ["restarting", "closed later"]
