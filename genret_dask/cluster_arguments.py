@@ -7,7 +7,10 @@ import logging
 import shlex
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, StrictBool, with_config
+from typing_extensions import TypedDict
 
 from genret_dask.cluster_security import tls_environment, tls_settings
 from genret_dask.errors import SpecError
@@ -19,10 +22,80 @@ logger = logging.getLogger(__name__)
 
 _DASHBOARD = "127.0.0.1:8787"
 
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Size = int | float | str | None  # of memory: bytes, a share of it, or a text such as 4GB
+
+
+@with_config(ConfigDict(extra="allow"))
+class Listening(TypedDict, total=False):
+    """Of a scheduler's options, or an SSH connection's, what has one type only."""
+
+    port: Port
+    dashboard_address: str | int | None
+
+
+@with_config(ConfigDict(extra="allow"))
+class Workers(TypedDict, total=False):
+    """Of a worker's options, what has one type only."""
+
+    n_workers: PositiveInt
+    nthreads: PositiveInt | None
+    memory_limit: Size
+    env: dict[str, str | int | float] | None
+
+
+@with_config(ConfigDict(extra="allow"))
+class Variable(TypedDict, total=False):
+    """An environment variable as Kubernetes writes it; `value` or where to find it."""
+
+    name: str
+    value: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class Arguments(TypedDict, total=False):
+    """Of the keyword arguments of Dask's cluster classes, what has one type only.
+
+    Dask itself finds out late, in another process, and says so in a traceback.
+    """
+
+    n_workers: NonNegativeInt | None
+    threads_per_worker: PositiveInt | None
+    processes: StrictBool | PositiveInt | None
+    memory_limit: Size
+    scheduler_port: Port
+    dashboard_address: str | int | None
+    worker_dashboard_address: str | None
+    host: str | None
+    interface: str | None
+    protocol: str | None
+    local_directory: str | None
+    env: dict[str, str | int | float] | list[Variable] | None
+    scheduler_kwargs: Listening | None
+    scheduler_options: Listening | None
+    worker_options: Workers | None
+    connect_options: Listening | list[Listening]
+    remote_python: str | list[str] | None
+    cores: PositiveInt
+    memory: str | int
+    queue: str | None
+    account: str | None
+    walltime: str | None
+    job_script_prologue: list[str] | None
+    job_extra_directives: list[str] | None
+    log_directory: str | None
+    death_timeout: int | float | str | None
+    name: str | int | None
+    namespace: str | None
+    image: str | None
+    resources: dict[str, Any] | None
+
 
 def keywords(spec: ClusterSpec) -> dict[str, Any]:
     """The class's keyword arguments, with our defaults and the environment filled in."""
-    kwargs, environment = dict(spec.kwargs), strings(spec.environment)
+    kwargs: dict[str, Any] = dict(spec.kwargs)
+    environment = strings(spec.environment)
     match spec.kind.family:
         case "local":
             return _local_keywords(kwargs, spec)
@@ -36,9 +109,12 @@ def keywords(spec: ClusterSpec) -> dict[str, Any]:
             return _queue_keywords(kwargs, spec)
         case "kubernetes" if environment:
             named = kwargs.get("env") or {}
-            if isinstance(named, list):
-                named = {item["name"]: item["value"] for item in named}
-            kwargs["env"] = {**named, **environment}
+            if isinstance(named, list):  # whose variables may come from elsewhere
+                others = [item for item in named if item.get("name") not in environment]
+                ours = [{"name": name, "value": text} for name, text in environment.items()]
+                kwargs["env"] = [*others, *ours]
+            else:
+                kwargs["env"] = {**named, **environment}
     return kwargs
 
 

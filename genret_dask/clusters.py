@@ -11,13 +11,19 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from genret_dask.cluster_arguments import keywords, strings, workers_a_host
+from genret_dask.cluster_arguments import (
+    Arguments,
+    VariableName,
+    keywords,
+    strings,
+    workers_a_host,
+)
 from genret_dask.cluster_process import environ, interrupts_held
 from genret_dask.cluster_security import (
     ROLES,
@@ -99,11 +105,11 @@ class ClusterSpec(Record):
     module: str | None = None
     class_: str | None = Field(None, alias="class")
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: Arguments = Field(default_factory=Arguments)
     address: Annotated[str, Field(pattern=r"^(tcp|tls)://[^\s/]+:\d+$")] | None = None
     scale: PositiveInt | None = Field(None, description="workers to ask for")
     adapt: Adapt | None = None
-    environment: dict[str, str | int | float] = Field(default_factory=dict)
+    environment: dict[VariableName, str | int | float] = Field(default_factory=dict)
     security: ClusterSecurity | None = None
     timeout: PositiveFloat = Field(120, description="seconds to wait for the first worker")
     lost_timeout: PositiveFloat = Field(
@@ -299,6 +305,8 @@ def _start(spec: ClusterSpec) -> Any:
         ) from error
     except Exception as error:
         logger.debug("%s did not start", spec.label, exc_info=True)
+        if spec.kind.family == "kubernetes":
+            _abandon(start)
         raise GenretError(
             f"{spec.label} did not start: {type(error).__name__}: {error}",
             fix="check the cluster file, and that its hosts, queue or namespace can be reached",
@@ -312,6 +320,14 @@ def _start(spec: ClusterSpec) -> Any:
         cluster.close()
         raise
     return cluster
+
+
+def _abandon(start: Any) -> None:
+    """Close now what KubeCluster would close at exit, and tell of in a traceback."""
+    for cluster in list(start._instances):
+        with suppress(Exception):
+            cluster.close(timeout=10)
+        cluster.shutdown_on_close = False
 
 
 def _bounds(adapt: Adapt, family: str) -> dict[str, Any]:

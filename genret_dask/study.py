@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dask
 from distributed import span
 
-from genret_dask.artefacts import RECORD, publishing
+from genret_dask.artefacts import RECORD, publishing, verify
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import create_cube, read_attributes, seal_cube
@@ -393,6 +393,7 @@ class Study:
             with publishing(folder, made_from) as partial_folder, threads:
                 write_results(self.cube, self.collection, self.spec, partial_folder)
             self._report("results", 1, 1)
+        verify(folder)
         return {
             path.stem: json.loads(path.read_text(encoding="utf-8"))
             for name in RESULTS

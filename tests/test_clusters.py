@@ -136,8 +136,18 @@ def test_dashboard_is_on_loopback_unless_a_host_is_named():
         (LOCAL | {"version": 2}, ["version"]),
         (LOCAL | {"timeout": -1}, ["timeout"]),
         (LOCAL | {"kwargs": [1]}, ["kwargs"]),
+        (LOCAL | {"kwargs": {"threads_per_worker": "x"}}, ["kwargs.threads_per_worker"]),
+        (LOCAL | {"kwargs": {"scheduler_port": 99_999_999}}, ["kwargs.scheduler_port"]),
+        (LOCAL | {"kwargs": {"scheduler_kwargs": [1]}}, ["kwargs.scheduler_kwargs"]),
+        (LOCAL | {"kwargs": {"processes": "no"}}, ["kwargs.processes"]),
+        (SSH | {"kwargs": {"worker_options": "x"}}, ["kwargs.worker_options"]),
+        (SSH | {"kwargs": {"worker_options": {"n_workers": "x"}}}, ["worker_options.n_workers"]),
+        (SLURM | {"scale": 1, "kwargs": {"job_script_prologue": 3}}, ["job_script_prologue"]),
+        (SLURM | {"scale": 1, "kwargs": {"walltime": 14400}}, ["kwargs.walltime", "string"]),
+        (KUBE | {"kwargs": {"env": "A=1"}}, ["kwargs.env"]),
         (LOCAL | {"args": [4]}, ["no args"]),
         (LOCAL | {"environment": {"A": [1]}}, ["environment"]),
+        (LOCAL | {"environment": {"A=B": 1}}, ["environment.A=B"]),
         (
             {"module": "subprocess", "class": "Popen"},
             ["subprocess.Popen is not allowed", "SSHCluster"],
@@ -211,7 +221,17 @@ def test_package_that_breaks_on_import_is_named(monkeypatch):
             "worker_options",
             {"nthreads": 1, "env": {"A": "x y", "B": "2"}},
         ),
-        (KUBE, {"env": [{"name": "C", "value": "3"}]}, "env", {"C": "3", "A": "x y", "B": "2"}),
+        (KUBE, {"env": {"A": "y", "C": "3"}}, "env", {"A": "x y", "B": "2", "C": "3"}),
+        (
+            KUBE,
+            {"env": [{"name": "A", "value": "y"}, {"name": "C", "valueFrom": {"fieldRef": {}}}]},
+            "env",
+            [
+                {"name": "C", "valueFrom": {"fieldRef": {}}},
+                {"name": "A", "value": "x y"},
+                {"name": "B", "value": "2"},
+            ],
+        ),
     ],
 )
 def test_environment_goes_where_the_class_takes_it(base, given, key, expected):

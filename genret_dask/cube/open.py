@@ -62,7 +62,7 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
         store: Any = store_at(path, read_only=True)
-        _check_codecs(store, path)
+        check_codecs(zarr.open_group(store, mode="r"), path)
         if not attributes.get("sealed"):
             return xr.open_datatree(store, engine="zarr", chunks={}, consolidated=False)
         store = WholeStore(store)
@@ -97,9 +97,14 @@ def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
         yield kind, search, contrast
 
 
-def _check_codecs(store: Any, path: Path) -> None:
-    """Refuse arrays that decode otherwise than a cube's, pickled objects above all."""
-    for name, array in zarr.open_group(store, mode="r").members(max_depth=None):
+def check_codecs(group: zarr.Group, path: Path) -> None:
+    """Refuse arrays that decode otherwise than a cube's, pickled objects above all.
+
+    Raises
+    ------
+    CubeError
+    """
+    for name, array in group.members(max_depth=None):
         if isinstance(array, zarr.Array):
             metadata = array.metadata
             codecs = [type(codec) for codec in getattr(metadata, "codecs", ())]

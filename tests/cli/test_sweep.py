@@ -266,6 +266,16 @@ def test_damage_is_told_and_repaired(root, swept):
     assert chunk.read_bytes() == data
 
 
+def test_damaged_results_are_refused(root, swept):
+    fits = root / "runs" / "toy" / "results" / "fits.json"
+    text = fits.read_bytes()
+    fits.write_bytes(text[:-10])
+    try:
+        refused(run(root, "sweep"), f"{fits} has sha256", "repair")
+    finally:
+        fits.write_bytes(text)
+
+
 def test_no_run_to_verify_or_repair(root):
     refused(CliRunner().invoke(main, ["verify", str(root / "none")]), "nothing at", "runs/pydoc")
     cluster = ["--cluster", str(root / "cluster.yaml")]
