@@ -20,7 +20,7 @@ from dask.utils import format_bytes
 
 from genret_dask import probe
 from genret_dask.errors import GenretError
-from genret_dask.storage import check_writable, replace_file
+from genret_dask.storage import check_writable, create_file, replace_file
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -84,8 +84,8 @@ def check_cluster(
     folder : path
         The run directory; it is made if it is not there.
     newcomers : bool
-        Look at workers that join later, too, and send wrong ones away: their packages and provider,
-        not the run directory. It lasts as long as the scheduler does.
+        Look at workers that join later, too, and send wrong ones away: their packages, provider and
+        run directory. It lasts as long as the scheduler does.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def check_cluster(
             fix="see docs/clusters.md, Before work starts; nothing was started yet",
         )
     if newcomers:
-        _guard(client, versions["client"]["packages"], spec.inference.provider)
+        _guard(client, versions["client"]["packages"], spec.inference.provider, folder)
     logger.info("preflight of %d workers: %.1f s", len(workers), time.monotonic() - started)
 
 
@@ -173,7 +173,7 @@ def _run(
         return client.run(probe.probe, folder, token, provider, workers=workers, on_error="return")
 
 
-def _guard(client: Client, packages: dict[str, str | None], provider: str) -> None:
+def _guard(client: Client, packages: dict[str, str | None], provider: str, folder: Path) -> None:
     versions = probe.comparable({name: packages.get(name) for name in (*_DASK, *PACKAGES)})
 
     def say(event: tuple[float, Any]) -> None:
@@ -182,7 +182,14 @@ def _guard(client: Client, packages: dict[str, str | None], provider: str) -> No
 
     client.subscribe_topic(probe.TOPIC, say)
     with _by_value():
-        client.register_plugin(probe.Gate(versions, provider))
+        client.register_plugin(probe.Gate(versions, provider, folder, _identity(folder)))
+
+
+def _identity(folder: Path) -> str:
+    """What tells a run directory from another one of its path: written once, and kept."""
+    path = folder / probe.IDENTITY
+    create_file(path, secrets.token_hex(16).encode())
+    return path.read_text()
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from distributed.core import Status
 
 TOPIC = "genret-preflight"
 """Of the events by which a worker says why it leaves."""
+IDENTITY = ".identity"
+"""The file of a run directory by which a worker that joins later knows that it is the same one."""
 
 _RUNTIME, _GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"
 
@@ -93,27 +95,46 @@ def differences(here: Mapping[str, str | None], version: Callable[[str], str | N
 
 
 class Gate(WorkerPlugin):
-    """Sends a worker away that joins later and has other packages or lacks the provider.
+    """Sends a worker away that joins later and is not fit for the run.
 
     Parameters
     ----------
     versions : dict
         Of packages, by `comparable`.
     provider : {"cpu", "cuda"}
+    folder : path
+        The run directory.
+    identity : str
+        What its file `IDENTITY` holds.
     """
 
     name = TOPIC
 
-    def __init__(self, versions: dict[str, str | None], provider: str) -> None:
+    def __init__(
+        self, versions: dict[str, str | None], provider: str, folder: Any, identity: str
+    ) -> None:
         self._versions, self._provider = versions, provider
+        self._folder, self._identity = folder, identity
 
     def setup(self, worker: Any) -> None:
         problems = [*_package_problems(), *_provider_problems(self._provider)]
         problems += differences(self._versions, _version)
+        problems += self._folder_problems()
         if problems:
             worker.status = Status.paused  # it takes no task meanwhile
             worker.log_event(TOPIC, {"worker": worker.address, "problems": problems})
             worker.loop.call_later(1, worker.close, nanny=True, reason="genret-preflight")
+
+    def _folder_problems(self) -> list[str]:
+        try:
+            found = (self._folder / IDENTITY).read_text()
+        except FileNotFoundError:
+            found = ""
+        except Exception as error:
+            return [f"{self._folder} cannot be read: {type(error).__name__}: {error}"]
+        if found == self._identity:
+            return []
+        return [f"{self._folder} is missing there, or not the run directory seen from here"]
 
 
 def _version(name: str) -> str | None:

@@ -31,6 +31,12 @@ def client_of(dask, workers):
         yield client
 
 
+needs_mounts = pytest.mark.skipif(
+    os.name != "posix" or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode,
+    reason="needs unshare and the right to mount",
+)
+
+
 def lines(client, folder, spec=SPEC):
     """The problems that the preflight names, without their indent."""
     with pytest.raises(GenretError) as caught:
@@ -125,10 +131,7 @@ def test_other_versions_and_a_missing_package_are_all_named_at_once(tmp_path, ca
     assert "ALLOWED_FAILURES" not in caplog.text
 
 
-@pytest.mark.skipif(
-    os.name != "posix" or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode,
-    reason="needs unshare and the right to mount",
-)
+@needs_mounts
 def test_a_run_directory_that_is_not_the_same_one(tmp_path):
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     run.mkdir()
@@ -148,6 +151,22 @@ def test_a_run_directory_that_is_not_the_same_one(tmp_path):
 
 def _statuses(client):
     return [info["status"] for info in client.scheduler_info()["workers"].values()]
+
+
+@needs_mounts
+def test_a_worker_with_another_run_directory_that_joins_later_is_sent_away(tmp_path, caplog):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run.mkdir()
+    elsewhere.mkdir()
+    mount = f'mount --bind {elsewhere} {run} && exec "$@"'
+    with dask_processes(tmp_path / "dask", workers=1) as dask, client_of(dask, 1) as client:
+        check_cluster(client, SPEC, run, newcomers=True)
+        dask.worker("unshare", "-m", "sh", "-c", mount, "sh")
+        wait_for(lambda: "was sent away" in caplog.text, "a word about it")
+        assert "not the run directory seen from here" in caplog.text
+        assert len(client.scheduler_info()["workers"]) <= 2
+        dask.worker()
+        wait_for(lambda: _statuses(client) == ["running"] * 2, "a good one")
 
 
 def test_a_wrong_worker_that_joins_later_is_sent_away(tmp_path, caplog):
