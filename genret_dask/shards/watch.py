@@ -21,6 +21,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at the cluster."""
 QUIET_SECONDS = 10.0
 """Without a sign of any task, before the cluster is asked whether it still has them."""
+HANG_SECONDS = 900.0
+"""Without a sign of any task that the cluster does have, before a warning: one may hang."""
 
 _ANSWER_SECONDS = 10.0
 _WAITING = {"waiting", "queued", "no-worker"}
@@ -58,7 +60,7 @@ class Watch:
         self._topics: Mapping[str, Handler] = {}
         self._registered: Any = None  # the connections that plugins and topics went over
         self._subscribed: Any = None
-        self._well = self._looked = self._heard = 0.0
+        self._well = self._looked = self._heard = self._hushed = 0.0
         self._absent: set[str] = set()
 
     @contextmanager
@@ -76,7 +78,7 @@ class Watch:
 
     def heard(self) -> None:
         """Take note of a sign of life of some task."""
-        self._heard = time.monotonic()
+        self._heard = self._hushed = time.monotonic()
         self._absent = set()
 
     def is_well(self) -> bool:
@@ -155,6 +157,15 @@ class Watch:
             logger.debug("the scheduler does not answer: %s", error)
             return set()
         missing, self._absent = absent & self._absent, absent
+        if now - self._hushed >= HANG_SECONDS:
+            logger.warning(
+                "nothing was heard of any of %d tasks for %.0f minutes, though workers have them: "
+                "look at their call stacks on the dashboard, and kill a worker that hangs; its "
+                "tasks are run again",
+                len(keys),
+                (now - self._hushed) / 60,
+            )
+            self._hushed = now
         return missing
 
     def _absentees(self, keys: Collection[str]) -> set[str]:

@@ -49,9 +49,17 @@ def test_a_task_that_its_worker_forgot_is_submitted_again(client, tmp_path, monk
     assert "forgotten-1 is submitted again" in caplog.text
 
 
-def test_a_task_that_takes_long_is_left_alone(client, tmp_path, monkeypatch):
+def test_a_task_that_takes_long_is_left_alone(client, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(watch, "QUIET_SECONDS", 0.1)
     assert DaskExecutor(client).map(linger, [tmp_path], ["slow-1"]) == [0]
+    assert "nothing was heard" not in caplog.text
+
+
+def test_a_task_that_may_hang_is_told_of(client, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "HANG_SECONDS", 1)
+    assert DaskExecutor(client).map(linger, [tmp_path], ["hangs-1"]) == [0]
+    assert "nothing was heard of any of 1 tasks for 0 minutes" in caplog.text
 
 
 def test_a_future_that_was_cancelled_is_submitted_again(client, tmp_path, caplog):
