@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from genret_dask.datasets import beir
 from genret_dask.datasets.collection import SPLITS, Collection
-from genret_dask.errors import DatasetError, InputError
+from genret_dask.errors import DatasetError
 
 MANIFEST = "collection.json"
 
@@ -20,29 +18,41 @@ MANIFEST = "collection.json"
 def write(collection: Collection, folder: Path) -> None:
     """Write a collection as a BEIR folder with a manifest; equal collections give equal bytes.
 
-    The folder appears whole or not at all, and replaces one that is already there.
-
-    Raises
-    ------
-    InputError
-        The folder can't be written.
+    The folder must not be there yet; see `genret_dask.storage.staged` for one that appears whole or
+    not at all.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            fresh = Path(temporary, "new")
-            _write_files(collection, fresh)
-            _sync(fresh)
-            if folder.exists():
-                os.rename(folder, Path(temporary, "old"))
-            os.rename(fresh, folder)
-        _sync_directory(folder.parent)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the collection to {folder}: {error.strerror or error}",
-            expected="a folder that can be written",
-            fix="check its permissions and the free space",
-        ) from error
+    (folder / "qrels").mkdir(parents=True)
+    documents = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
+    _write_lines(
+        folder / "corpus.jsonl.gz",
+        ({"_id": name, "title": title, "text": text} for name, title, text in documents),
+    )
+    queries = zip(collection.query_ids, collection.queries, strict=True)
+    _write_lines(
+        folder / "queries.jsonl.gz", ({"_id": name, "text": text} for name, text in queries)
+    )
+    if collection.answers:
+        _write_lines(
+            folder / "answers.jsonl.gz",
+            ({"_id": name, "answers": found} for name, found in sorted(collection.answers.items())),
+        )
+    for split in SPLITS:
+        qrels = collection.qrels[split]
+        rows = zip(qrels.query, qrels.document, qrels.relevance, strict=True)
+        lines = ["query-id\tcorpus-id\tscore"]
+        lines += [
+            f"{collection.query_ids[q]}\t{collection.document_ids[d]}\t{r}" for q, d, r in rows
+        ]
+        path = folder / "qrels" / f"{split}.tsv"
+        path.write_bytes(("\n".join(lines) + "\n").encode())
+    manifest = {
+        "name": collection.name,
+        "version": collection.version,
+        "content_hash": collection.content_hash,
+        "documents": len(collection),
+        "queries": len(collection.query_ids),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Collection:
@@ -83,41 +93,6 @@ def _read_manifest(path: Path) -> tuple[str, str, str]:
     return str(name), str(version), str(found)
 
 
-def _write_files(collection: Collection, folder: Path) -> None:
-    (folder / "qrels").mkdir(parents=True)
-    documents = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
-    _write_lines(
-        folder / "corpus.jsonl.gz",
-        ({"_id": name, "title": title, "text": text} for name, title, text in documents),
-    )
-    queries = zip(collection.query_ids, collection.queries, strict=True)
-    _write_lines(
-        folder / "queries.jsonl.gz", ({"_id": name, "text": text} for name, text in queries)
-    )
-    if collection.answers:
-        _write_lines(
-            folder / "answers.jsonl.gz",
-            ({"_id": name, "answers": found} for name, found in sorted(collection.answers.items())),
-        )
-    for split in SPLITS:
-        qrels = collection.qrels[split]
-        rows = zip(qrels.query, qrels.document, qrels.relevance, strict=True)
-        lines = ["query-id\tcorpus-id\tscore"]
-        lines += [
-            f"{collection.query_ids[q]}\t{collection.document_ids[d]}\t{r}" for q, d, r in rows
-        ]
-        path = folder / "qrels" / f"{split}.tsv"
-        path.write_bytes(("\n".join(lines) + "\n").encode())
-    manifest = {
-        "name": collection.name,
-        "version": collection.version,
-        "content_hash": collection.content_hash,
-        "documents": len(collection),
-        "queries": len(collection.query_ids),
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     # No file name and no time in the gzip header: equal content, equal bytes.
     with (
@@ -126,20 +101,3 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     ):
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-    for path in (folder, folder / "qrels"):
-        _sync_directory(path)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

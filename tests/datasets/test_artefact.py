@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genret_dask.datasets import Collection, Qrels, artefact, load
-from genret_dask.errors import DatasetError, InputError
+from genret_dask.errors import DatasetError
 from genret_dask.specs import BeirDataset
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -89,36 +89,6 @@ def test_equal_collections_give_equal_bytes_and_a_beir_folder(small, tmp_path):
     reloaded = load(BeirDataset(kind="beir", path=tmp_path / "a"))
     assert reloaded.content_hash == small.content_hash
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
-
-
-def test_writing_again_replaces(small, tmp_path):
-    folder = tmp_path / "c"
-    artefact.write(small, folder)
-    (folder / "stray").write_text("")
-    artefact.write(small, folder)
-    assert not (folder / "stray").exists()
-    assert artefact.read(folder).content_hash == small.content_hash
-    assert os.listdir(tmp_path) == ["c"]
-
-
-def test_a_failed_write_leaves_the_old_one(small, tmp_path, monkeypatch):
-    folder = tmp_path / "c"
-    artefact.write(small, folder)
-
-    def full(path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(artefact, "_sync", full)
-    with pytest.raises(InputError, match="No space left on device"):
-        artefact.write(small, folder)
-    assert os.listdir(tmp_path) == ["c"]
-    assert artefact.read(folder).content_hash == small.content_hash
-
-
-def test_a_place_that_cannot_be_written(small, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write the collection"):
-        artefact.write(small, tmp_path / "file" / "c")
 
 
 def test_changed_content_is_refused(small, tmp_path):
