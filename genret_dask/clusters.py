@@ -33,7 +33,8 @@ from genret_dask.cluster_security import (
     tls_settings,
 )
 from genret_dask.errors import GenretError, SpecError
-from genret_dask.specs import Record, read_yaml, validate
+from genret_dask.strict_yaml import read_yaml
+from genret_dask.validation import Record, validate
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -191,7 +192,7 @@ def load_cluster_spec(path: Path | str) -> ClusterSpec:
         raise SpecError(
             f"{path}: unknown key {', '.join(unknown)}", expected=f"valid keys: {', '.join(keys)}"
         )
-    spec = validate(ClusterSpec, content, source=str(path))
+    spec = validate(ClusterSpec, content, source=str(path), keys="docs/clusters.md")
     if spec.security is None:
         return spec
     folder = Path(path).absolute().parent

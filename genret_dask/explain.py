@@ -22,8 +22,9 @@ from genret_dask.inference.session import Session, open_session
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.tokens import closing_tokens, read_tokenizer, tokenize
 from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
-from genret_dask.specs import NgramsIdentifiers, SweepSpec, validate
+from genret_dask.specs import NgramsIdentifiers, SweepSpec
 from genret_dask.storage import names_in
+from genret_dask.validation import validate
 
 _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
 

@@ -104,6 +104,10 @@ def test_unknown_key_is_named_with_the_valid_ones(load, content, key, valid):
         ({"models": [{"family": "t5", "size": "a", "fractions": [0.0]}]}, "fractions"),
         ({"models": [{"family": "t5", "size": "a", "fractions": [1, 1]}]}, "distinct"),
         ({"models": [{"family": "t5", "size": "a", "training": {"lr": 1}}]}, "learning_rate"),
+        (
+            {"models": [{"family": "t5", "size": "a", "training": {"examples": -1}}]},
+            "training.examples",
+        ),
         ({"models": [{"family": "t5", "size": "a"}] * 2}, "t5-a"),
         ({"models": [{"family": "t5", "config": {}}]}, "needs a name"),
         ({"training": {"dropout": 1.0}}, "training.dropout"),

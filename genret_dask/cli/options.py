@@ -14,7 +14,8 @@ import click
 from genret_dask.cli.places import PLACE
 from genret_dask.cli.progress import ProgressBars, say
 from genret_dask.errors import SpecError
-from genret_dask.specs import SweepSpec, load_spec, validate
+from genret_dask.specs import SweepSpec, load_spec
+from genret_dask.validation import validate
 
 if TYPE_CHECKING:
     from distributed import Client

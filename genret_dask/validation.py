@@ -1,0 +1,101 @@
+"""Frozen records of plain YAML content, and errors that name the key and list the valid ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from genret_dask.errors import SpecError
+from genret_dask.redaction import MASK, has_credentials, is_secret, redacted
+
+_LISTED = 10  # problems in an error's text
+
+
+class Record(BaseModel):
+    """Forbids unknown keys, and secrets in values."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_credentials(cls, value: Any) -> Any:
+        """Refuse a password in a URL: a spec is kept in the cube and shown in the report."""
+        if isinstance(value, str | Path) and has_credentials(str(value)):
+            raise ValueError("a URL with credentials; leave them to the environment or a profile")
+        return value
+
+
+def validate(record: type[Any], content: Any, *, source: str, keys: str = "README.md") -> Any:
+    """Build a record from plain YAML content.
+
+    Parameters
+    ----------
+    record : subclass of Record
+    source : str
+        The file that an error names.
+    keys : str
+        Where the keys are shown, for the error.
+
+    Raises
+    ------
+    SpecError
+        A key is unknown or a value wrong; each is named.
+    """
+    try:
+        return record.model_validate(content)
+    except ValidationError as error:
+        found = error.errors()
+        problems = [_problem(record, item) for item in found[:_LISTED]]
+        more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+        raise SpecError(
+            f"{source}: " + "; ".join(problem for problem, _ in problems) + more,
+            expected="; ".join(dict.fromkeys(valid for _, valid in problems if valid)) or None,
+            fix=f"correct it; {keys} shows the keys with their defaults",
+        ) from None
+
+
+def _problem(record: type[BaseModel], item: Any) -> tuple[str, str | None]:
+    location = ".".join(str(part) for part in item["loc"]) or "the file"
+    if item["type"] == "extra_forbidden":
+        parent = _record_at(record, item["loc"][:-1])
+        valid = f"valid keys: {', '.join(parent.model_fields)}" if parent else None
+        return f"unknown key {location}", valid
+    message = item["msg"].removeprefix("Value error, ")
+    hidden = any(map(is_secret, item["loc"]))
+    shown = MASK if hidden else repr(redacted(item["input"]))
+    return f"{location}: {message} (found {shown})"[:400], None
+
+
+def _record_at(record: Any, location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """Follow an error's location through nested records, tuples and tagged unions."""
+    for part in location:
+        options = _options(record)
+        if isinstance(part, int):
+            continue
+        # Of several records the location names the one that is meant, by its tag, before a field.
+        tagged = [option for option in options if part in _tags(option)]
+        fields = [option for option in options if part in option.model_fields]
+        if len(options) > 1 and tagged:
+            record = tagged[0]
+        elif fields:
+            record = fields[0].model_fields[part].annotation
+        else:
+            return None
+    options = _options(record)
+    return options[0] if len(options) == 1 else None
+
+
+def _tags(record: type[BaseModel]) -> tuple[Any, ...]:
+    """Values of the field that tells a record from others in its union."""
+    kind = record.model_fields.get("kind")
+    return get_args(kind.annotation) if kind else ()
+
+
+def _options(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [option for argument in get_args(annotation) for option in _options(argument)]
