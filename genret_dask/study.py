@@ -45,7 +45,7 @@ from genret_dask.template import build_template, versions
 if TYPE_CHECKING:
     from distributed import Client
 
-    from genret_dask.training.loop import TrainTask
+    from genret_dask.training.task import TrainTask
 
 T = TypeVar("T")
 
@@ -199,8 +199,8 @@ class Study:
     @_leased
     def tasks(self) -> list[TrainTask]:
         """The training task of every cell; makes the inputs they read."""
-        from genret_dask.training.loop import TrainTask
         from genret_dask.training.targets import label_shape
+        from genret_dask.training.task import TrainTask
 
         self._begin()
         inputs, pairs, tasks = self.inputs, self.inputs.pairs, []
@@ -241,11 +241,13 @@ class Study:
     @_leased
     def train(self) -> dict[str, dict[str, Any]]:
         """Train every cell; returns each checkpoint's record by `kind/name`."""
-        from genret_dask.training.loop import finished, training_flops
+        from genret_dask.training.task import finished
 
         records = {task.name: finished(task) for task in self.tasks}
         todo = [task for task in self.tasks if records[task.name] is None]
         if todo:
+            from genret_dask.training.loop import training_flops
+
             if not self.cube.is_dir():
                 write_run_spec(self.folder, self.spec)
             flops = {task.name: training_flops(task) for task in todo}

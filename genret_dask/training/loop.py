@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from genret_dask.arrays import read_array
-from genret_dask.artefacts import fetched, is_current, publishing, record_of
+from genret_dask.artefacts import fetched, publishing
 from genret_dask.errors import TrainingError
-from genret_dask.fingerprint import Origin
 from genret_dask.host_cache import working_folder
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
@@ -29,67 +26,19 @@ from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import Tokens, read_tokenizer, tokenize
 from genret_dask.records import dump_record
-from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
 from genret_dask.storage import beside, replace_file, writing
 from genret_dask.training.architectures import build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
 from genret_dask.training.pairs import Pairs, read_pairs, subset
 from genret_dask.training.targets import Space, label_shape, open_space, targets_of
+from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.warmstart import warm_start
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 _COUNTERS = ("step", "tokens_seen", "seconds", "history")
-_RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}
-
-
-@dataclass(frozen=True)
-class TrainTask:
-    """One cell of the training grid, with all that a worker needs to train it.
-
-    Attributes
-    ----------
-    name : str
-        Unique in the run; names the checkpoint's folder.
-    identifiers : CodesIdentifiers or NgramsIdentifiers
-    pairs, tokenizer, space, folder : Path
-        Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
-    spans : Path or None
-        For n-grams: the spans of the pairs.
-    made_from : Origin
-        Every input and setting; a checkpoint that carries it is done.
-    """
-
-    name: str
-    model: ModelSpec
-    fraction: float
-    training: TrainingSpec
-    seed: int
-    identifiers: IdentifiersSpec
-    pairs: Path
-    tokenizer: Path
-    space: Path
-    folder: Path
-    made_from: Origin
-    spans: Path | None = None
-
-    def read_pairs(self, name: str) -> Pairs:
-        """The pairs of a file, with their spans where identifiers are n-grams."""
-        pairs = read_pairs(fetched(self.pairs) / f"{name}.jsonl.gz")
-        if self.spans is None:
-            return pairs
-        spans = read_array(fetched(self.spans) / f"{name}.npy", mapped=False, dims=3)
-        pairs = replace(pairs, spans=spans)
-        return pairs.take(np.flatnonzero(pairs.spans[:, 0, 0] >= 0))  # others have no identifier
-
-
-def finished(task: TrainTask) -> dict[str, Any] | None:
-    """The record of a finished checkpoint made from this task's inputs, or None."""
-    if not is_current(task.folder, task.made_from):
-        return None
-    return record_of(task.folder, "training.json", _RECORD)
 
 
 def training_flops(task: TrainTask) -> float:

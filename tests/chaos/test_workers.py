@@ -15,7 +15,7 @@ import pytest
 from genret_dask.errors import ClusterError
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.study import _train
-from genret_dask.training.loop import finished
+from genret_dask.training.task import finished
 from tests.chaos.conftest import Killer, cluster, kill
 
 pytestmark = pytest.mark.chaos

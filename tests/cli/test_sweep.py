@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import ir_measures
@@ -101,6 +103,19 @@ def test_the_second_run_does_nothing_and_prints_the_same(root, swept):
     assert second.stdout == swept.stdout
     for stage in ("train ", "export ", "search ", "dataset ", "peak memory"):
         assert stage not in second.stderr
+
+
+def test_a_run_that_is_trained_does_not_wait_for_torch(root, swept):
+    script = (
+        "import sys; from genret_dask.cli import main\n"
+        "try: main()\n"
+        "finally: print('heavy:', sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    files = ["--cluster", str(root / "cluster.yaml"), "--config", str(root / "config.yaml")]
+    words = ["sweep", *files, "--runs", str(root / "runs")]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stdout
 
 
 def test_a_sweep_ends_with_its_page_and_keeps_the_time_of_its_stages(root, swept):

@@ -24,7 +24,7 @@ from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.models.manifest import read_manifest
 from genret_dask.specs import BeirDataset, DprDataset, SweepSpec, load_spec
-from genret_dask.training.loop import TrainTask, finished
+from genret_dask.training.task import TrainTask, finished
 from tests.conftest import make_collection, write_beir
 from tests.hostile.mutations import COMMAS, JSON, LINES, RECORD, TABS, YAML, Source
 

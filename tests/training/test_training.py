@@ -29,8 +29,9 @@ from genret_dask.study import Study
 from genret_dask.training.architectures import PRESETS, build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import identifier_logits, identifier_loss
-from genret_dask.training.loop import TrainTask, _Run, finished, train, training_flops
+from genret_dask.training.loop import _Run, train, training_flops
 from genret_dask.training.pairs import SOURCES, Pairs, build_pairs, subset
+from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.tokenizer import train_tokenizer
 from tests.conftest import make_collection, write_beir
 

@@ -1,0 +1,64 @@
+"""One cell of the training grid, as a task for a worker; without torch, as plans need none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genret_dask.arrays import read_array
+from genret_dask.artefacts import fetched, is_current, record_of
+from genret_dask.fingerprint import Origin
+from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
+from genret_dask.training.pairs import Pairs, read_pairs
+
+_RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One cell of the training grid, with all that a worker needs to train it.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the run; names the checkpoint's folder.
+    identifiers : CodesIdentifiers or NgramsIdentifiers
+    pairs, tokenizer, space, folder : Path
+        Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
+    spans : Path or None
+        For n-grams: the spans of the pairs.
+    made_from : Origin
+        Every input and setting; a checkpoint that carries it is done.
+    """
+
+    name: str
+    model: ModelSpec
+    fraction: float
+    training: TrainingSpec
+    seed: int
+    identifiers: IdentifiersSpec
+    pairs: Path
+    tokenizer: Path
+    space: Path
+    folder: Path
+    made_from: Origin
+    spans: Path | None = None
+
+    def read_pairs(self, name: str) -> Pairs:
+        """The pairs of a file, with their spans where identifiers are n-grams."""
+        pairs = read_pairs(fetched(self.pairs) / f"{name}.jsonl.gz")
+        if self.spans is None:
+            return pairs
+        spans = read_array(fetched(self.spans) / f"{name}.npy", mapped=False, dims=3)
+        pairs = replace(pairs, spans=spans)
+        return pairs.take(np.flatnonzero(pairs.spans[:, 0, 0] >= 0))  # others have no identifier
+
+
+def finished(task: TrainTask) -> dict[str, Any] | None:
+    """The record of a finished checkpoint made from this task's inputs, or None."""
+    if not is_current(task.folder, task.made_from):
+        return None
+    return record_of(task.folder, "training.json", _RECORD)
