@@ -20,9 +20,8 @@ from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import create_cube, read_attributes, seal_cube
 from genret_dask.datasets.collection import Collection
-from genret_dask.exporters.task import ExportTask, is_exported, run_export
+from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.fingerprint import Origin
-from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
 from genret_dask.lease import Lease
 from genret_dask.models.manifest import Manifest, read_manifest
@@ -34,18 +33,18 @@ from genret_dask.shards.failures import FailureLog
 from genret_dask.shards.plan import plan_shards, task_key
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
-from genret_dask.shards.task import Exported, SweepContext
+from genret_dask.shards.task import SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
 from genret_dask.shards.watch import LOST_TIMEOUT
-from genret_dask.specs import SweepSpec, precise_name
+from genret_dask.specs import SweepSpec
 from genret_dask.stages import StageLog, machines_of
 from genret_dask.storage import check_writable, is_local, place_of
+from genret_dask.tasks import export_tasks, exported_models, training_tasks
 from genret_dask.template import build_template, versions
+from genret_dask.training.task import TrainTask, finished
 
 if TYPE_CHECKING:
     from distributed import Client
-
-    from genret_dask.training.task import TrainTask
 
 T = TypeVar("T")
 
@@ -199,50 +198,12 @@ class Study:
     @_leased
     def tasks(self) -> list[TrainTask]:
         """The training task of every cell; makes the inputs they read."""
-        from genret_dask.training.targets import label_shape
-        from genret_dask.training.task import TrainTask
-
         self._begin()
-        inputs, pairs, tasks = self.inputs, self.inputs.pairs, []
-        for cell in cells_of(self.spec):
-            training = cell.training(self.spec)
-            model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
-            space = inputs.space(cell.identifiers, cell.model)
-            spans = inputs.pair_spans(cell.identifiers, cell.model)
-            _, length = label_shape(cell.identifiers, space.folder)
-            read = {"pairs": pairs, "tokenizer": inputs.tokenizer, "identifiers": space}
-            read |= {"spans": spans} if spans else {}
-            parts = {
-                "model": model,
-                "fraction": cell.fraction,
-                "training": training,
-                "seed": self.spec.seed,
-                "steps": length,
-                **{name: one.made_from.fingerprint for name, one in read.items()},
-            }
-            tasks.append(
-                TrainTask(
-                    name=f"{cell.kind}/{cell.name}",
-                    model=model,
-                    fraction=cell.fraction,
-                    training=training,
-                    seed=self.spec.seed,
-                    identifiers=cell.identifiers,
-                    pairs=pairs.folder,
-                    tokenizer=inputs.tokenizer.folder,
-                    space=space.folder,
-                    spans=spans.folder if spans else None,
-                    folder=self.folder / "checkpoints" / cell.kind / cell.name,
-                    made_from=Origin("checkpoint", parts),
-                )
-            )
-        return tasks
+        return training_tasks(self.inputs)
 
     @_leased
     def train(self) -> dict[str, dict[str, Any]]:
         """Train every cell; returns each checkpoint's record by `kind/name`."""
-        from genret_dask.training.task import finished
-
         records = {task.name: finished(task) for task in self.tasks}
         todo = [task for task in self.tasks if records[task.name] is None]
         if todo:
@@ -273,22 +234,7 @@ class Study:
         They are in the order of the spec's identifiers and of `models_of`.
         """
         records = self.train()
-        tolerance = self.spec.export.tolerance
-        tasks: dict[tuple[str, str], ExportTask] = {}
-        for task in self.tasks:
-            kind, _, cell = task.name.partition("/")
-            for precision in self.spec.export.precision:
-                name = precise_name(cell, precision)
-                tasks[kind, name] = ExportTask(
-                    name=f"{kind}/{name}",
-                    family=task.model.family,
-                    checkpoint=task.folder,
-                    made_from=task.made_from.fingerprint,
-                    record=records[task.name],
-                    precision=precision,
-                    tolerance=tolerance if precision == "fp32" else None,
-                    folder=self._export_folder(kind, name),
-                )
+        tasks = export_tasks(self.inputs, self.tasks, records)
         todo = [task for task in tasks.values() if not is_exported(task)]
         if todo:
             self._report("export", 0, len(todo))
@@ -303,9 +249,6 @@ class Study:
             place: read_manifest(task.folder, verify=is_local(task.folder))
             for place, task in tasks.items()
         }
-
-    def _export_folder(self, kind: str, name: str) -> Path:
-        return self.folder / "models" / kind / name
 
     # --- search -------------------------------------------------------------------------------
 
@@ -331,7 +274,7 @@ class Study:
         context = SweepContext(
             cube=self.cube,
             markers=self.folder / "markers" / made_from,
-            models=self._exported(),
+            models=exported_models(self.inputs),
             inference=self.spec.inference,
             fingerprint=made_from,
             corpus=self.collection.content_hash,
@@ -359,21 +302,6 @@ class Study:
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
-
-    def _exported(self) -> dict[tuple[str, str], Exported]:
-        """Where the shards find each model and its identifiers."""
-        found = {}
-        for cell in cells_of(self.spec):
-            spans = self.inputs.candidate_spans(cell.identifiers, cell.model)
-            for precision in self.spec.export.precision:
-                name = precise_name(cell.name, precision)
-                found[cell.kind, name] = Exported(
-                    folder=self._export_folder(cell.kind, name),
-                    space=self.inputs.space(cell.identifiers, cell.model).folder,
-                    identifiers=cell.identifiers,
-                    spans=spans.folder if spans else None,
-                )
-        return found
 
     # --- results ------------------------------------------------------------------------------
 

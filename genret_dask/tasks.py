@@ -1,0 +1,102 @@
+"""The tasks of a study: what is trained from which inputs, exported, and then searched with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genret_dask.exporters.task import ExportTask
+from genret_dask.fingerprint import Origin
+from genret_dask.grid import Cell, cells_of
+from genret_dask.inputs import Inputs
+from genret_dask.shards.task import Exported
+from genret_dask.specs import precise_name
+from genret_dask.training.targets import label_shape
+from genret_dask.training.task import TrainTask
+
+
+def training_tasks(inputs: Inputs) -> list[TrainTask]:
+    """The training of every cell; makes the inputs that it reads."""
+    return [_training_task(inputs, cell) for cell in cells_of(inputs.spec)]
+
+
+def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
+    training = cell.training(inputs.spec)
+    model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
+    pairs, tokenizer = inputs.pairs, inputs.tokenizer
+    space = inputs.space(cell.identifiers, cell.model)
+    spans = inputs.pair_spans(cell.identifiers, cell.model)
+    _, length = label_shape(cell.identifiers, space.folder)
+    read = {"pairs": pairs, "tokenizer": tokenizer, "identifiers": space}
+    read |= {"spans": spans} if spans else {}
+    parts = {
+        "model": model,
+        "fraction": cell.fraction,
+        "training": training,
+        "seed": inputs.spec.seed,
+        "steps": length,
+        **{name: one.made_from.fingerprint for name, one in read.items()},
+    }
+    return TrainTask(
+        name=f"{cell.kind}/{cell.name}",
+        model=model,
+        fraction=cell.fraction,
+        training=training,
+        seed=inputs.spec.seed,
+        identifiers=cell.identifiers,
+        pairs=pairs.folder,
+        tokenizer=tokenizer.folder,
+        space=space.folder,
+        spans=spans.folder if spans else None,
+        folder=inputs.folder / "checkpoints" / cell.kind / cell.name,
+        made_from=Origin("checkpoint", parts),
+    )
+
+
+def export_tasks(
+    inputs: Inputs, trained: Sequence[TrainTask], records: Mapping[str, dict[str, Any]]
+) -> dict[tuple[str, str], ExportTask]:
+    """The export of every checkpoint in every precision, by identifier kind and model.
+
+    Parameters
+    ----------
+    records : mapping
+        What training wrote of each checkpoint, by the task's name.
+    """
+    export, tasks = inputs.spec.export, {}
+    for task in trained:
+        kind, _, cell = task.name.partition("/")
+        for precision in export.precision:
+            name = precise_name(cell, precision)
+            tasks[kind, name] = ExportTask(
+                name=f"{kind}/{name}",
+                family=task.model.family,
+                checkpoint=task.folder,
+                made_from=task.made_from.fingerprint,
+                record=records[task.name],
+                precision=precision,
+                tolerance=export.tolerance if precision == "fp32" else None,
+                folder=_export_folder(inputs, kind, name),
+            )
+    return tasks
+
+
+def exported_models(inputs: Inputs) -> dict[tuple[str, str], Exported]:
+    """Where shards find each model and its identifiers, by identifier kind and model."""
+    found = {}
+    for cell in cells_of(inputs.spec):
+        spans = inputs.candidate_spans(cell.identifiers, cell.model)
+        for precision in inputs.spec.export.precision:
+            name = precise_name(cell.name, precision)
+            found[cell.kind, name] = Exported(
+                folder=_export_folder(inputs, cell.kind, name),
+                space=inputs.space(cell.identifiers, cell.model).folder,
+                identifiers=cell.identifiers,
+                spans=spans.folder if spans else None,
+            )
+    return found
+
+
+def _export_folder(inputs: Inputs, kind: str, name: str) -> Path:
+    return inputs.folder / "models" / kind / name
