@@ -6,6 +6,7 @@ or because an environment variable of such a name holds it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -89,3 +90,17 @@ def printable(text: str) -> str:
     'red�[31m'
     """
     return _CONTROL.sub("�", text)
+
+
+def printable_json(value: Any) -> str:
+    """JSON with the same characters as escapes, which every reader of JSON takes back.
+
+    Examples
+    --------
+    >>> print(printable_json(["café\\x9b"]))
+    [
+     "café\\u009b"
+    ]
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return _CONTROL.sub(lambda found: json.dumps(found.group())[1:-1], text)

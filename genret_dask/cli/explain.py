@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,11 @@ def explain(
     """Show what a model of RUN generates for a query, and the documents it leads to."""
     from genret_dask.cli.tables import format_table
     from genret_dask.explain import explain as search
-    from genret_dask.redaction import printable
+    from genret_dask.redaction import printable, printable_json
 
     found = search(run, query, model, beam, kind)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+        click.echo(printable_json(asdict(found)))
         return
     name = {"codes": "code", "ngrams": "n-gram"}[found.kind]
     click.echo(printable(f"{found.model}, {found.kind}, beam {found.beam}: {found.query}"))

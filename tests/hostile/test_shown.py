@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def test_no_secret_is_in_the_run_directory_or_on_the_terminal(swept):
     "command",
     [
         ["explain", "runs/toy", "--query", "w1 w2", "--model", "a"],
+        ["explain", "runs/toy", "--query", "\x9b31m", "--model", "a", "--json"],
         ["datasets", "show", "beir"],
         ["datasets", "validate", "beir"],
         ["metrics", "runs/toy"],
@@ -127,7 +129,9 @@ def test_titles_do_not_steer_the_terminal(swept, monkeypatch, command):
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert result.output == printable(result.output)
-    if command[0] == "explain":
+    if command[-1] == "--json":
+        assert json.loads(result.output)["query"] == "\x9b31m"
+    elif command[0] == "explain":
         assert "]0;owned" in result.output, "the title is shown, without what steers"
 
 
