@@ -25,24 +25,25 @@ _DASHBOARD = "127.0.0.1:8787"
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Size = int | float | str | None  # of memory: bytes, a share of it, or a text such as 4GB
+Value = StrictBool | int | float | str  # of an environment variable
 
 
 @with_config(ConfigDict(extra="allow"))
 class Listening(TypedDict, total=False):
-    """Of a scheduler's options, or an SSH connection's, what has one type only."""
+    """Options of a scheduler or of an SSH connection."""
 
-    port: Port
+    port: Port | list[Port]
     dashboard_address: str | int | None
 
 
 @with_config(ConfigDict(extra="allow"))
 class Workers(TypedDict, total=False):
-    """Of a worker's options, what has one type only."""
+    """Options of a worker."""
 
     n_workers: PositiveInt
     nthreads: PositiveInt | None
     memory_limit: Size
-    env: dict[str, str | int | float] | None
+    env: dict[str, Value] | None
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -55,7 +56,7 @@ class Variable(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="allow"))
 class Arguments(TypedDict, total=False):
-    """Of the keyword arguments of Dask's cluster classes, what has one type only.
+    """Keyword arguments of Dask's cluster classes whose types are checked here.
 
     Dask itself finds out late, in another process, and says so in a traceback.
     """
@@ -64,26 +65,26 @@ class Arguments(TypedDict, total=False):
     threads_per_worker: PositiveInt | None
     processes: StrictBool | PositiveInt | None
     memory_limit: Size
-    scheduler_port: Port
+    scheduler_port: Port | None
     dashboard_address: str | int | None
-    worker_dashboard_address: str | None
+    worker_dashboard_address: str | int | None
     host: str | None
     interface: str | None
     protocol: str | None
     local_directory: str | None
-    env: dict[str, str | int | float] | list[Variable] | None
+    env: dict[str, Value] | list[Variable] | None
     scheduler_kwargs: Listening | None
     scheduler_options: Listening | None
     worker_options: Workers | None
-    connect_options: Listening | list[Listening]
+    connect_options: Listening | list[Listening] | None
     remote_python: str | list[str] | None
-    cores: PositiveInt
-    memory: str | int
-    queue: str | None
-    account: str | None
+    cores: PositiveInt | None
+    memory: str | int | None
+    queue: str | int | None
+    account: str | int | None
     walltime: str | None
     job_script_prologue: list[str] | None
-    job_extra_directives: list[str] | None
+    job_extra_directives: list[str] | dict[str, Any] | None  # of HTCondor a dict
     log_directory: str | None
     death_timeout: int | float | str | None
     name: str | int | None
@@ -107,14 +108,8 @@ def keywords(spec: ClusterSpec) -> dict[str, Any]:
             kwargs["worker_options"] = options
         case "queue":
             return _queue_keywords(kwargs, spec)
-        case "kubernetes" if environment:
-            named = kwargs.get("env") or {}
-            if isinstance(named, list):  # whose variables may come from elsewhere
-                others = [item for item in named if item.get("name") not in environment]
-                ours = [{"name": name, "value": text} for name, text in environment.items()]
-                kwargs["env"] = [*others, *ours]
-            else:
-                kwargs["env"] = {**named, **environment}
+        case "kubernetes" if environment or kwargs.get("env"):
+            kwargs["env"] = _pod_environment(kwargs.get("env") or {}, environment)
     return kwargs
 
 
@@ -153,6 +148,14 @@ def _queue_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]
         exports = [f"export {name}={shlex.quote(text)}" for name, text in environment.items()]
         kwargs["job_script_prologue"] = [*(kwargs.get("job_script_prologue") or ()), *exports]
     return kwargs
+
+
+def _pod_environment(named: Any, environment: dict[str, str]) -> Any:
+    """Variables of the file's kwargs, and ours; a pod takes texts only."""
+    if not isinstance(named, list):
+        return {**strings(named), **environment}
+    others = [item for item in named if item.get("name") not in environment]
+    return [*others, *({"name": name, "value": text} for name, text in environment.items())]
 
 
 def _check_local(kwargs: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -78,6 +78,7 @@ _SETTINGS = {
 }
 
 
+_FIX = "correct it; docs/clusters.md shows the keys, the class's documentation its arguments"
 _WITH_ADDRESS = {"version", "address", "security", "timeout", "lost_timeout"}
 
 
@@ -192,7 +193,7 @@ def load_cluster_spec(path: Path | str) -> ClusterSpec:
         raise SpecError(
             f"{path}: unknown key {', '.join(unknown)}", expected=f"valid keys: {', '.join(keys)}"
         )
-    spec = validate(ClusterSpec, content, source=str(path), keys="docs/clusters.md")
+    spec = validate(ClusterSpec, content, source=str(path), fix=_FIX)
     if spec.security is None:
         return spec
     folder = Path(path).absolute().parent
@@ -297,6 +298,7 @@ def _is_loopback(address: str | None) -> bool:
 def _start(spec: ClusterSpec) -> Any:
     start = cluster_class(spec)
     kwargs = keywords(spec)
+    others = set(getattr(start, "_instances", ()))
     try:
         cluster = start(*spec.args, **kwargs)
     except TypeError as error:
@@ -307,7 +309,7 @@ def _start(spec: ClusterSpec) -> Any:
     except Exception as error:
         logger.debug("%s did not start", spec.label, exc_info=True)
         if spec.kind.family == "kubernetes":
-            _abandon(start)
+            _close(set(getattr(start, "_instances", ())) - others)
         raise GenretError(
             f"{spec.label} did not start: {type(error).__name__}: {error}",
             fix="check the cluster file, and that its hosts, queue or namespace can be reached",
@@ -323,11 +325,15 @@ def _start(spec: ClusterSpec) -> Any:
     return cluster
 
 
-def _abandon(start: Any) -> None:
-    """Close now what KubeCluster would close at exit, and tell of in a traceback."""
-    for cluster in list(start._instances):
-        with suppress(Exception):
+def _close(clusters: set[Any]) -> None:
+    """Close what did not start, now: at exit KubeCluster would, and print tracebacks."""
+    for cluster in clusters:
+        try:
             cluster.close(timeout=10)
+        except Exception as error:
+            logger.warning(
+                "%s could not be closed (%s): see kubectl get daskclusters", cluster.name, error
+            )
         cluster.shutdown_on_close = False
 
 

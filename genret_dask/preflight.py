@@ -20,7 +20,7 @@ from dask.utils import format_bytes
 
 from genret_dask import probe
 from genret_dask.errors import GenretError
-from genret_dask.storage import check_writable, create_file, replace_file
+from genret_dask.storage import check_writable, replace_file
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -109,21 +109,39 @@ def check_cluster(
         else:
             here = _python(versions["client"])
             problems.add(worker, f"Python {_python(theirs)}, here {here}")
-    if able:
-        _probe(client, able, spec, folder, problems)
-    _warn_of_failures(client)
-    if lines := problems.lines():
-        raise GenretError(
-            "\n".join(
-                ["the workers are not ready for this run:", *(f"  {line}" for line in lines)]
-            ),
-            expected="the same packages as here, the run directory of this machine, and what the "
-            "study asks for, on every worker",
-            fix="see docs/clusters.md, Before work starts; nothing was started yet",
-        )
-    if newcomers:
-        _guard(client, versions["client"]["packages"], spec.inference.provider, folder)
+    token = secrets.token_hex(16)
+    with _removed_on_error(folder / probe.IDENTITY):
+        if able:
+            _probe(client, able, spec, folder, token, problems)
+        _warn_of_failures(client)
+        if lines := problems.lines():
+            raise GenretError(
+                "\n".join(
+                    ["the workers are not ready for this run:", *(f"  {line}" for line in lines)]
+                ),
+                expected="the same packages as here, the run directory of this machine, and what "
+                "the study asks for, on every worker",
+                fix="see docs/clusters.md, Before work starts; nothing was started yet",
+            )
+        if newcomers:
+            _guard(client, versions["client"]["packages"], spec.inference.provider, folder, token)
+        else:
+            _remove(folder / probe.IDENTITY)
     logger.info("preflight of %d workers: %.1f s", len(workers), time.monotonic() - started)
+
+
+@contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _python(versions: dict[str, Any]) -> str:
@@ -143,12 +161,16 @@ def _compare(
 
 
 def _probe(
-    client: Client, workers: list[str], spec: SweepSpec, folder: Path, problems: _Problems
+    client: Client,
+    workers: list[str],
+    spec: SweepSpec,
+    folder: Path,
+    token: str,
+    problems: _Problems,
 ) -> None:
-    token = f".preflight-{secrets.token_hex(8)}"
     answers = []
     check_writable(folder)
-    replace_file(folder / token, token.encode())
+    replace_file(folder / probe.IDENTITY, token.encode())
     try:
         found = _run(client, workers, folder, token, spec.inference.provider)
         for worker, result in found.items():
@@ -161,9 +183,8 @@ def _probe(
             if result["answer"] and not _is_seen(folder, result["answer"]):
                 problems.add(worker, f"{folder} is another one there: its files are not seen here")
     finally:
-        for name in filter(None, [token, *answers]):
-            with suppress(OSError):
-                (folder / name).unlink(missing_ok=True)
+        for name in filter(None, answers):
+            _remove(folder / name)
 
 
 def _run(
@@ -173,7 +194,9 @@ def _run(
         return client.run(probe.probe, folder, token, provider, workers=workers, on_error="return")
 
 
-def _guard(client: Client, packages: dict[str, str | None], provider: str, folder: Path) -> None:
+def _guard(
+    client: Client, packages: dict[str, str | None], provider: str, folder: Path, token: str
+) -> None:
     versions = probe.comparable({name: packages.get(name) for name in (*_DASK, *PACKAGES)})
 
     def say(event: tuple[float, Any]) -> None:
@@ -182,14 +205,7 @@ def _guard(client: Client, packages: dict[str, str | None], provider: str, folde
 
     client.subscribe_topic(probe.TOPIC, say)
     with _by_value():
-        client.register_plugin(probe.Gate(versions, provider, folder, _identity(folder)))
-
-
-def _identity(folder: Path) -> str:
-    """What tells a run directory from another one of its path: written once, and kept."""
-    path = folder / probe.IDENTITY
-    create_file(path, secrets.token_hex(16).encode())
-    return path.read_text()
+        client.register_plugin(probe.Gate(versions, provider, cloudpickle.dumps(folder), token))
 
 
 @contextmanager

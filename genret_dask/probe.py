@@ -8,6 +8,7 @@ import asyncio
 import importlib
 import importlib.util
 import os
+import pickle
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
@@ -18,7 +19,7 @@ from distributed.core import Status
 TOPIC = "genret-preflight"
 """Of the events by which a worker says why it leaves."""
 IDENTITY = ".identity"
-"""The file of a run directory by which a worker that joins later knows that it is the same one."""
+"""The file by which a worker knows the run directory; it holds a new token for every run."""
 
 _RUNTIME, _GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"
 
@@ -32,7 +33,7 @@ async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dic
     Parameters
     ----------
     folder : path
-        The run directory, where the file named `token` holds `token`.
+        The run directory, where the file `IDENTITY` holds `token`.
     provider : {"cpu", "cuda"}
     dask_worker : distributed.Worker
 
@@ -51,24 +52,29 @@ async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dic
 
 
 async def _answer(folder: Any, token: str, worker: str) -> tuple[str | None, str | None]:
-    for attempt in range(_TRIES):
-        try:
-            found = (folder / token).read_text()
-            break
-        except FileNotFoundError:
-            if attempt == _TRIES - 1:
-                return None, f"{folder} is missing there, or not the run directory seen from here"
-            await asyncio.sleep(_PAUSE)
-        except Exception as error:
-            return None, f"{folder} cannot be read: {type(error).__name__}: {error}"
-    if found != token:
-        return None, f"{folder} does not keep what is written from here"
-    name = f"{token}-{''.join(letter for letter in worker if letter.isalnum())}"
+    if trouble := await _folder_trouble(folder, token):
+        return None, trouble
+    name = f".preflight-{token}-{''.join(letter for letter in worker if letter.isalnum())}"
     try:
         (folder / name).write_text(name)
     except Exception as error:
         return None, f"{folder} cannot be written to: {type(error).__name__}: {error}"
     return name, None
+
+
+async def _folder_trouble(folder: Any, token: str) -> str | None:
+    """What is wrong with the run directory, as seen from here."""
+    for _ in range(_TRIES):
+        try:
+            found = await asyncio.to_thread((folder / IDENTITY).read_text)
+        except FileNotFoundError:
+            await asyncio.sleep(_PAUSE)
+        except Exception as error:
+            return f"{folder} cannot be read: {type(error).__name__}: {error}"
+        else:
+            other = f"{folder} is another one there, or does not keep what is written from here"
+            return None if found == token else other
+    return f"{folder} is missing there, or not the run directory seen from here"
 
 
 def comparable(versions: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -95,46 +101,43 @@ def differences(here: Mapping[str, str | None], version: Callable[[str], str | N
 
 
 class Gate(WorkerPlugin):
-    """Sends a worker away that joins later and is not fit for the run.
+    """Sends a worker away that is not fit for the run; those that join later, above all.
 
     Parameters
     ----------
     versions : dict
         Of packages, by `comparable`.
     provider : {"cpu", "cuda"}
-    folder : path
-        The run directory.
-    identity : str
+    folder : bytes
+        The run directory, pickled: a worker may lack the package of its kind of path.
+    token : str
         What its file `IDENTITY` holds.
     """
 
     name = TOPIC
 
     def __init__(
-        self, versions: dict[str, str | None], provider: str, folder: Any, identity: str
+        self, versions: dict[str, str | None], provider: str, folder: bytes, token: str
     ) -> None:
         self._versions, self._provider = versions, provider
-        self._folder, self._identity = folder, identity
+        self._folder, self._token = folder, token
 
-    def setup(self, worker: Any) -> None:
+    async def setup(self, worker: Any) -> None:
         problems = [*_package_problems(), *_provider_problems(self._provider)]
         problems += differences(self._versions, _version)
-        problems += self._folder_problems()
+        problems += await self._folder_problems()
         if problems:
             worker.status = Status.paused  # it takes no task meanwhile
             worker.log_event(TOPIC, {"worker": worker.address, "problems": problems})
             worker.loop.call_later(1, worker.close, nanny=True, reason="genret-preflight")
 
-    def _folder_problems(self) -> list[str]:
+    async def _folder_problems(self) -> list[str]:
         try:
-            found = (self._folder / IDENTITY).read_text()
-        except FileNotFoundError:
-            found = ""
+            folder = pickle.loads(self._folder)
         except Exception as error:
-            return [f"{self._folder} cannot be read: {type(error).__name__}: {error}"]
-        if found == self._identity:
-            return []
-        return [f"{self._folder} is missing there, or not the run directory seen from here"]
+            return [f"the run directory cannot be reached: {type(error).__name__}: {error}"]
+        trouble = await _folder_trouble(folder, self._token)
+        return [trouble] if trouble else []
 
 
 def _version(name: str) -> str | None:

@@ -11,10 +11,11 @@ from genret_dask.errors import SpecError
 from genret_dask.redaction import MASK, has_credentials, is_secret, redacted
 
 _LISTED = 10  # problems in an error's text
+_FIX = "correct it; README.md shows the keys with their defaults"
 
 
 class Record(BaseModel):
-    """Forbids unknown keys, and secrets in values."""
+    """Forbids unknown keys, and credentials in URLs."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
@@ -29,7 +30,7 @@ class Record(BaseModel):
         return value
 
 
-def validate(record: type[Any], content: Any, *, source: str, keys: str = "README.md") -> Any:
+def validate(record: type[Any], content: Any, *, source: str, fix: str = _FIX) -> Any:
     """Build a record from plain YAML content.
 
     Parameters
@@ -37,8 +38,8 @@ def validate(record: type[Any], content: Any, *, source: str, keys: str = "READM
     record : subclass of Record
     source : str
         The file that an error names.
-    keys : str
-        Where the keys are shown, for the error.
+    fix : str
+        What the error tells to do.
 
     Raises
     ------
@@ -48,23 +49,41 @@ def validate(record: type[Any], content: Any, *, source: str, keys: str = "READM
     try:
         return record.model_validate(content)
     except ValidationError as error:
-        found = error.errors()
-        problems = [_problem(record, item) for item in found[:_LISTED]]
+        # Of a value that may have several types there is an error for each.
+        found: dict[str, list[Any]] = {}
+        for item in error.errors():
+            found.setdefault(_location(content, item), []).append(item)
+        problems = [_problem(record, *one) for one in list(found.items())[:_LISTED]]
         more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         raise SpecError(
             f"{source}: " + "; ".join(problem for problem, _ in problems) + more,
             expected="; ".join(dict.fromkeys(valid for _, valid in problems if valid)) or None,
-            fix=f"correct it; {keys} shows the keys with their defaults",
+            fix=fix,
         ) from None
 
 
-def _problem(record: type[BaseModel], item: Any) -> tuple[str, str | None]:
-    location = ".".join(str(part) for part in item["loc"]) or "the file"
+def _location(content: Any, item: Any) -> str:
+    """Where an error is, without the names that pydantic gives to the types of a value."""
+    kept = []
+    for part in item["loc"]:
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            continue
+        kept.append(str(part))
+    if item["type"] == "missing":
+        kept.append(str(item["loc"][-1]))
+    return ".".join(kept) or "the file"
+
+
+def _problem(record: type[BaseModel], location: str, items: list[Any]) -> tuple[str, str | None]:
+    item = items[0]
     if item["type"] == "extra_forbidden":
         parent = _record_at(record, item["loc"][:-1])
         valid = f"valid keys: {', '.join(parent.model_fields)}" if parent else None
         return f"unknown key {location}", valid
-    message = item["msg"].removeprefix("Value error, ")
+    message, *others = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
+    message += "".join(f", or {other.removeprefix('Input should be ')}" for other in others)
     hidden = any(map(is_secret, item["loc"]))
     shown = MASK if hidden else repr(redacted(item["input"]))
     return f"{location}: {message} (found {shown})"[:400], None

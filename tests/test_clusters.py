@@ -242,6 +242,25 @@ def test_environment_goes_where_the_class_takes_it(base, given, key, expected):
     assert keywords(plain) == given
 
 
+def test_a_pods_environment_is_of_texts():
+    made = spec(KUBE, scale=1, kwargs={"env": {"C": 3}})
+    assert keywords(made)["env"] == {"C": "3"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        LOCAL | {"kwargs": {"memory_limit": "auto", "threads_per_worker": None}},
+        SSH | {"kwargs": {"connect_options": [{"port": 22}, {"port": 2222}]}},
+        SSH | {"kwargs": {"connect_options": None, "scheduler_options": {"port": [0, 8786]}}},
+        SLURM | {"scale": 1, "kwargs": {"cores": None, "memory": None, "account": 7}},
+        SLURM | {"class": "HTCondorCluster", "scale": 1, "kwargs": {"job_extra_directives": {}}},
+    ],
+)
+def test_what_a_class_takes_is_not_refused(load, keys):
+    assert load(keys).kwargs == keys["kwargs"]
+
+
 # --- security ---------------------------------------------------------------------------------
 
 
@@ -535,6 +554,28 @@ def test_a_class_that_fails(monkeypatch, error, kind, words):
     with pytest.raises(GenretError, match=words) as caught, connect(spec(SLURM, scale=1)):
         pass
     assert type(caught.value) is kind
+
+
+def test_a_kubernetes_cluster_that_did_not_start_is_closed_at_once(monkeypatch, caplog):
+    class Pods:
+        _instances: set = set()
+        name, shutdown_on_close = "toy", True
+
+        def __init__(self, **kwargs):
+            self._instances.add(self)
+            raise ValueError("no credentials")
+
+        def close(self, timeout):
+            raise ValueError("no credentials to close")
+
+    others = object.__new__(Pods)
+    Pods._instances.add(others)
+    monkeypatch.setattr(clusters, "cluster_class", lambda spec: Pods)
+    with pytest.raises(GenretError, match="no credentials"), connect(spec(KUBE, scale=1)):
+        pass
+    (ours,) = Pods._instances - {others}
+    assert (ours.shutdown_on_close, others.shutdown_on_close) == (False, True)
+    assert "toy could not be closed (no credentials to close)" in caplog.text
 
 
 def test_own_dask_configuration_is_kept():

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from genret_dask.arrays import read_array
-from genret_dask.cube.open import check_codecs, reading
+from genret_dask.cube.open import check_codecs
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import store_at, write_shard
 from genret_dask.inference.session import Session
@@ -204,11 +204,10 @@ def _decoder(
 
 def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
     # Plain zarr: a Dask array would be computed by this very cluster, from inside its task.
-    with reading(cube):
-        store = store_at(cube, read_only=True)
-        group: Any = zarr.open_group(store, path=f"{kind}/{CONTRAST}", mode="r")
-        check_codecs(group, cube)
-        return [str(text) for text in group["text"][:]], group["doc"][:]
+    store = store_at(cube, read_only=True)
+    group: Any = zarr.open_group(store, path=f"{kind}/{CONTRAST}", mode="r")
+    check_codecs(group, cube)
+    return [str(text) for text in group["text"][:]], group["doc"][:]
 
 
 def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:

@@ -60,7 +60,8 @@ class Watch:
         self._topics: Mapping[str, Handler] = {}
         self._registered: Any = None  # the connections that plugins and topics went over
         self._subscribed: Any = None
-        self._well = self._looked = self._heard = self._hushed = 0.0
+        self._well = self._looked = self._heard = 0.0
+        self._sign = self._told = 0.0
         self._absent: set[str] = set()
 
     @contextmanager
@@ -78,7 +79,7 @@ class Watch:
 
     def heard(self) -> None:
         """Take note of a sign of life of some task."""
-        self._heard = self._hushed = time.monotonic()
+        self._heard = self._sign = self._told = time.monotonic()
         self._absent = set()
 
     def is_well(self) -> bool:
@@ -157,15 +158,15 @@ class Watch:
             logger.debug("the scheduler does not answer: %s", error)
             return set()
         missing, self._absent = absent & self._absent, absent
-        if now - self._hushed >= HANG_SECONDS:
+        if len(absent) < len(keys) and now - self._told >= HANG_SECONDS:
+            self._told = now
             logger.warning(
-                "nothing was heard of any of %d tasks for %.0f minutes, though workers have them: "
-                "look at their call stacks on the dashboard, and kill a worker that hangs; its "
-                "tasks are run again",
+                "nothing was heard of any of %d tasks for %.0f minutes, though the cluster has "
+                "them: look at their call stacks on the dashboard, and kill a worker that hangs; "
+                "its tasks are run again",
                 len(keys),
-                (now - self._hushed) / 60,
+                (now - self._sign) / 60,
             )
-            self._hushed = now
         return missing
 
     def _absentees(self, keys: Collection[str]) -> set[str]:
