@@ -20,7 +20,7 @@ from dask.utils import format_bytes
 
 from genret_dask import probe
 from genret_dask.errors import GenretError
-from genret_dask.storage import check_writable, replace_file
+from genret_dask.storage import check_writable, names_in, replace_file
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -109,8 +109,8 @@ def check_cluster(
         else:
             here = _python(versions["client"])
             problems.add(worker, f"Python {_python(theirs)}, here {here}")
-    token = secrets.token_hex(16)
-    with _removed_on_error(folder / probe.IDENTITY):
+    token = f"{probe.TOKEN}{secrets.token_hex(8)}"
+    with _removed_on_error(folder / token):
         if able:
             _probe(client, able, spec, folder, token, problems)
         _warn_of_failures(client)
@@ -126,7 +126,7 @@ def check_cluster(
         if newcomers:
             _guard(client, versions["client"]["packages"], spec.inference.provider, folder, token)
         else:
-            _remove(folder / probe.IDENTITY)
+            _remove(folder / token)
     logger.info("preflight of %d workers: %.1f s", len(workers), time.monotonic() - started)
 
 
@@ -170,7 +170,10 @@ def _probe(
 ) -> None:
     answers = []
     check_writable(folder)
-    replace_file(folder / probe.IDENTITY, token.encode())
+    for earlier in names_in(folder):
+        if earlier.startswith(probe.TOKEN):
+            _remove(folder / earlier)
+    replace_file(folder / token, token.encode())
     try:
         found = _run(client, workers, folder, token, spec.inference.provider)
         for worker, result in found.items():

@@ -18,8 +18,8 @@ from distributed.core import Status
 
 TOPIC = "genret-preflight"
 """Of the events by which a worker says why it leaves."""
-IDENTITY = ".identity"
-"""The file by which a worker knows the run directory; it holds a new token for every run."""
+TOKEN = ".preflight-"
+"""How the name of a file begins by which workers know the run directory; it holds its name."""
 
 _RUNTIME, _GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"
 
@@ -33,7 +33,7 @@ async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dic
     Parameters
     ----------
     folder : path
-        The run directory, where the file `IDENTITY` holds `token`.
+        The run directory, where the file named `token` holds `token`.
     provider : {"cpu", "cuda"}
     dask_worker : distributed.Worker
 
@@ -54,7 +54,7 @@ async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dic
 async def _answer(folder: Any, token: str, worker: str) -> tuple[str | None, str | None]:
     if trouble := await _folder_trouble(folder, token):
         return None, trouble
-    name = f".preflight-{token}-{''.join(letter for letter in worker if letter.isalnum())}"
+    name = f"{token}-{''.join(letter for letter in worker if letter.isalnum())}"
     try:
         (folder / name).write_text(name)
     except Exception as error:
@@ -66,14 +66,14 @@ async def _folder_trouble(folder: Any, token: str) -> str | None:
     """What is wrong with the run directory, as seen from here."""
     for _ in range(_TRIES):
         try:
-            found = await asyncio.to_thread((folder / IDENTITY).read_text)
+            found = await asyncio.to_thread((folder / token).read_text)
         except FileNotFoundError:
             await asyncio.sleep(_PAUSE)
         except Exception as error:
             return f"{folder} cannot be read: {type(error).__name__}: {error}"
         else:
-            other = f"{folder} is another one there, or does not keep what is written from here"
-            return None if found == token else other
+            kept = found == token
+            return None if kept else f"{folder} does not keep what is written from here"
     return f"{folder} is missing there, or not the run directory seen from here"
 
 
@@ -111,7 +111,7 @@ class Gate(WorkerPlugin):
     folder : bytes
         The run directory, pickled: a worker may lack the package of its kind of path.
     token : str
-        What its file `IDENTITY` holds.
+        The name of a file there, which is what it holds.
     """
 
     name = TOPIC

@@ -16,7 +16,7 @@ MASK = "***"
 
 _SECRET_NAME = re.compile(
     r"passw|passphrase|pwd|secret|token(?!i[sz])|credential|private|api_?key|access_?key"
-    r"|auth|(^|[_-])key($|[_-])",
+    r"|auth(?!or(?!i[sz]))|(^|[_-])key($|[_-])",
     re.IGNORECASE,
 )
 # `max_tokens` and its like count tokens; they are no tokens.
@@ -32,7 +32,7 @@ def is_secret(name: object) -> bool:
 
     Examples
     --------
-    >>> [is_secret(name) for name in ("HF_TOKEN", "password", "max_tokens", "tokenizer")]
+    >>> [is_secret(name) for name in ("HF_TOKEN", "password", "max_tokens", "GIT_AUTHOR_NAME")]
     [True, True, False, False]
     """
     text = str(name)
@@ -71,9 +71,14 @@ def redact(text: str) -> str:
     text = _CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
     text = _ASSIGNMENT.sub(_masked, text)
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and value in text and is_secret(name):
+        if len(value) >= _SHORTEST and value in text and is_secret(name) and not _is_place(value):
             text = text.replace(value, MASK)
     return text
+
+
+def _is_place(value: str) -> bool:
+    """Whether a value is a path on this machine, as PWD's is, and no secret by itself."""
+    return os.path.isabs(value) and os.path.exists(value)
 
 
 def _masked(assignment: re.Match[str]) -> str:

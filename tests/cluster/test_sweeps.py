@@ -128,7 +128,7 @@ def test_a_killed_slurm_job_is_replaced_and_the_run_ends_right(study, slurm, pki
     wait_for(lambda: not _jobs("RUNNING", "PENDING", "COMPLETING"), "an empty queue")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_adapt_keeps_the_number_of_jobs(slurm, pki, processes):
     spec = ClusterSpec.model_validate(slurm_cluster(slurm, pki, processes, jobs=2))
     with connect(spec) as client:

@@ -135,6 +135,14 @@ def test_titles_do_not_steer_the_terminal(swept, monkeypatch, command):
         assert "]0;owned" in result.output, "the title is shown, without what steers"
 
 
+def test_paths_of_the_environment_are_no_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Ada Lovelace")
+    monkeypatch.setenv("STORE_PASSWORD", "/not/a/path")
+    text = f"{tmp_path}/runs, Ada Lovelace, /not/a/path, AUTHORIZATION=hunter2"
+    assert redact(text) == f"{tmp_path}/runs, Ada Lovelace, ***, AUTHORIZATION=***"
+
+
 def test_a_model_is_one_of_the_runs(swept, monkeypatch):
     root, _ = swept
     monkeypatch.chdir(root)
