@@ -11,6 +11,7 @@ import os
 import pickle
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from distributed import WorkerPlugin
@@ -64,9 +65,11 @@ async def _answer(folder: Any, token: str, worker: str) -> tuple[str | None, str
 
 async def _folder_trouble(folder: Any, token: str) -> str | None:
     """What is wrong with the run directory, as seen from here."""
+    read = (folder / token).read_text
     for _ in range(_TRIES):
         try:
-            found = await asyncio.to_thread((folder / token).read_text)
+            # A dead mount must not stop the worker; an object store has a loop of its own.
+            found = await asyncio.to_thread(read) if isinstance(folder, Path) else read()
         except FileNotFoundError:
             await asyncio.sleep(_PAUSE)
         except Exception as error:
