@@ -127,9 +127,9 @@ def running(
 
     place = place_of(runs) / spec.name
     lease = Lease(place)
+    _hush_dask()
     with (
         lease,
-        _dask_hushed(),
         connect(cluster) as client,
         ProgressBars() as progress,
         _reported(client, page),
@@ -177,29 +177,19 @@ def _finish_report(report: Any, page: Path) -> None:
         say(f"the performance report {page} could not be written: {type(error).__name__}: {error}")
 
 
-@contextmanager
-def _dask_hushed() -> Iterator[None]:
-    """Leave a cluster's end to our own messages: Dask tells of it in tracebacks. Not with -vv."""
+def _hush_dask() -> None:
+    """Leave a cluster's end to our own messages: Dask tells of it in tracebacks. Not with -vv.
+
+    For good: tasks that Dask leaves behind are told of when the process ends.
+    """
     import distributed  # noqa: F401 - sets levels of its own when it is imported
 
     if logging.getLogger("genret_dask").level <= logging.DEBUG:
-        yield
         return
-    names = ("distributed.client", "asyncio", "tornado.application")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    handlers = logging.getLogger("distributed").handlers
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    for handler in handlers:
+    for name in ("distributed.client", "asyncio", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for handler in logging.getLogger("distributed").handlers:
         handler.addFilter(_has_no_traceback)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(_has_no_traceback)
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:

@@ -118,19 +118,24 @@ def test_verbosity(fails, options, level):
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_dask_tells_no_traceback_unless_asked_for_details(verbose):
-    from genret_dask.cli.options import _dask_hushed
+    from genret_dask.cli.options import _hush_dask
 
     logging.getLogger("genret_dask").setLevel(logging.DEBUG if verbose else logging.WARNING)
     heard: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.msg)
-    dask = logging.getLogger("distributed")
+    dask, asyncio = logging.getLogger("distributed"), logging.getLogger("asyncio")
     dask.addHandler(handler)
+    asyncio.addHandler(handler)
+    before = asyncio.level
+    asyncio.setLevel(logging.NOTSET)
     try:
-        with _dask_hushed():
-            logging.getLogger("distributed.batched").info("closed", exc_info=OSError("gone"))
-            logging.getLogger("distributed.nanny").warning("restarting")
-        logging.getLogger("distributed.batched").info("closed later", exc_info=OSError("gone"))
+        _hush_dask()
+        logging.getLogger("distributed.batched").info("closed", exc_info=OSError("gone"))
+        logging.getLogger("distributed.nanny").warning("restarting")
+        asyncio.error("never retrieved")
     finally:
         dask.removeHandler(handler)
-    assert heard == (["closed"] if verbose else []) + ["restarting", "closed later"]
+        asyncio.removeHandler(handler)
+        asyncio.setLevel(before)
+    assert heard == (["closed", "restarting", "never retrieved"] if verbose else ["restarting"])
