@@ -95,7 +95,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
 
     load_cluster_spec(cluster_file)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
-    plan = estimate(spec, load(spec.dataset, spec.seed))
+    plan = estimate(spec, load(spec.dataset))
     cores = usable_cores()
     click.echo(f"run        {runs / spec.name}")
     click.echo(f"documents  {plan.documents:,}")
