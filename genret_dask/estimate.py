@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from dask.utils import format_bytes
 
 from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
+from genret_dask.errors import BudgetError
 from genret_dask.grid import Cell, cells_of, models_of
 from genret_dask.inference.candidates import candidate_width, select_queries
 from genret_dask.inference.memory import Decoding
@@ -15,6 +17,9 @@ from genret_dask.models.flops import prefill_flops, step_flops, training_flops_p
 from genret_dask.shards.plan import padded_widths, plan_shards
 from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec
 from genret_dask.template import group_sizes
+
+WORKER_BYTES = 180 * 2**20
+"""A process that has imported what a search needs holds about that."""
 
 CPU_TRAINING_RATE, CPU_SEARCH_RATE = 60e9, 80e9
 """FLOP/s of one core, seen with models of 10^4 to 10^6 parameters on a 2-core AVX-512 machine."""
@@ -94,6 +99,23 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
         task_bytes=max(cost.task_bytes(inference.batch_queries) for cost in costs),
         query_bytes=max(cost.task_bytes(1) for cost in costs),
     )
+
+
+def check_budget(spec: SweepSpec, plan: Estimate) -> None:
+    """Refuse a memory budget into which not even one query fits.
+
+    Raises
+    ------
+    BudgetError
+    """
+    budget, least = spec.inference.memory_bytes, WORKER_BYTES + plan.query_bytes
+    if budget is not None and budget < least:
+        raise BudgetError(
+            f"the memory budget of {format_bytes(budget)} does not hold a worker process and one "
+            f"query with beams up to {max(spec.inference.beams)}",
+            expected=f"{format_bytes(least)} or more, by estimate",
+            fix="give a larger --memory (inference.memory), or smaller beams",
+        )
 
 
 def _steps(identifiers: IdentifiersSpec) -> int:

@@ -87,8 +87,9 @@ def _plain(value: Any) -> Any:
 
 
 def _leaves(value: Any, name: str = "") -> dict[str, Any]:
-    """Scalars and empty containers of nested JSON, by dotted name."""
-    if isinstance(value, dict | list) and value:
+    """Scalars, lists of them and empty containers of nested JSON, by dotted name."""
+    flat = isinstance(value, list) and not any(isinstance(one, dict | list) for one in value)
+    if isinstance(value, dict | list) and value and not flat:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         nested = [_leaves(one, f"{name}.{key}" if name else str(key)) for key, one in items]
         return {key: one for leaves in nested for key, one in leaves.items()}

@@ -188,6 +188,10 @@ class Study:
             Some were made from other inputs or settings, and are not to be redone.
         """
         steps = survey(self.inputs.origins)
+        if self.spec.inference.memory is not None and steps[-1].state != "done":
+            from genret_dask.estimate import check_budget, estimate
+
+            check_budget(self.spec, estimate(self.spec, self.inputs.origins.loaded))
         if self._redo:
             remove_stale(steps)
         else:

@@ -176,6 +176,29 @@ def _within(before: Any, after: Any) -> bool:
     return before == after or after == UNKNOWN
 
 
+# --- in words -------------------------------------------------------------------------------------
+
+
+def lines_of(steps: Sequence[Step]) -> list[str]:
+    """What there is of a study, for people: a line for each state that any result has."""
+    found = []
+    for state, heading in (("done", "done"), ("to do", "to do"), ("grows", "grows")):
+        mine = [step for step in steps if step.state == state]
+        if not mine:
+            continue
+        several = [stage for stage in ("train", "export") if any(s.stage == stage for s in mine)]
+        names = [step.name for step in mine if step.stage not in several]
+        counts = [
+            f"{stage} {sum(step.stage == stage for step in mine)} of "
+            f"{sum(step.stage == stage for step in steps)} models"
+            for stage in several
+        ]
+        reasons = [f"{step.name} ({_reasons(step)})" for step in mine if step.why]
+        said = reasons if state == "grows" else [*names, *counts]
+        found.append(f"{heading:<11}{', '.join(said)}")
+    return found
+
+
 # --- what is in the way ---------------------------------------------------------------------------
 
 

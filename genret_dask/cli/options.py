@@ -97,6 +97,7 @@ def running_study(
     runs: Path,
     page: Path | None,
     memory: str | None = None,
+    redo: bool = False,
 ) -> Iterator[Study]:
     """A study connected to its cluster, with progress on the terminal.
 
@@ -104,15 +105,21 @@ def running_study(
     ----------
     page : Path or None
         Where Dask's performance report goes.
+    redo : bool
+        Make stale results anew.
     """
     spec = read_spec(config_file, name, memory)
-    with running(spec, cluster_file, runs, page) as study:
+    with running(spec, cluster_file, runs, page, redo) as study:
         yield study
 
 
 @contextmanager
 def running(
-    spec: SweepSpec, cluster_file: Path, runs: Path, page: Path | None = None
+    spec: SweepSpec,
+    cluster_file: Path,
+    runs: Path,
+    page: Path | None = None,
+    redo: bool = False,
 ) -> Iterator[Study]:
     """The study of a spec; see `running_study`."""
     if page and not page.absolute().parent.is_dir():
@@ -128,25 +135,25 @@ def running(
     place = place_of(runs) / spec.name
     lease = Lease(place)
     _hush_dask()
-    with (
-        lease,
-        connect(cluster) as client,
-        ProgressBars() as progress,
-        _reported(client, page),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(lease)
+        progress = stack.enter_context(ProgressBars())
+        study = Study(
+            spec,
+            runs=runs,
+            progress=progress,
+            lost_timeout=cluster.lost_timeout,
+            lease=lease,
+            redo=redo,
+        )
+        _ = study.steps  # whatever is refused is refused before a cluster starts
+        client = study.client = stack.enter_context(connect(cluster))
+        stack.enter_context(_reported(client, page))
         check_cluster(client, spec, place, newcomers=cluster.address is None)
         workers = client.nthreads()
         say(f"run        {runs / spec.name}")
         say(f"dashboard  {client.dashboard_link or 'none'}")
         say(f"workers    {len(workers)} with {sum(workers.values())} threads in all")
-        study = Study(
-            spec,
-            client,
-            runs=runs,
-            progress=progress,
-            lost_timeout=cluster.lost_timeout,
-            lease=lease,
-        )
         with study.log:
             yield study
 

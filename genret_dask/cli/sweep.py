@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
     help="What a worker process may hold while it searches, as 4GB; by default 60 % of its limit.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+@click.option(
+    "--redo",
+    is_flag=True,
+    help="Make anew just what was made from other inputs or settings, instead of refusing it.",
+)
 def sweep(
     cluster_file: Path,
     config_file: Path | None,
@@ -34,15 +39,17 @@ def sweep(
     page: Path | None,
     memory: str | None,
     dry_run: bool,
+    redo: bool,
 ) -> None:
     """Train, export, search and score every model of a study, into one cube.
 
-    Finished work is kept: the same command goes on where it was stopped.
+    Finished work is kept: the same command goes on where it was stopped, and with more models,
+    queries or beams it adds to what is there.
     """
     if dry_run:
-        _print_plan(cluster_file, read_spec(config_file, name, memory), runs)
+        _print_plan(cluster_file, read_spec(config_file, name, memory), runs, redo)
         return
-    with running_study(cluster_file, config_file, name, runs, page, memory) as study:
+    with running_study(cluster_file, config_file, name, runs, page, memory, redo) as study:
         cube = study.search()
         results = study.analyse()
         report = _write_report(study)
@@ -85,17 +92,21 @@ def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, A
     click.echo(f'  xr.open_datatree("{_relative(cube)}", engine="zarr", chunks={{}})')
 
 
-def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
+def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> None:
     from dask.utils import format_bytes
 
     from genret_dask.cluster_arguments import usable_cores
     from genret_dask.clusters import load_cluster_spec
-    from genret_dask.datasets import load
-    from genret_dask.estimate import estimate
+    from genret_dask.estimate import check_budget, estimate
+    from genret_dask.origins import Origins
+    from genret_dask.storage import place_of
+    from genret_dask.survey import cost_of, lines_of, require_current, survey
 
     load_cluster_spec(cluster_file)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
-    plan = estimate(spec, load(spec.dataset))
+    origins = Origins(spec, place_of(runs) / spec.name)
+    steps = survey(origins)
+    plan = estimate(spec, origins.loaded)
     cores = usable_cores()
     click.echo(f"run        {runs / spec.name}")
     click.echo(f"documents  {plan.documents:,}")
@@ -114,6 +125,14 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
         f"models; budget {spec.inference.memory or '60 % of the memory limit'} a worker"
     )
     click.echo(f"FLOPs      {plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search")
+    for line in lines_of(steps):
+        click.echo(line)
+    stale = [step for step in steps if step.state == "stale"]
+    if stale and redo:
+        click.echo(f"anew       {cost_of(stale)}")
+    else:
+        require_current(steps)
+    check_budget(spec, plan)
     click.echo(
         f"time       about {plan.seconds(cores) / 60:.0f} min on this machine's {cores} cores"
         " (a rough guess; a GPU is far faster)"

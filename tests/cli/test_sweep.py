@@ -246,7 +246,9 @@ def test_a_missing_folder_and_a_broken_line_are_named(root, tmp_path):
 def test_other_settings_in_the_same_run_are_refused_and_lose_nothing(root, swept):
     inference = {"beams": [1, 4], "negatives": 12, "shard_queries": 8}
     found = run(root, "sweep", spec=config(root, inference=inference))
-    refused(found, "cube.zarr was made from other", "inference.beams.1 was", "now 4", "--name")
+    refused(
+        found, "cube.zarr: inference.beams was [1, 3, 10], now [1, 4]", "only the search", "--redo"
+    )
     changed = config(root, identifiers={"levels": 1, "codes": 6})
     refused(
         run(root, "sweep", spec=changed), "identifiers/codes", "identifiers.levels was 2, now 1"
@@ -317,7 +319,9 @@ def test_a_budget_that_is_too_small_says_what_to_do(root, swept):
         ignore=shutil.ignore_patterns("cube.zarr", "markers"),
     )
     result = run(root, "sweep", "--memory", "2MiB", "--name", "small")
-    refused(result, "tasks failed", "budget of 2.00 MiB", "--memory", code=1)
+    refused(result, "budget of 2.00 MiB", "--memory", code=1)
+    dry = run(root, "sweep", "--memory", "2MiB", "--name", "small", "--dry-run")
+    assert dry.stderr.endswith(result.stderr[result.stderr.index("Error") :])
 
 
 def test_a_place_that_cannot_be_written_is_named(root, tmp_path):

@@ -1,0 +1,316 @@
+"""What a run directory is made from, what is said of it before any work, and how it grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from genret_dask.cli import main
+from genret_dask.errors import StaleError
+from genret_dask.models.manifest import read_manifest
+from genret_dask.specs import SweepSpec
+from genret_dask.storage import files_in
+from genret_dask.study import Study
+from genret_dask.survey import survey
+from tests.findings.conftest import FEMTO, tiny_spec, write_tiny
+
+KINDS = [{"kind": "codes", "levels": 2, "codes": 8}, {"kind": "ngrams", "spans": 3}]
+TRAINING = {"examples": 64, "batch_size": 16, "evaluations": 1}
+
+
+def spec_of(root: Path, models=("t5",), **changes) -> SweepSpec:
+    inference = {
+        "beams": [1, 5],
+        "negatives": 8,
+        "shard_queries": 4,
+        **changes.pop("inference", {}),
+    }
+    return tiny_spec(
+        root / "beir",
+        models=[FEMTO[name] if isinstance(name, str) else name for name in models],
+        inference=inference,
+        identifiers=changes.pop("identifiers", KINDS),
+        training={**TRAINING, **changes.pop("training", {})},
+        **changes,
+    )
+
+
+def search(spec: SweepSpec, runs: Path, redo: bool = False) -> dict[str, float]:
+    """Run a study up to its sealed cube; returns the amount of each stage that had work to do."""
+    todo: dict[str, float] = {}
+    study = Study(
+        spec, runs=runs, progress=lambda stage, done, total: todo.update({stage: total}), redo=redo
+    )
+    with study.log:
+        study.search()
+    return todo
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """TINY, and a finished run of it."""
+    root = tmp_path_factory.mktemp("runs")
+    write_tiny(root / "beir")
+    search(spec_of(root), root / "first")
+    return root
+
+
+@pytest.fixture
+def run(root, tmp_path) -> Path:
+    """A copy of the finished run."""
+    shutil.copytree(root / "first", tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def states(spec: SweepSpec, runs: Path) -> dict[str, str]:
+    study = Study(spec, runs=runs)
+    return {step.name: step.state for step in survey(study.inputs.origins)}
+
+
+# --- A3: bytes decide, not paths -----------------------------------------------------------------
+
+
+def write_llama(folder: Path, seed: int, words: int = 300) -> Path:
+    from genret_dask.datasets import load
+    from genret_dask.specs import BeirDataset, TokenizerSpec
+    from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
+
+    torch.manual_seed(seed)
+    collection = load(BeirDataset(kind="beir", path=write_tiny(folder.parent / f"text{seed}")))
+    tokenizer = train_tokenizer(collection, TokenizerSpec(vocab_size=words))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ready(root, tmp_path_factory) -> Path:
+    """A finished run of a pretrained model, with its weights beside it."""
+    place = tmp_path_factory.mktemp("ready")
+    write_llama(place / "weights", 0)
+    write_tiny(place / "beir")
+    search(pretrained(place, place / "weights"), place / "runs")
+    return place
+
+
+def pretrained(place: Path, weights: Path) -> SweepSpec:
+    model = {"family": "llama", "name": "mine", "pretrained": {"path": str(weights)}}
+    return spec_of(place, models=(model,), identifiers=KINDS[:1])
+
+
+def test_a3_a_run_and_a_model_that_moved_are_current(ready, tmp_path):
+    moved = shutil.copytree(ready, tmp_path / "elsewhere")
+    assert set(states(pretrained(moved, moved / "weights"), moved / "runs").values()) == {"done"}
+    (moved / "weights" / "README.md").write_text("said of the model, not read by it")
+    assert set(states(pretrained(moved, moved / "weights"), moved / "runs").values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ("weights", {"checkpoints/codes/mine", "models/codes/mine"}),
+        ("tokenizer", {"tokenizers/mine", "checkpoints/codes/mine", "models/codes/mine"}),
+        ("corpus", None),
+    ],
+)
+def test_a3_other_bytes_at_the_same_place_are_stale(ready, tmp_path, change, stale):
+    moved = shutil.copytree(ready, tmp_path / "elsewhere")
+    if change == "weights":
+        shutil.copy(
+            write_llama(tmp_path / "other", 1) / "model.safetensors",
+            moved / "weights" / "model.safetensors",
+        )
+    elif change == "tokenizer":
+        shutil.copy(
+            write_llama(tmp_path / "other", 2, 320) / "tokenizer.json",
+            moved / "weights" / "tokenizer.json",
+        )
+    else:
+        corpus = moved / "beir" / "corpus.jsonl"
+        corpus.write_text(corpus.read_text().replace("volcano", "glacier"))
+    spec = pretrained(moved, moved / "weights")
+    found = states(spec, moved / "runs")
+    now = {name for name, state in found.items() if state == "stale"}
+    assert now == stale if stale else {"collection", "pairs", "identifiers/codes"} <= now
+    with pytest.raises(StaleError, match="other inputs or settings"):
+        search(spec, moved / "runs")
+
+
+def test_a3_the_seed_is_no_part_of_a_collection(root, run):
+    assert states(spec_of(root, seed=5), run)["collection"] == "done"
+
+
+def test_a3_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
+    from genret_dask import sources
+
+    monkeypatch.setenv("GENRET_CACHE", str(tmp_path / "cache"))
+    read: list[Path] = []
+    real = sources.sha256_file
+    monkeypatch.setattr(sources, "sha256_file", lambda path: (read.append(path), real(path))[1])
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"a" * 100)
+    os.utime(path, ns=(10**18, 10**18))
+    first = sources.source_hash(path)
+    assert sources.source_hash(path) == first and len(read) == 1
+    path.write_bytes(b"b" * 100)
+    second = sources.source_hash(path)
+    assert second != first
+    assert sources.source_hash(path) == second and len(read) == 3  # too young to be remembered
+    path.write_bytes(b"a" * 100)
+    os.utime(path, ns=(10**18, 10**18))  # a change that hides behind the old size and time
+    if os.stat(path).st_ino:
+        assert sources.source_hash(path) == first
+    path.write_bytes(b"c" * 100)
+    os.utime(path, ns=(10**18, 10**18))
+    assert sources.recheck() == [path]
+    assert sources.source_hash(path) not in (first, second)
+
+
+# --- B7, B8: known before it starts --------------------------------------------------------------
+
+
+def test_b7_everything_stale_is_named_at_once_and_redone_alone(root, run):
+    changed = spec_of(root, models=("t5", "llama"), training={"learning_rate": 0.001})
+    with pytest.raises(StaleError) as error:
+        search(changed, run)
+    for kind in ("codes", "ngrams"):
+        assert f"checkpoints/{kind}/t5: training.learning_rate was 0.002, now 0.001" in str(
+            error.value
+        )
+        assert f"models/{kind}/t5" in str(error.value)
+    assert "train 2 models (" in str(error.value) and "--redo" in str(error.value)
+    assert not (run / "tiny" / "checkpoints" / "codes" / "llama").exists()
+    before = {name: (run / "tiny" / name).read_bytes() for name in kept_names(run)}
+    assert search(changed, run, redo=True)["export"] == 4
+    assert {name: (run / "tiny" / name).read_bytes() for name in before} == before
+    assert set(states(changed, run).values()) == {"done"}
+
+
+def kept_names(run: Path) -> list[str]:
+    names = ("collection/", "pairs/", "tokenizer/", "identifiers/", "candidates/", "spans/")
+    return [name for name in files_in(run / "tiny") if name.startswith(names)]
+
+
+def test_b7_fewer_beams_cost_the_search_alone(root, run):
+    changed = spec_of(root, inference={"beams": [1]})
+    with pytest.raises(StaleError, match="only the search is computed anew"):
+        search(changed, run)
+    assert set(search(changed, run, redo=True)) == {"search"}
+
+
+def dry(root: Path, runs: Path, spec: SweepSpec, *options: str) -> Result:
+    config, cluster = root / "config.yaml", root / "cluster.yaml"
+    config.write_text(json.dumps(spec.model_dump(mode="json")))
+    cluster.write_text(
+        "version: 1\nmodule: dask.distributed\nclass: LocalCluster\nkwargs: {n_workers: 1}\n"
+    )
+    named = ["--cluster", str(cluster), "--config", str(config), "--runs", str(runs)]
+    return CliRunner().invoke(main, ["sweep", *named, "--dry-run", *options])
+
+
+def test_b8_a_dry_run_reads_the_run_directory(root, run, tmp_path):
+    done = dry(root, run, spec_of(root))
+    assert done.exit_code == 0 and "train 2 of 2 models" in done.stdout
+    assert "cube.zarr" in next(line for line in done.stdout.splitlines() if "done" in line[:5])
+    more = dry(root, run, spec_of(root, models=("t5", "llama")))
+    assert more.exit_code == 0
+    assert next(line for line in more.stdout.splitlines() if line.startswith("to do")).endswith(
+        "train 2 of 4 models, export 2 of 4 models"
+    )
+    assert 'order was ["t5"], now ["t5", "llama"]' in more.stdout
+    changed = spec_of(root, training={"learning_rate": 0.001})
+    stale = dry(root, run, changed)
+    assert stale.exit_code == 2 and "learning_rate was 0.002, now 0.001" in stale.stderr
+    with pytest.raises(StaleError) as error:
+        search(changed, run)
+    assert str(error.value) in stale.stderr
+    anew = dry(root, run, changed, "--redo")
+    assert anew.exit_code == 0 and "train 2 models" in anew.stdout
+    assert dry(root, tmp_path / "none", spec_of(root)).exit_code == 0
+    assert not (tmp_path / "none").exists()
+
+
+# --- B9: a run grows -----------------------------------------------------------------------------
+
+SMALL = {"inference": {"queries": 3}}
+GROWN = {"models": ("t5", "llama"), "inference": {"beams": [1, 5, 10]}}
+
+
+def files(run: Path) -> dict[str, bytes]:
+    names = [one for one in files_in(run) if one.startswith(("cube.zarr", "markers", "seal"))]
+    return {name: (run / name).read_bytes() for name in names}
+
+
+def test_b9_by_models_queries_and_beams_it_is_the_run_made_at_once(root, tmp_path):
+    grown = tmp_path / "grown"
+    search(spec_of(root, **SMALL), grown)
+    steps = [
+        ({"models": ("t5", "llama"), **SMALL}, {"train", "export", "search"}, 2 * 3),
+        ({"models": ("t5", "llama")}, {"search"}, 4 * 6),
+        (GROWN, {"search"}, 4 * 6),
+    ]
+    exports = {}
+    for changes, stages, queries in steps:
+        todo = search(spec_of(root, **changes), grown)
+        assert {stage for stage in todo if stage in ("train", "export", "search")} == stages
+        assert todo["search"] == queries
+        now = {
+            path: read_manifest(path).fingerprint
+            for path in (grown / "tiny" / "models").glob("*/*")
+        }
+        assert exports.items() <= now.items()
+        exports = now
+    search(spec_of(root, **GROWN), tmp_path / "once")
+    one, other = files(grown / "tiny"), files(tmp_path / "once" / "tiny")
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_b9_more_beams_leave_the_losses_as_they_are(root, run):
+    cube = run / "tiny" / "cube.zarr"
+    chunks = [name for name in files_in(cube) if "/contrast/" in name and "/c/" in name]
+    before = {name: (cube / name).stat().st_mtime_ns for name in chunks if "logit" in name}
+    search(spec_of(root, inference={"beams": [1, 5, 10]}), run)
+    assert before and {name: (cube / name).stat().st_mtime_ns for name in before} == before
+
+
+def test_b9_more_queries_keep_those_that_were_there(root):
+    def sample(queries: int | None) -> list[int]:
+        study = Study(spec_of(root, inference={"queries": queries}), runs=root / "first")
+        return study.inputs.queries.tolist()
+
+    assert sample(3) == sample(5)[:3] == sample(None)[:3]
+    assert len(np.unique(sample(None))) == 6
+
+
+def test_b9_interrupted_while_it_grows_it_goes_on(root, run, monkeypatch):
+    from genret_dask.cube import store
+
+    grown = spec_of(root, models=("t5", "llama"), inference={"beams": [1, 5, 10]})
+
+    def stop(path, template):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "restore_template", stop)
+    with pytest.raises(KeyboardInterrupt):
+        search(grown, run)
+    monkeypatch.undo()
+    search(grown, run)
+    search(grown, run.parent / "once")
+    assert files(run / "tiny") == files(run.parent / "once" / "tiny")
