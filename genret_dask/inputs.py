@@ -19,6 +19,7 @@ from genret_dask.arrays import read_array
 from genret_dask.artefacts import fetched, is_current, publishing, record_of
 from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.words import RULES
 from genret_dask.errors import DatasetError
 from genret_dask.fingerprint import Origin, fingerprint, sha256_file
 from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
@@ -36,8 +37,9 @@ from genret_dask.identifiers.ngrams import (
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
-from genret_dask.identifiers.stream import open_tokenizer
 from genret_dask.inference.candidates import build_candidates, select_queries
+from genret_dask.models.reader import Reader
+from genret_dask.models.tokens import read_tokenizer
 from genret_dask.specs import (
     CodesIdentifiers,
     IdentifiersSpec,
@@ -114,7 +116,7 @@ class Inputs:
         spec, collection = self.spec, self.collection
         settings = spec.training.model_dump(mode="json", include={"pairs", "dev_queries"})
         parts = {"collection": collection.content_hash, "training": settings, "seed": spec.seed}
-        made_from = Origin("pairs", parts)
+        made_from = Origin("pairs", {**parts, "words": RULES})
         made = Artefact(self.folder / "pairs", made_from)
         if not is_current(made.folder, made_from):
             self._report("pairs", 0, 1)
@@ -184,7 +186,7 @@ class Inputs:
     def _code_artefact(self) -> Artefact:
         (spec,) = (one for one in self.spec.identifiers if isinstance(one, CodesIdentifiers))
         parts = {"collection": self.collection.content_hash, "identifiers": spec}
-        made_from = Origin("codes", {**parts, "seed": self.spec.seed})
+        made_from = Origin("codes", {**parts, "seed": self.spec.seed, "words": RULES})
         made = Artefact(self.folder / "identifiers" / "codes", made_from)
         if not is_current(made.folder, made_from):
             self._report("identifiers", 0, 1)
@@ -200,7 +202,7 @@ class Inputs:
     def _index(self, spec: NgramsIdentifiers, tokenizer: Path) -> Artefact:
         """The index of the collection under a tokeniser; its parts are tasks."""
         file = fetched(tokenizer) / "tokenizer.json"
-        digest, vocabulary = sha256_file(file), open_tokenizer(file).get_vocab_size()
+        digest, vocabulary = sha256_file(file), read_tokenizer(file).get_vocab_size()
         corpus = self.collection.content_hash
         settings = spec.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
         named = {"collection": corpus, "tokenizer": digest, "identifiers": settings}
@@ -301,6 +303,7 @@ class Inputs:
             "index": space.made_from.fingerprint,
             "identifiers": spec.model_dump(mode="json", exclude={"scoring"}),
             "seed": self.spec.seed,
+            "words": RULES,
         }
         made_from = Origin("spans", parts)
         made = Artefact(self.folder / "spans" / f"{name}-{space.folder.name}", made_from)
@@ -308,7 +311,7 @@ class Inputs:
             sampler = SpanSampler(
                 first_texts(self.collection, spec),
                 self.collection.document_ids,
-                open_tokenizer(fetched(tokenizer.folder) / "tokenizer.json"),
+                Reader.at(fetched(tokenizer.folder) / "tokenizer.json"),
                 spec,
                 self.spec.seed,
             )

@@ -35,6 +35,7 @@ def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
         "fraction": cell.fraction,
         "training": training,
         "seed": inputs.spec.seed,
+        "max_tokens": inputs.spec.max_tokens,
         "steps": length,
         **{name: one.made_from.fingerprint for name, one in read.items()},
     }
@@ -44,6 +45,7 @@ def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
         fraction=cell.fraction,
         training=training,
         seed=inputs.spec.seed,
+        max_tokens=inputs.spec.max_tokens,
         identifiers=cell.identifiers,
         pairs=pairs.folder,
         tokenizer=tokenizer.folder,

@@ -34,6 +34,7 @@ def build_template(
         "identifiers": {one.kind: one for one in study.identifiers},
         "index": spaces,
         "inference": settings,
+        "max_tokens": study.max_tokens,
     }
     return Template(
         made_from=Origin("cube", parts),
