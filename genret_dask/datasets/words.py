@@ -68,7 +68,7 @@ def sentences(text: str) -> list[str]:
     """Split a text into sentences, each on one line.
 
     A blank line ends a paragraph and its last sentence. Other line breaks are blanks, as prose may
-    be wrapped.
+    be wrapped. Between two ASCII characters a sentence ends at a blank only: ``a?b`` is none.
 
     Examples
     --------
@@ -78,8 +78,12 @@ def sentences(text: str) -> list[str]:
     found = []
     for _, lines in groupby(text.splitlines(), key=lambda line: not line.strip()):
         line = one_line(" ".join(lines))
-        segments = _code_points(line, SentenceBreaker(line, _LOCALE).segments())
-        found += [line[start:stop].strip() for start, stop in segments]
+        first = 0
+        for _, stop in _code_points(line, SentenceBreaker(line, _LOCALE).segments()):
+            around = line[stop - 1 : stop + 1]
+            if len(around) < 2 or " " in around or not around.isascii():
+                found.append(line[first:stop].strip())
+                first = stop
     return found
 
 

@@ -52,10 +52,9 @@ def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarra
             f"collection {collection.name} has no words to embed", expected="documents with text"
         ) from error
     matrix = TfidfTransformer(sublinear_tf=True).fit_transform(_telling(matrix))
-    dim = min(spec.dim, *(size - 1 for size in matrix.shape))
-    if dim < 1:
-        return matrix.toarray()
-    return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)
+    with np.errstate(invalid="ignore"):  # it divides by the variance, which equal texts lack
+        dim = min(spec.dim, *matrix.shape)
+        return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)
 
 
 def _telling(counts: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -11,12 +12,15 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.words import one_line
 from genret_dask.specs import TokenizerSpec
 
 logger = logging.getLogger(__name__)
 
 LONGEST_WORD = 1000
-"""Characters between two blanks that a tokeniser is trained on in one piece."""
+"""Letters, digits or signs in a row that a tokeniser is trained on in one piece."""
+
+_RUN = re.compile(r"[^\W\d_]+|\d+|(?:_|[^\w\s])+")
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
@@ -56,8 +60,8 @@ def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTo
     )
     if long:
         logger.warning(
-            "%d words of the collection have more than %d characters; the tokeniser was trained "
-            "on their pieces",
+            "%d words of the collection have more than %d characters; the tokeniser is trained on "
+            "pieces of them",
             long,
             LONGEST_WORD,
         )
@@ -67,19 +71,22 @@ def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTo
 
 
 def _short_words(text: str) -> tuple[str, int]:
-    """A text on one line, its long words in pieces, and how many they were.
+    """A text on one line with its long words in pieces, and how many they were.
 
     The training takes time with the square of a word's length.
     """
-    pieces, long = text.split(), 0
-    if any(len(word) > LONGEST_WORD for word in pieces):
-        long = sum(len(word) > LONGEST_WORD for word in pieces)
-        pieces = [
-            word[start : start + LONGEST_WORD]
-            for word in pieces
-            for start in range(0, len(word), LONGEST_WORD)
-        ]
-    return " ".join(pieces), long
+    line, long = one_line(text), 0
+    if max(map(len, line.split()), default=0) <= LONGEST_WORD:
+        return line, 0
+
+    def pieces(run: re.Match[str]) -> str:
+        nonlocal long
+        word = run.group()
+        long += len(word) > LONGEST_WORD
+        starts = range(0, len(word), LONGEST_WORD)
+        return " ".join(word[start : start + LONGEST_WORD] for start in starts)
+
+    return _RUN.sub(pieces, line), long
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
