@@ -18,7 +18,8 @@ _KEPT = (
     "n_train",
     "train_fraction",
     "train_flops",
-    "end_token",
+    "begin_tokens",
+    "end_tokens",
     "eos_token",
     "dev_loss",
 )

@@ -165,13 +165,13 @@ class _Cost:
     def train_flops(self) -> float:
         training = self._cell.training(self._spec)
         per_example = training_flops_per_example(
-            self._architecture, training.max_tokens, self._sizes["step"]
+            self._architecture, self._spec.max_tokens, self._sizes["step"]
         )
         return float(training.examples * per_example)
 
     def search_flops(self) -> float:
         """Two prefills, the largest beam's prefixes and the candidates' prefixes, a query."""
-        tokens, sizes = self._spec.inference.max_tokens, self._sizes
+        tokens, sizes = self._spec.max_tokens, self._sizes
         beam, paths = (
             max(self._spec.inference.beams),
             sizes["candidate"] * sizes.get("identifier", 1),
@@ -186,6 +186,6 @@ class _Cost:
         """Memory of a search task that decodes so many of the longest queries at once."""
         inference, candidates = self._spec.inference, self._sizes["candidate"]
         shard = min(inference.shard_queries, self._sizes["query"])
-        prompt = int(padded_widths(np.array(inference.max_tokens)))
+        prompt = int(padded_widths(np.array(self._spec.max_tokens)))
         decoded = min(batch_queries, shard) * self._decoding.query_bytes(prompt, candidates)
         return shard * self._decoding.result_bytes(candidates) + decoded

@@ -13,14 +13,16 @@ from genret_dask.artefacts import fetched
 from genret_dask.cube.open import cube_path
 from genret_dask.cube.store import read_attributes
 from genret_dask.datasets import artefact
-from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.collection import Collection, encodable
+from genret_dask.datasets.words import one_line
 from genret_dask.errors import InputError
 from genret_dask.identifiers import read_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.inference.documents import rank_documents
 from genret_dask.inference.session import Session, open_session
 from genret_dask.models.manifest import fetched_model
-from genret_dask.models.tokens import closing_tokens, read_tokenizer, tokenize
+from genret_dask.models.reader import Reader
+from genret_dask.models.tokens import read_tokenizer
 from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
 from genret_dask.specs import NgramsIdentifiers, SweepSpec
 from genret_dask.storage import names_in
@@ -88,6 +90,8 @@ def explain(
     spec = validate(SweepSpec, read_attributes(cube).get("spec"), source=f"the spec in {cube}")
     kinds = {one.kind: one for one in spec.identifiers}
     kind = kind or ("ngrams" if "ngrams" in kinds else "codes")
+    if not encodable(query):
+        raise InputError(f"the query {query[:60]!r} holds half a character", expected="UTF-8 text")
     if beam < 1:
         raise InputError(f"beam size {beam}", expected="1 or more")
     if kind not in kinds:
@@ -102,13 +106,14 @@ def explain(
     collection = artefact.read(fetched(cube.parent / "collection") / "beir")
     folder = fetched_model(models / model)
     session = open_session(folder)
-    tokenizer = read_tokenizer(folder / "tokenizer.json")
-    end, empty = closing_tokens(session.manifest.provenance)
-    tokens = tokenize([query], tokenizer, spec.inference.max_tokens, end, empty)
-    padded = tokens.padded(np.array([0]))
+    reader = Reader.of_model(
+        folder / "tokenizer.json", session.manifest.provenance, spec.max_tokens
+    )
+    padded = reader.read([query]).padded(np.array([0]))
     found = Explanation(kind, model, query, beam)
     identifiers = kinds[kind]
     if isinstance(identifiers, NgramsIdentifiers):
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         _ngrams(found, session, identifiers, cube.parent, collection, tokenizer, padded)
     else:
         _codes(found, session, cube.parent, collection, padded)
@@ -194,7 +199,8 @@ def _ranked(
 
 def _relevant(query: str, collection: Collection) -> set[int] | None:
     """Documents that the collection's query of this text is answered by; None where it has none."""
-    rows = {row for row, text in enumerate(collection.queries) if text == query}
+    asked = one_line(query)
+    rows = {row for row, text in enumerate(collection.queries) if one_line(text) == asked}
     if not rows:
         return None
     judged = [one.relevant() for one in collection.qrels.values()]

@@ -35,8 +35,9 @@ from genret_dask.identifiers.ngrams import (
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
-from genret_dask.identifiers.stream import open_tokenizer
 from genret_dask.inference.candidates import build_candidates, select_queries
+from genret_dask.models.reader import Reader
+from genret_dask.models.tokens import read_tokenizer
 from genret_dask.origins import Origins
 from genret_dask.specs import (
     CodesIdentifiers,
@@ -170,7 +171,7 @@ class Inputs:
         """The index of the collection under a tokeniser; its parts are tasks."""
         if not made.is_current:
             file = fetched(tokenizer) / "tokenizer.json"
-            digest, vocabulary = sha256_file(file), open_tokenizer(file).get_vocab_size()
+            digest, vocabulary = sha256_file(file), read_tokenizer(file).get_vocab_size()
             tasks = index_tasks(
                 self.collection,
                 self.folder / "collection",
@@ -266,7 +267,7 @@ class Inputs:
             sampler = SpanSampler(
                 first_texts(self.collection, spec),
                 self.collection.document_ids,
-                open_tokenizer(fetched(tokenizer.folder) / "tokenizer.json"),
+                Reader.at(fetched(tokenizer.folder) / "tokenizer.json"),
                 spec,
                 self.spec.seed,
             )

@@ -17,6 +17,7 @@ from genret_dask.artefacts import Artefact, record_of
 from genret_dask.cube.store import FORMAT
 from genret_dask.datasets import fingerprint_of, load
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
 from genret_dask.fingerprint import Origin, fingerprint
 from genret_dask.grid import Cell, models_of
@@ -79,7 +80,7 @@ class Origins:
         spec = self.spec
         settings = spec.training.model_dump(mode="json", include={"pairs", "dev_queries"})
         parts = {"collection": self.content_hash, "training": settings, "seed": spec.seed}
-        return Artefact(self.folder / "pairs", Origin("pairs", parts))
+        return Artefact(self.folder / "pairs", Origin("pairs", {**parts, "words": RULES}))
 
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
@@ -109,7 +110,7 @@ class Origins:
         """The identifiers that a model generates: codes, or the index of its tokeniser."""
         if isinstance(kind, CodesIdentifiers):
             parts = {"collection": self.content_hash, "identifiers": self._kind(kind)}
-            made_from = Origin("codes", {**parts, "seed": self.spec.seed})
+            made_from = Origin("codes", {**parts, "seed": self.spec.seed, "words": RULES})
             return Artefact(self.folder / "identifiers" / "codes", made_from)
         digest = self.tokenizer_digest(model)
         settings = kind.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
@@ -139,6 +140,7 @@ class Origins:
             "index": space.fingerprint,
             "identifiers": kind.model_dump(mode="json", exclude={"scoring", "partials"}),
             "seed": self.spec.seed,
+            "words": RULES,
         }
         folder = self.folder / "spans" / f"{name}-{space.folder.name}"
         return Artefact(folder, Origin("spans", parts), grows=grows)
@@ -202,6 +204,7 @@ class Origins:
             "fraction": cell.fraction,
             "training": cell.training(self.spec),
             "seed": self.spec.seed,
+            "max_tokens": self.spec.max_tokens,
             "steps": kind.max_tokens if isinstance(kind, NgramsIdentifiers) else None,
             **{name: one.fingerprint for name, one in read.items()},
         }
@@ -238,6 +241,7 @@ class Origins:
             },
             "order": names,
             "identifiers": {kind.kind: self._kind(kind) for kind in spec.identifiers},
+            "max_tokens": spec.max_tokens,
             "inference": spec.inference.model_dump(mode="json", exclude=unimportant),
         }
         return Origin("cube", parts)
@@ -260,7 +264,7 @@ class Origins:
             "format": FORMAT,
             "index": self.space(kind, model).fingerprint,
             "provider": self.spec.inference.provider,
-            "max_tokens": self.spec.inference.max_tokens,
+            "max_tokens": self.spec.max_tokens,
         }
 
     def _kind(self, kind: IdentifiersSpec) -> dict[str, Any]:

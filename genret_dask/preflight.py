@@ -38,6 +38,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "transformers",
     "tokenizers",
+    "icu4py",
 )
 """Beside Python, dask and distributed: what results depend on, or files and tasks cannot cross."""
 

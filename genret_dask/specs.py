@@ -196,6 +196,16 @@ IdentifiersSpec = Annotated[CodesIdentifiers | NgramsIdentifiers, Field(discrimi
 # --- training ---------------------------------------------------------------------------------
 
 
+def _without_max_tokens(content: Any) -> Any:
+    """Refuse the key that training and inference had each for itself."""
+    if isinstance(content, dict) and "max_tokens" in content:
+        raise ValueError(
+            "max_tokens stands at the top level, for training and search alike: "
+            f"max_tokens: {content['max_tokens']!r}"
+        )
+    return content
+
+
 class TokenizerSpec(Record):
     """The tokeniser of models trained from scratch; pretrained ones bring their own."""
 
@@ -226,7 +236,6 @@ class TrainingSpec(Record):
     init: Literal["lsa", "random"] = Field(
         "lsa", description="embeddings of a model from scratch: latent semantic, or random"
     )
-    max_tokens: PositiveInt = Field(24, description="input tokens kept of a pair's text")
     batch_size: PositiveInt = 64
     examples: Annotated[int, Field(gt=0, lt=2**53)] = Field(
         60_000, description="examples seen, repeats included"
@@ -244,6 +253,8 @@ class TrainingSpec(Record):
     evaluations: PositiveInt = Field(10, description="dev evaluations and checkpoints a run")
     patience: PositiveInt = Field(4, description="evaluations without a better dev loss to stop")
     dev_queries: PositiveInt = 256
+
+    _moved = model_validator(mode="before")(_without_max_tokens)
 
 
 # --- models -----------------------------------------------------------------------------------
@@ -286,6 +297,7 @@ class ModelSpec(Record):
             raise ValueError("fractions must be distinct and not empty")
         if self.size is None and self.name is None:
             raise ValueError("a model without a size preset needs a name")
+        _without_max_tokens(self.training)
         unknown = set(self.training) - set(TrainingSpec.model_fields)
         if unknown:
             raise ValueError(
@@ -331,7 +343,6 @@ class InferenceSpec(Record):
     queries: PositiveInt | None = Field(None, description="a seeded sample of the split; all")
     beams: tuple[PositiveInt, ...] = (1, 2, 5, 10, 20, 50, 100)
     negatives: PositiveInt = 256
-    max_tokens: PositiveInt = Field(32, description="query tokens kept")
     shard_queries: PositiveInt = Field(64, description="queries a task")
     batch_queries: PositiveInt = Field(16, description="queries decoded together")
     provider: Provider = "cpu"
@@ -341,6 +352,8 @@ class InferenceSpec(Record):
     memory: str | None = Field(
         None, description="what a worker process may hold, as 4GB; 60 % of its memory limit"
     )
+
+    _moved = model_validator(mode="before")(_without_max_tokens)
 
     @field_validator("memory")
     @classmethod
@@ -393,6 +406,9 @@ class SweepSpec(Record):
     dataset: DatasetSpec = PydocDataset(documents=2000)
     identifiers: tuple[IdentifiersSpec, ...] = (CodesIdentifiers(),)
     tokenizer: TokenizerSpec = TokenizerSpec()
+    max_tokens: Annotated[int, Field(ge=3, lt=2**31)] = Field(
+        32, description="tokens kept of a text that a model reads, in training and search"
+    )
     training: TrainingSpec = TrainingSpec()
     models: tuple[ModelSpec, ...] = _DEFAULT_MODELS
     export: ExportSpec = ExportSpec()

@@ -19,6 +19,7 @@ from genret_dask.artefacts import RECORD, publishing, verify
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
+from genret_dask.cut_queries import warn_of_cut_queries
 from genret_dask.datasets.collection import Collection
 from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.fingerprint import Origin
@@ -301,6 +302,7 @@ class Study:
             markers=self.folder / "markers",
             models=exported_models(self.inputs),
             inference=self.spec.inference,
+            max_tokens=self.spec.max_tokens,
             fingerprint=template.made_from.fingerprint,
             corpus=self.collection.content_hash,
         )
@@ -312,6 +314,9 @@ class Study:
         if todo:
             report = partial(self._report, "search")
             report(0, sum(task.queries for task in todo))
+            queries = [self.collection.queries[row] for row in self.inputs.queries]
+            split, max_tokens = self.spec.inference.split, self.spec.max_tokens
+            warn_of_cut_queries(queries, split, max_tokens, context.models)
             with span(self.spec.name, "search"):
                 self.memory = self.executor.search(todo, context, report)
             write_memory(self.memory, self.folder / "resources.json")

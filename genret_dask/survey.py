@@ -156,7 +156,7 @@ def grows(before: Mapping[str, Any], now: Origin) -> bool:
     after: dict[str, Any] = now.record()["made_from"]
     try:
         old, new = dict(before["inference"]), dict(after["inference"])
-        same = ("format", "collection", "seed")
+        same = ("format", "collection", "seed", "max_tokens")
         return (
             all(before[name] == after[name] for name in same)
             and before["order"] == after["order"][: len(before["order"])]

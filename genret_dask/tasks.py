@@ -30,6 +30,7 @@ def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
         fraction=cell.fraction,
         training=cell.training(inputs.spec),
         seed=inputs.spec.seed,
+        max_tokens=inputs.spec.max_tokens,
         identifiers=cell.identifiers,
         pairs=pairs.folder,
         tokenizer=tokenizer.folder,

@@ -28,6 +28,7 @@ from genret_dask.inference import ngram_search
 from genret_dask.inference.documents import gather_evidence, rank_documents
 from genret_dask.inference.ngram_search import search
 from genret_dask.inference.prefixes import Ngrams, Rules
+from genret_dask.models.reader import Reader, plain
 from genret_dask.specs import NgramsScoring, PydocDataset, TokenizerSpec
 from genret_dask.training.tokenizer import train_tokenizer
 
@@ -192,10 +193,9 @@ def _text(documents: int) -> tuple[Stream, int, int]:
     """Tokens of so many docstrings, or of all, the vocabulary and its end token."""
     collection = load(PydocDataset(documents=documents))
     tokenizer = train_tokenizer(collection, TokenizerSpec(vocab_size=VOCABULARY))
-    backend = tokenizer.backend_tokenizer
-    vocabulary = backend.get_vocab_size()
-    stream = tokenize_stream(enumerate(collection.texts), backend, vocabulary)
-    return stream, vocabulary, int(tokenizer.eos_token_id)
+    reader = Reader(plain(tokenizer.backend_tokenizer))
+    stream = tokenize_stream(enumerate(collection.texts), reader, reader.vocabulary)
+    return stream, reader.vocabulary, int(tokenizer.eos_token_id)
 
 
 def _repeated(stream: Stream, size: int) -> Stream:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from genret_dask.datasets.words import words
 from genret_dask.errors import DatasetError
 
 SPLITS = ("train", "dev", "test")
@@ -201,8 +202,7 @@ def summary(collection: Collection) -> dict[str, Any]:
     appearances = np.bincount(
         np.concatenate(list(asked.values())), minlength=len(collection.query_ids)
     )
-    documents = [len(collection.document(row).split()) for row in range(len(collection))]
-    queries = [len(text.split()) for text in collection.queries]
+    texts = [collection.document(row) for row in range(len(collection))]
     return {
         "name": collection.name,
         "version": collection.version,
@@ -219,14 +219,18 @@ def summary(collection: Collection) -> dict[str, Any]:
             for split in SPLITS
         },
         "words": {
-            "document": round(float(np.mean(documents)), 1),
-            "query": round(float(np.mean(queries)), 1) if queries else 0.0,
+            "document": _mean_words(texts),
+            "query": _mean_words(collection.queries),
         },
         "queries_with_answers": sum(name in collection.answers for name in collection.query_ids),
         "queries_without_qrels": int((appearances == 0).sum()),
         "queries_in_two_splits": int((appearances > 1).sum()),
-        "documents_without_text": documents.count(0),
-        "queries_without_text": queries.count(0),
+        "documents_without_text": sum(not text.strip() for text in texts),
+        "queries_without_text": sum(not text.strip() for text in collection.queries),
         "documents_without_train_query": len(collection) - len(wanted["train"]),
         "test_documents_without_train_query": len(np.setdiff1d(wanted["test"], wanted["train"])),
     }
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    return round(sum(len(words(text)) for text in texts) / len(texts), 1) if texts else 0.0

@@ -6,15 +6,19 @@ import logging
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.words import terms
 from genret_dask.errors import DatasetError, ModelError
 from genret_dask.models.pretrained import load_tokenizer, load_weights
 from genret_dask.specs import EmbeddingSpec, EncoderEmbedding, SentenceEmbedding, TfidfEmbedding
 
 logger = logging.getLogger(__name__)
+
+_FEW = 20  # documents: a word of half of them still tells some apart
 
 
 def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndarray:
@@ -37,20 +41,36 @@ def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndar
 
 def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarray:
     from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
     texts = [collection.document(row) for row in range(len(collection))]
+    counts = CountVectorizer(analyzer=terms)
     try:
-        weights = TfidfVectorizer(sublinear_tf=True, max_df=0.5 if len(texts) > 20 else 1.0)
-        matrix = weights.fit_transform(texts)
+        matrix = counts.fit_transform(texts)
     except ValueError as error:
         raise DatasetError(
             f"collection {collection.name} has no words to embed", expected="documents with text"
         ) from error
-    dim = min(spec.dim, *(size - 1 for size in matrix.shape))
-    if dim < 1:
-        return matrix.toarray()
-    return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)
+    matrix = TfidfTransformer(sublinear_tf=True).fit_transform(_telling(matrix))
+    with np.errstate(invalid="ignore"):  # it divides by the variance, which equal texts lack
+        dim = min(spec.dim, *matrix.shape)
+        return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)
+
+
+def _telling(counts: Any) -> Any:
+    """Word counts without words of more than half of the documents, unless documents are few.
+
+    A document that has no other words keeps them.
+    """
+    documents = counts.shape[0]
+    if documents <= _FEW:
+        return counts
+    row = np.repeat(np.arange(documents), np.diff(counts.indptr))
+    rare = (np.bincount(counts.indices) <= documents / 2)[counts.indices]
+    others = np.bincount(row[rare], minlength=documents) > 0
+    counts.data[~rare & others[row]] = 0
+    counts.eliminate_zeros()
+    return counts[:, np.unique(counts.indices)]
 
 
 def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) -> np.ndarray:

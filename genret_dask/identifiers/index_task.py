@@ -15,7 +15,8 @@ from genret_dask.artefacts import fetched, is_current, publishing
 from genret_dask.datasets.collection import Collection
 from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.ngrams import Part
-from genret_dask.identifiers.stream import open_tokenizer, tokenize_stream
+from genret_dask.identifiers.stream import tokenize_stream
+from genret_dask.models.reader import Reader
 from genret_dask.specs import NgramsIdentifiers
 
 
@@ -77,8 +78,8 @@ def run_index(task: IndexTask, report: Callable[[float], None]) -> None:
     """Tokenise, sort and publish a part, unless it is there; nothing is reported on the way."""
     if is_indexed(task):
         return
-    tokenizer = open_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
-    stream = tokenize_stream(task.texts(), tokenizer, task.vocabulary)
+    reader = Reader.at(fetched(task.tokenizer) / "tokenizer.json")
+    stream = tokenize_stream(task.texts(), reader, task.vocabulary)
     part = Part.build(stream, task.vocabulary, task.least)
     with publishing(task.folder, task.made_from, kind="ngrams") as partial:
         part.save(partial)

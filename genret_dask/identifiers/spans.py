@@ -15,21 +15,22 @@ from functools import lru_cache
 
 import numpy as np
 from rapidfuzz import fuzz, process
-from tokenizers import Tokenizer
 
-from genret_dask.identifiers.stream import one_line
+from genret_dask.datasets.words import one_line, words
+from genret_dask.models.reader import Reader
 from genret_dask.specs import NgramsIdentifiers
 
 _RUN = 3  # words that are compared at once
 _QUERY_WORDS = 32  # of a query, the first; documents serve as queries too
+_LETTERS = 64  # of a word, the first, that are compared
 
 
 @dataclass(frozen=True)
-class _Words:
-    """The words of a document at which a span may begin."""
+class _Places:
+    """Where a span of a document may begin: at its words, or at its start where none will do."""
 
     runs: list[str]
-    starts: np.ndarray  # the token that each word begins with
+    starts: np.ndarray  # the token that each begins with
     stops: np.ndarray  # the token at which a span that begins there ends
 
 
@@ -40,7 +41,7 @@ class SpanSampler:
     ----------
     texts, ids : sequence of str
         Text and id of each document.
-    tokenizer : tokenizers.Tokenizer
+    reader : Reader
         Of the index.
     spec : NgramsIdentifiers
         min_tokens, max_tokens, span_words, spans and temperature.
@@ -51,13 +52,14 @@ class SpanSampler:
         self,
         texts: Sequence[str],
         ids: Sequence[str],
-        tokenizer: Tokenizer,
+        reader: Reader,
         spec: NgramsIdentifiers,
         seed: int,
     ) -> None:
-        self._texts, self._ids, self._tokenizer = texts, ids, tokenizer
+        self._texts, self._ids, self._reader = texts, ids, reader
         self._spec, self._seed = spec, seed
-        self._words = lru_cache(maxsize=2**14)(self._read)
+        self._places = lru_cache(maxsize=2**14)(self._read)
+        self._asked = lru_cache(maxsize=2**8)(_asked)
 
     def sample(self, query: str, document: int) -> np.ndarray:
         """Spans of a document for a query.
@@ -68,11 +70,13 @@ class SpanSampler:
             First token of each span within the text, and the token that it ends before; a place may
             be drawn more than once, and both are -1 where the text is too short for any.
         """
-        words = self._words(document)
-        if not len(words.starts):
+        places = self._places(document)
+        if not len(places.starts):
             return np.full((self._spec.spans, 2), -1, dtype=np.int32)
-        asked = _runs(query.lower().split()[:_QUERY_WORDS])
-        overlap = process.cdist(asked, words.runs, scorer=fuzz.ratio, dtype=np.float32)
+        query = one_line(query)
+        overlap = process.cdist(
+            self._asked(query), places.runs, scorer=fuzz.ratio, dtype=np.float32
+        )
         weight = overlap.sum(axis=0, dtype=np.float64) / (100 * self._spec.temperature)
         chance = np.cumsum(np.exp(weight - weight.max()))
         key = f"{query}\0{self._ids[document]}".encode("utf-8", "surrogatepass")
@@ -80,24 +84,32 @@ class SpanSampler:
         rng = np.random.default_rng((self._seed, 4, int.from_bytes(digest[:8], "little")))
         drawn = np.searchsorted(chance, rng.random(self._spec.spans) * chance[-1], side="right")
         drawn = np.minimum(drawn, len(chance) - 1)
-        return np.stack([words.starts[drawn], words.stops[drawn]], axis=-1).astype(np.int32)
+        return np.stack([places.starts[drawn], places.stops[drawn]], axis=-1).astype(np.int32)
 
-    def _read(self, document: int) -> _Words:
+    def _read(self, document: int) -> _Places:
         spec, text = self._spec, one_line(self._texts[document])
-        words = text.split()
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        first = np.cumsum([0, *(len(word) + 1 for word in words)])
-        ends = np.fromiter((end for _, end in encoding.offsets), np.int64, len(encoding))
-        # A token is of the word that its last letter is in.
+        size, ends = self._reader.aligned(text)
+        found = words(text)
+        first, last = np.array(found, dtype=np.int64).reshape(-1, 2).T
+        # A word has the tokens that its letters are in, whatever else is in them.
         starts = np.searchsorted(ends, first, side="right")
-        stops = starts[np.minimum(np.arange(len(words)) + spec.span_words, len(words))]
-        stops = np.minimum(stops, starts[:-1] + spec.max_tokens)
-        usable = np.flatnonzero(stops - starts[:-1] >= spec.min_tokens)
-        runs = _runs(text.lower().split(), every=True)
-        return _Words([runs[row] for row in usable], starts[usable], stops[usable])
+        last = last[np.minimum(np.arange(len(last)) + spec.span_words, len(last)) - 1]
+        whole = np.searchsorted(ends, last, side="right")
+        stops = np.maximum(whole, np.searchsorted(ends, last, side="left") + 1)
+        stops = np.minimum(np.minimum(stops, size), starts + spec.max_tokens)
+        usable = np.flatnonzero(stops - starts >= spec.min_tokens)
+        if not len(usable) and size >= spec.min_tokens:
+            return _Places([""], np.array([0]), np.array([min(size, spec.max_tokens)]))
+        runs = _runs([text[start:stop] for start, stop in found], every=True)
+        return _Places([runs[row] for row in usable], starts[usable], stops[usable])
 
 
-def _runs(words: list[str], *, every: bool = False) -> list[str]:
-    """Runs of three words; with `every`, those that the end cuts short as well."""
-    last = len(words) if every else max(1, len(words) - _RUN + 1)
-    return [" ".join(words[start : start + _RUN]) for start in range(last)]
+def _asked(query: str) -> list[str]:
+    return _runs([query[start:stop] for start, stop in words(query, _QUERY_WORDS)])
+
+
+def _runs(spelled: list[str], *, every: bool = False) -> list[str]:
+    """Runs of three words in lower case; with `every`, those that the end cuts short as well."""
+    low = [word[:_LETTERS].lower() for word in spelled]
+    last = len(low) if every else max(1, len(low) - _RUN + 1)
+    return [" ".join(low[start : start + _RUN]) for start in range(last)]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import chain
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from genret_dask.models.tokens import read_tokenizer
-
-_TEXTS = 1024  # tokenised together
+from genret_dask.models.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -34,46 +31,23 @@ class Stream:
     documents: np.ndarray
 
 
-def tokenize_stream(
-    texts: Iterator[tuple[int, str]], tokenizer: Tokenizer, vocabulary: int
-) -> Stream:
+def tokenize_stream(texts: Iterator[tuple[int, str]], reader: Reader, vocabulary: int) -> Stream:
     """Tokenise texts, each with its document; a text without a token is left out."""
     dtype = np.uint16 if vocabulary < 2**16 else np.uint32
-    runs, lengths, documents = [], [], []
-    for batch in _batches(texts, _TEXTS):
-        encoded = tokenizer.encode_batch(
-            [one_line(text) for _, text in batch], add_special_tokens=False
-        )
-        for (document, _), encoding in zip(batch, encoded, strict=True):
-            if encoding.ids:
-                runs.append(np.fromiter([*(i + 1 for i in encoding.ids), 0], dtype))
-                lengths.append(len(runs[-1]))
-                documents.append(document)
-    return Stream(
-        np.concatenate([np.empty(0, dtype), *runs]),
-        np.cumsum([0, *lengths], dtype=np.int64)[:-1],
-        np.array(documents, dtype=np.int32),
-    )
+    owners: deque[int] = deque()  # of the texts that the reader has taken and not given back
+    parts, lengths, documents = [np.empty(0, dtype)], [0], []
 
+    def taken() -> Iterator[str]:
+        for document, text in texts:
+            owners.append(document)
+            yield text
 
-def one_line(text: str) -> str:
-    """A text as it is tokenised: words, with one space between them."""
-    return " ".join(text.split())
-
-
-def open_tokenizer(path: Path) -> Tokenizer:
-    """A tokeniser that reads its own special tokens, where a text spells them, as plain text."""
-    tokenizer = read_tokenizer(path)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    for chunk in reader.bare(taken()):
+        named = [(owners.popleft(), ids) for ids in chunk]
+        runs = [(document, ids) for document, ids in named if ids]
+        documents += [document for document, _ in runs]
+        lengths += [len(ids) + 1 for _, ids in runs]
+        closed = chain.from_iterable(chain((one + 1 for one in ids), (0,)) for _, ids in runs)
+        parts.append(np.fromiter(closed, dtype))
+    starts = np.cumsum(lengths, dtype=np.int64)[:-1]
+    return Stream(np.concatenate(parts), starts, np.array(documents, dtype=np.int32))

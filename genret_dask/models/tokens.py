@@ -1,11 +1,10 @@
-"""The text side of a model: ragged token ids and their padding."""
+"""Ragged token ids and their padding, and tokenisers as files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -15,10 +14,19 @@ from genret_dask.errors import ModelError
 
 @dataclass(frozen=True)
 class Tokens:
-    """Ragged token ids: row i is ``flat[offsets[i]:offsets[i + 1]]``, never empty."""
+    """Ragged token ids: row i is ``flat[offsets[i]:offsets[i + 1]]``, never empty.
+
+    Attributes
+    ----------
+    flat : int32[n]
+    offsets : int64[rows + 1]
+    cut : int
+        Rows of texts that had more tokens than were kept.
+    """
 
     flat: np.ndarray
     offsets: np.ndarray
+    cut: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
@@ -34,8 +42,13 @@ class Tokens:
         return out, lengths
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path, build: Callable[[str], Tokenizer] = Tokenizer.from_str) -> Tokenizer:
     """The tokeniser of a `tokenizer.json`.
+
+    Parameters
+    ----------
+    build : callable
+        Makes it of the file's text.
 
     Raises
     ------
@@ -43,50 +56,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
         The file is missing, or is none.
     """
     try:
-        return Tokenizer.from_file(str(path))
+        return build(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises Exception itself
         raise ModelError(
             f"{path} is not a tokeniser: {str(error)[:200]}",
             expected="the tokenizer.json of the tokenizers library",
             fix=f"remove {path.parent} and run again",
         ) from error
-
-
-def closing_tokens(provenance: Mapping[str, Any]) -> tuple[int | None, int]:
-    """The tokens that end a model's queries, if any, and that stand for an empty one.
-
-    Raises
-    ------
-    ModelError
-        The manifest that this is of does not say.
-    """
-    end, empty = provenance.get("end_token"), provenance.get("eos_token")
-    if not isinstance(end, int | None) or not isinstance(empty, int):
-        raise ModelError(
-            f"the manifest's provenance has end_token {end!r} and eos_token {empty!r}",
-            expected="tokens of the model",
-            fix="export the model again",
-        )
-    return end, empty
-
-
-def tokenize(
-    texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int, end: int | None, empty: int
-) -> Tokens:
-    """Token ids of each text, cut to `max_tokens`.
-
-    Parameters
-    ----------
-    end : int or None
-        Token that closes every row, within `max_tokens`.
-    empty : int
-        Token that stands for a text without any.
-    """
-    keep = max_tokens - (end is not None)
-    encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    rows = [encoding.ids[:keep] for encoding in encoded]
-    rows = [ids if end is None else [*ids, end] for ids in rows]
-    rows = [ids or [empty] for ids in rows]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in rows])])
-    flat = np.fromiter((token for ids in rows for token in ids), np.int64, int(offsets[-1]))
-    return Tokens(flat, offsets)

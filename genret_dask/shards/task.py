@@ -16,7 +16,8 @@ from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import store_at, write_shard
 from genret_dask.inference.session import Session
 from genret_dask.models.manifest import fetched_model
-from genret_dask.models.tokens import Tokens, closing_tokens, read_tokenizer, tokenize
+from genret_dask.models.reader import Reader
+from genret_dask.models.tokens import Tokens
 from genret_dask.monitoring.meter import count, phase
 from genret_dask.shards.attempts import attempt
 from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
@@ -57,6 +58,8 @@ class SweepContext:
     ----------
     cube, markers : Path
     models : dict of (identifier kind, model name) to Exported
+    max_tokens : int
+        Kept of each query.
     fingerprint : str
         Of the cube's settings.
     corpus : str
@@ -67,6 +70,7 @@ class SweepContext:
     markers: Path
     models: dict[tuple[str, str], Exported]
     inference: InferenceSpec
+    max_tokens: int
     fingerprint: str
     corpus: str
 
@@ -146,10 +150,12 @@ def compute_shard(
         ("queries", context.cube, task.kind, context.fingerprint),
         lambda: _read_queries(context.cube, task.kind),
     )
-    tokens = resources.cached(
-        ("tokens", model.folder, task.start, context.fingerprint),
-        lambda: _tokens(session, model.folder, texts[task.start : task.stop], spec.max_tokens),
+    reader = Reader.of_model(
+        fetched_model(model.folder) / "tokenizer.json",
+        session.manifest.provenance,
+        context.max_tokens,
     )
+    tokens = reader.read(texts[task.start : task.stop])
     documents = candidates[task.start : task.stop]
     decoder = _decoder(model, task, context, session, documents, resources)
     need = Need(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
@@ -220,12 +226,6 @@ def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
     group: Any = zarr.open_group(store, path=f"{kind}/{CONTRAST}", mode="r")
     check_codecs(group, cube)
     return [str(text) for text in group["text"][:]], group["doc"][:]
-
-
-def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:
-    end, empty = closing_tokens(session.manifest.provenance)
-    tokenizer = read_tokenizer(fetched_model(folder) / "tokenizer.json")
-    return tokenize(texts, tokenizer, max_tokens, end, empty)
 
 
 def _in_query_order(

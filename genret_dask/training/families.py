@@ -7,10 +7,34 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from genret_dask.errors import ModelError
+from genret_dask.models.reader import Reader, ends_of, plain
 
-def ends_queries(family: str) -> bool:
-    """Whether a query's tokens close with the end token (encoders expect it)."""
-    return family == "t5"
+
+def reader_of(tokenizer: Any, family: str, max_tokens: int) -> Reader:
+    """The reader of a model: opens and closes texts as its tokeniser does.
+
+    A T5 closes them with the end token whatever its tokeniser does, as encoders expect it.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+
+    Raises
+    ------
+    ModelError
+        The tokeniser has no end token.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(
+            f"the tokeniser of this {family} has no end token",
+            expected="eos_token in tokenizer_config.json",
+        )
+    opening, closing = ends_of(tokenizer.backend_tokenizer)
+    if family == "t5":
+        closing = closing or (end,)
+    return Reader(plain(tokenizer.backend_tokenizer), max_tokens, opening, closing, end)
 
 
 def identifier_logits(

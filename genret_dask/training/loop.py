@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
-from genret_dask.models.tokens import Tokens, read_tokenizer, tokenize
+from genret_dask.models.tokens import read_tokenizer
 from genret_dask.records import dump_record
 from genret_dask.storage import beside, replace_file, writing
 from genret_dask.training.architectures import build_model, config_of, count_parameters
 from genret_dask.training.batches import Batches
-from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
-from genret_dask.training.pairs import Pairs, read_pairs, subset
+from genret_dask.training.families import identifier_logits, identifier_loss, reader_of
+from genret_dask.training.pairs import read_pairs, subset
 from genret_dask.training.targets import Space, label_shape, open_space, targets_of
 from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.warmstart import warm_start
@@ -38,6 +39,7 @@ from genret_dask.training.warmstart import warm_start
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
+_DOCUMENT_TOKENS = 512  # that a warm start sees
 _COUNTERS = ("step", "tokens_seen", "seconds", "history")
 
 
@@ -49,9 +51,7 @@ def training_flops(task: TrainTask) -> float:
         config.vocab_size = tokenizer.get_vocab_size()
     rows, length = label_shape(task.identifiers, task.space)
     config.vocab_size += 1 + rows
-    per_example = training_flops_per_example(
-        architecture_of(config), task.training.max_tokens, length
-    )
+    per_example = training_flops_per_example(architecture_of(config), task.max_tokens, length)
     return float(task.training.examples * per_example)
 
 
@@ -93,15 +93,23 @@ class _Run:
             dropout=spec.dropout,
             seed=task.seed,
         )
+        self.reader = reader_of(self.tokenizer, task.model.family, task.max_tokens)
         if task.model.pretrained is None and spec.init == "lsa":
             self._warm_start(space)
         self.targets = targets_of(space, task.identifiers, self.start, self.tokenizer.eos_token_id)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         self.pairs = subset(task.read_pairs("train"), task.fraction, task.seed)
-        self.tokens = self._tokenize(self.pairs)
+        self.tokens = self.reader.read(self.pairs.texts)
+        logger.info(
+            "%s: %d of %d training texts have more than %d tokens and are cut",
+            task.name,
+            self.tokens.cut,
+            len(self.pairs),
+            task.max_tokens,
+        )
         self.dev = task.read_pairs("dev")
-        self.dev_tokens = self._tokenize(self.dev)
+        self.dev_tokens = self.reader.read(self.dev.texts)
         self.batches = Batches(
             self.pairs, self.tokens.lengths, spec.batch_size, spec.query_share, task.seed
         )
@@ -170,6 +178,7 @@ class _Run:
         if spec.word_dropout:
             rng = np.random.default_rng((self.task.seed, 2, self.step))
             hidden = rng.random(tokens.shape) < spec.word_dropout
+            hidden[:, : len(self.reader.opening)] = False
             hidden[np.arange(len(rows)), lengths - 1] = False
             tokens[hidden] = self.start  # a token that no text holds
         for group in self.optimizer.param_groups:
@@ -216,23 +225,11 @@ class _Run:
                 total += float(self._losses(tokens, lengths, labels).sum())
         return total / len(order)
 
-    def _tokenize(self, pairs: Pairs) -> Tokens:
-        end = self.tokenizer.eos_token_id if ends_queries(self.task.model.family) else None
-        return tokenize(
-            pairs.texts,
-            self.tokenizer.backend_tokenizer,
-            self.task.training.max_tokens,
-            end,
-            empty=self.tokenizer.eos_token_id,
-        )
-
     def _warm_start(self, space: Space) -> None:
         pairs = read_pairs(fetched(self.task.pairs) / "documents.jsonl.gz")
-        empty = self.tokenizer.eos_token_id
-        documents = tokenize(
-            pairs.texts, self.tokenizer.backend_tokenizer, 512, end=None, empty=empty
-        )
-        warm_start(self.model, documents, space if isinstance(space, Codes) else None, self.start)
+        reader = replace(self.reader, max_tokens=_DOCUMENT_TOKENS, opening=(), closing=())
+        codes = space if isinstance(space, Codes) else None
+        warm_start(self.model, reader.read(pairs.texts), codes, self.start)
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -312,9 +309,10 @@ class _Run:
             "train_flops": float(flops),
             "examples": seen,
             "start_token": self.start,
-            "end_token": (
-                self.tokenizer.eos_token_id if ends_queries(self.task.model.family) else None
-            ),
+            "max_tokens": self.task.max_tokens,
+            "texts_cut": self.tokens.cut,
+            "begin_tokens": list(self.reader.opening),
+            "end_tokens": list(self.reader.closing),
             "eos_token": self.tokenizer.eos_token_id,
             "step": best["step"],
             "dev_loss": best["dev_loss"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.words import one_line, sentences, words
 from genret_dask.errors import ModelError
 from genret_dask.specs import PairsSpec
 
 SOURCES = ("query", "document", "sentence", "span")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,22 @@ class Pairs:
 def build_pairs(collection: Collection, spec: PairsSpec, seed: int) -> Pairs:
     """Pairs of the train split's queries, of documents and of pseudo-queries, without repeats.
 
-    A pseudo-query is a sentence or a random run of words of the document: where a document has no
-    train query, it is all that a model can learn the document's identifier from.
+    A pseudo-query is a sentence of three words or more, or a random run of words of the document:
+    where a document has no train query, it is all that a model can learn its identifier from.
     """
     found: dict[tuple[str, int], int] = {}
     if spec.queries:
         train = collection.qrels["train"].relevant()
         for query, document in zip(train.query.tolist(), train.document.tolist(), strict=True):
-            found.setdefault((" ".join(collection.queries[query].split()), document), 0)
+            found.setdefault((one_line(collection.queries[query]), document), 0)
     for document in range(len(collection)):
         rng = np.random.default_rng((seed, document))
-        words = collection.document(document).split()
+        text = one_line(collection.document(document))
         if spec.documents:
-            found.setdefault((" ".join(words), document), 1)
+            found.setdefault((text, document), 1)
         for sentence in _sentences(collection.texts[document], spec.sentences, rng):
             found.setdefault((sentence, document), 2)
-        for span in _spans(words, spec, rng):
+        for span in _spans(text, spec, rng):
             found.setdefault((span, document), 3)
     found = {pair: source for pair, source in found.items() if pair[0]}
     return Pairs(
@@ -81,21 +80,23 @@ def build_pairs(collection: Collection, spec: PairsSpec, seed: int) -> Pairs:
 
 
 def _sentences(text: str, limit: int, rng: np.random.Generator) -> list[str]:
-    sentences = [" ".join(part.split()) for part in _SENTENCE_END.split(text)]
-    sentences = [sentence for sentence in sentences if sentence.count(" ") >= 2]
-    if len(sentences) > limit:
-        sentences = [sentences[row] for row in np.sort(rng.permutation(len(sentences))[:limit])]
-    return sentences
+    found = [sentence for sentence in sentences(text) if len(words(sentence, 3)) == 3]
+    if len(found) > limit:
+        found = [found[row] for row in np.sort(rng.permutation(len(found))[:limit])]
+    return found
 
 
-def _spans(words: list[str], spec: PairsSpec, rng: np.random.Generator) -> list[str]:
+def _spans(text: str, spec: PairsSpec, rng: np.random.Generator) -> list[str]:
+    """Random runs of words, from where the first begins to where the last ends."""
     shortest, longest = spec.span_words
-    if len(words) < shortest:
+    places = words(text)
+    if len(places) < shortest:
         return []
     spans = []
     for length in rng.integers(shortest, longest + 1, spec.spans):
-        start = int(rng.integers(0, max(len(words) - length, 0) + 1))
-        spans.append(" ".join(words[start : start + length]))
+        first = int(rng.integers(0, max(len(places) - length, 0) + 1))
+        run = places[first : first + length]
+        spans.append(text[run[0][0] : run[-1][1]])
     return spans
 
 

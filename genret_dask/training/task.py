@@ -25,6 +25,8 @@ class TrainTask:
     ----------
     name : str
         Unique in the run; names the checkpoint's folder.
+    max_tokens : int
+        Kept of each text.
     identifiers : CodesIdentifiers or NgramsIdentifiers
     pairs, tokenizer, space, folder : Path
         Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
@@ -39,6 +41,7 @@ class TrainTask:
     fraction: float
     training: TrainingSpec
     seed: int
+    max_tokens: int
     identifiers: IdentifiersSpec
     pairs: Path
     tokenizer: Path

@@ -259,7 +259,8 @@ def _training_record() -> dict[str, Any]:
         "n_train": 5,
         "train_flops": 1.5,
         "start_token": 3,
-        "end_token": None,
+        "begin_tokens": [],
+        "end_tokens": [],
         "history": [{"step": 1, "dev_loss": 0.5}],
     }
 
@@ -274,6 +275,7 @@ def _load_records(folder: Path) -> None:
         fraction=1.0,
         training=spec.training,
         seed=0,
+        max_tokens=spec.max_tokens,
         identifiers=spec.identifiers[0],
         pairs=folder,
         tokenizer=folder,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from rapidfuzz import fuzz
-from tokenizers import Tokenizer
 
 from genret_dask.artefacts import publishing
+from genret_dask.datasets.words import one_line, words
 from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.index_task import IndexTask, plan_parts, run_index
 from genret_dask.identifiers.ngrams import close, index_of_parts, open_parts
 from genret_dask.identifiers.spans import SpanSampler
-from genret_dask.identifiers.stream import open_tokenizer
+from genret_dask.models.reader import Reader
 from genret_dask.specs import NgramsIdentifiers, TokenizerSpec
 from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
 from tests.conftest import make_collection, write_beir
@@ -28,19 +28,19 @@ IDS = tuple(f"d{row}" for row in range(len(TEXTS)))
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> Tokenizer:
+def reader(tmp_path_factory) -> Reader:
     folder = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(train_tokenizer(make_collection(), TokenizerSpec(vocab_size=400)), folder)
-    return open_tokenizer(folder / "tokenizer.json")
+    return Reader.at(folder / "tokenizer.json")
 
 
-def sampler(tokenizer: Tokenizer, **changes) -> SpanSampler:
+def sampler(reader: Reader, **changes) -> SpanSampler:
     fields = {"min_tokens": 3, "max_tokens": 12, "span_words": 4, "spans": 6, **changes}
-    return SpanSampler(TEXTS, IDS, tokenizer, NgramsIdentifiers(**fields), seed=0)
+    return SpanSampler(TEXTS, IDS, reader, NgramsIdentifiers(**fields), seed=0)
 
 
-def test_a_sample_depends_on_query_and_document_alone(tokenizer):
-    first, second = sampler(tokenizer), sampler(tokenizer)
+def test_a_sample_depends_on_query_and_document_alone(reader):
+    first, second = sampler(reader), sampler(reader)
     forwards = [first.sample(query, row) for query in ("green plants", "tabs") for row in (0, 3)]
     backwards = [second.sample(query, row) for query in ("tabs", "green plants") for row in (3, 0)]
     for one, other in zip(forwards, backwards[::-1], strict=True):
@@ -49,51 +49,54 @@ def test_a_sample_depends_on_query_and_document_alone(tokenizer):
 
 
 @pytest.mark.parametrize("document", [0, 3])
-def test_spans_begin_with_a_word_and_have_so_many(tokenizer, document):
-    spans = sampler(tokenizer, spans=200, max_tokens=1024).sample("", document)
-    words = " ".join(TEXTS[document].split())
-    ids = tokenizer.encode(words, add_special_tokens=False).ids
+def test_spans_begin_with_a_word_and_have_so_many(reader, document):
+    spans = sampler(reader, spans=200, max_tokens=1024).sample("", document)
+    line, tokenizer = one_line(TEXTS[document]), reader.tokenizer
+    ((ids,),) = reader.bare([line])
     assert "</s>" not in [tokenizer.id_to_token(one) for one in ids]
     pieces = {tokenizer.decode(ids[start:stop]).strip() for start, stop in spans}
-    plain = tokenizer.normalizer.normalize_str(words).split()
-    expected = {" ".join(plain[at : at + 4]) for at in range(len(plain))}
-    assert pieces <= expected and len(pieces) > 5
-    cut = sampler(tokenizer, spans=200).sample("", document)
+    places = words(line)
+    runs = [places[at : at + 4] for at in range(len(places))]
+    plain = [line[run[0][0] : run[-1][1]] for run in runs]
+    assert pieces <= {tokenizer.normalizer.normalize_str(text) for text in plain}
+    assert len(pieces) > 5
+    cut = sampler(reader, spans=200).sample("", document)
     assert ((cut[:, 1] - cut[:, 0] <= 12) & (cut[:, 1] - cut[:, 0] >= 3)).all()
 
 
-def test_a_text_that_is_too_short_has_none(tokenizer):
-    assert (sampler(tokenizer).sample("words", 2) == -1).all()
-    assert (sampler(tokenizer, min_tokens=12).sample("words", 1) == -1).all()
-    assert (sampler(tokenizer, min_tokens=1).sample("words", 1) >= 0).all()
+def test_a_text_that_is_too_short_has_none(reader):
+    assert (sampler(reader).sample("words", 2) == -1).all()
+    assert (sampler(reader, min_tokens=12).sample("words", 1) == -1).all()
+    assert (sampler(reader, min_tokens=1).sample("words", 1) >= 0).all()
 
 
-def test_places_are_drawn_by_the_softmax_of_their_overlap(tokenizer):
+def test_places_are_drawn_by_the_softmax_of_their_overlap(reader):
     query, size = "oxygen evolved by plants", 40_000
-    many = sampler(tokenizer, spans=size, min_tokens=1)
+    many = sampler(reader, spans=size, min_tokens=1)
     starts, counts = np.unique(many.sample(query, 0)[:, 0], return_counts=True)
-    asked, words = query.split(), TEXTS[0].lower().split()
+    asked, low = query.split(), TEXTS[0].lower()
+    spelled = [low[start:stop] for start, stop in words(low)]
     weights = [
         sum(
-            fuzz.ratio(" ".join(asked[at : at + 3]), " ".join(words[place : place + 3])) / 100
+            fuzz.ratio(" ".join(asked[at : at + 3]), " ".join(spelled[place : place + 3])) / 100
             for at in range(len(asked) - 2)
         )
-        for place in range(len(words))
+        for place in range(len(spelled))
     ]
     chance = np.exp(weights) / np.exp(weights).sum()
-    assert len(starts) == len(words)
+    assert len(starts) == len(spelled)
     np.testing.assert_allclose(counts / size, chance, atol=5 * np.sqrt(0.25 / size))
     assert chance.max() > 2 * chance.min()
 
 
-def test_spans_are_in_the_index_whatever_its_parts(tokenizer, tmp_path):
+def test_spans_are_in_the_index_whatever_its_parts(reader, tmp_path):
     collection = make_collection()
     with publishing(tmp_path / "collection", ORIGIN) as folder:
         write_beir(collection, folder / "beir")
     with publishing(tmp_path / "tokenizer", ORIGIN) as folder:
-        (folder / "tokenizer.json").write_text(tokenizer.to_str())
+        (folder / "tokenizer.json").write_text(reader.tokenizer.to_str())
     spec = NgramsIdentifiers(part_characters=1000)
-    vocabulary, indexes = tokenizer.get_vocab_size(), {}
+    vocabulary, indexes = reader.vocabulary, {}
     for name, characters in (("whole", 10**9), ("parts", 1000)):
         ranges = plan_parts(collection, characters)
         for number, (first, last) in enumerate(ranges):
@@ -116,7 +119,7 @@ def test_spans_are_in_the_index_whatever_its_parts(tokenizer, tmp_path):
         indexes[name] = index_of_parts(parts, vocabulary, "", "")
     whole, parts = indexes.values()
     assert len(whole.parts) == 1 and len(parts.parts) > 4 and whole.tokens == parts.tokens
-    sample = SpanSampler(collection.texts, collection.document_ids, tokenizer, spec, 0).sample
+    sample = SpanSampler(collection.texts, collection.document_ids, reader, spec, 0).sample
     documents = np.arange(len(collection))
     spans = np.stack([sample(collection.queries[row], row)[0] for row in documents])
     tokens = whole.spans(documents, spans, 10)

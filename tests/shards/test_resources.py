@@ -95,6 +95,7 @@ class Workbench:
             markers=run / "markers",
             models={("codes", model): exported},
             inference=self.spec,
+            max_tokens=32,
             fingerprint="f",
             corpus="",
         )

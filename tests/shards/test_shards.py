@@ -303,6 +303,7 @@ def test_a_context_is_small(root):
         markers=root,
         models={("ngrams", "a"): Exported(root, root, NgramsIdentifiers(), root)},
         inference=InferenceSpec(),
+        max_tokens=32,
         fingerprint="f",
         corpus="c",
     )
