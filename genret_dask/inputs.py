@@ -155,7 +155,7 @@ class Inputs:
             self._report("tokenizer", 1, 1)
         return made
 
-    def _tokenizer_of(self, model: ModelSpec) -> Artefact:
+    def tokenizer_of(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
         if model.pretrained is None:
             return self.tokenizer
@@ -175,7 +175,7 @@ class Inputs:
         """The identifiers that a model generates: codes, or the index of its tokeniser."""
         if isinstance(kind, CodesIdentifiers):
             return self._code_artefact
-        tokenizer = self._tokenizer_of(model).folder
+        tokenizer = self.tokenizer_of(model).folder
         if tokenizer not in self._indexes:
             self._indexes[tokenizer] = self._index(kind, tokenizer)
         return self._indexes[tokenizer]
@@ -295,7 +295,7 @@ class Inputs:
         texts: Origin,
         sample: Callable[[SpanSampler, Path], None],
     ) -> Artefact:
-        tokenizer, space = self._tokenizer_of(model), self.space(spec, model)
+        tokenizer, space = self.tokenizer_of(model), self.space(spec, model)
         parts = {
             name: texts.fingerprint,
             "index": space.made_from.fingerprint,

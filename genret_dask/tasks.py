@@ -24,7 +24,7 @@ def training_tasks(inputs: Inputs) -> list[TrainTask]:
 def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
     training = cell.training(inputs.spec)
     model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
-    pairs, tokenizer = inputs.pairs, inputs.tokenizer
+    pairs, tokenizer = inputs.pairs, inputs.tokenizer_of(cell.model)
     space = inputs.space(cell.identifiers, cell.model)
     spans = inputs.pair_spans(cell.identifiers, cell.model)
     _, length = label_shape(cell.identifiers, space.folder)

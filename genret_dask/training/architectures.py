@@ -81,19 +81,19 @@ def build_model(
     *,
     dropout: float,
     seed: int,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, int]:
+) -> tuple[PreTrainedModel, int]:
     """Make the model to train, in float32.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerFast
-        For models from scratch; pretrained ones bring their own.
+        The study's for models from scratch, that of the weights for pretrained ones.
     code_rows : int
         Vocabulary rows of the identifiers.
 
     Returns
     -------
-    model, tokenizer, start_token
+    model, start_token
         Code rows begin at ``start_token + 1``.
 
     Raises
@@ -108,7 +108,7 @@ def build_model(
     config_class, model_class = _CLASSES[spec.family]
     torch.manual_seed(seed)
     if spec.pretrained is not None:
-        model, tokenizer = _pretrained(spec, spec.pretrained, model_class)
+        model = _pretrained(spec, spec.pretrained, model_class)
         start = len(tokenizer)
         model.resize_token_embeddings(start + 1 + code_rows)
     else:
@@ -126,7 +126,7 @@ def build_model(
         model = model_class(config)
     model.config.decoder_start_token_id = start
     model.config.bos_token_id = start
-    return model, tokenizer, start
+    return model, start
 
 
 def _config_fields(spec: ModelSpec, config_class: type, dropout: float) -> dict[str, Any]:
@@ -209,14 +209,13 @@ def _pretrained_config(spec: ModelSpec, source: PretrainedSpec) -> Any:
     return config
 
 
-def _pretrained(
-    spec: ModelSpec, source: PretrainedSpec, model_class: Any
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    tokenizer = pretrained_tokenizer(spec, source)
+def _pretrained(spec: ModelSpec, source: PretrainedSpec, model_class: Any) -> PreTrainedModel:
     where, options = _source(spec, source)
     config = _pretrained_config(spec, source)
-    model = load_weights(model_class, where, config=config, torch_dtype=torch.float32, **options)
-    return model, tokenizer
+    model: PreTrainedModel = load_weights(
+        model_class, where, config=config, torch_dtype=torch.float32, **options
+    )
+    return model
 
 
 def pretrained_tokenizer(spec: ModelSpec, source: PretrainedSpec) -> PreTrainedTokenizerFast:

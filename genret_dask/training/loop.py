@@ -44,11 +44,9 @@ _COUNTERS = ("step", "tokens_seen", "seconds", "history")
 def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
     config = config_of(task.model)
-    if task.model.pretrained is None:
-        tokenizer = read_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
-        config.vocab_size = tokenizer.get_vocab_size()
+    tokenizer = read_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
     rows, length = label_shape(task.identifiers, task.space)
-    config.vocab_size += 1 + rows
+    config.vocab_size = tokenizer.get_vocab_size() + 1 + rows
     per_example = training_flops_per_example(
         architecture_of(config), task.training.max_tokens, length
     )
@@ -85,13 +83,10 @@ class _Run:
         self.task = task
         spec = task.training
         space = open_space(task.identifiers, task.space)
+        self.tokenizer = load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True)
         self.model: Any
-        self.model, self.tokenizer, self.start = build_model(
-            task.model,
-            load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True),
-            space.rows,
-            dropout=spec.dropout,
-            seed=task.seed,
+        self.model, self.start = build_model(
+            task.model, self.tokenizer, space.rows, dropout=spec.dropout, seed=task.seed
         )
         if task.model.pretrained is None and spec.init == "lsa":
             self._warm_start(space)
