@@ -28,7 +28,12 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 _PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "optimum-onnx", "torch", "transformers")
 
 
-def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) -> Any:
+def load_checkpoint(
+    model_class: Any,
+    checkpoint: Path,
+    model_type: str | None,
+    check: Callable[[Any], list[str]],
+) -> Any:
     """Load a local Hugging Face folder in float32, for evaluation.
 
     Parameters
@@ -37,6 +42,8 @@ def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) 
         A transformers class with `from_pretrained`.
     model_type : str, optional
         What config.json must say.
+    check : callable
+        Returns what keeps a configuration from being exported.
 
     Raises
     ------
@@ -52,8 +59,10 @@ def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) 
         raise ModelError(
             f"{checkpoint} holds a {config.model_type} model",
             expected=model_type,
-            fix=f"export it with --family {config.model_type}, or with --family optimum",
+            fix=f"export it as family {config.model_type}, or as optimum",
         )
+    if problems := check(config):
+        raise ModelError(f"{checkpoint}: {'; '.join(problems)}")
     model, report = load_weights(
         model_class,
         str(checkpoint),
