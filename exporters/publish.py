@@ -18,7 +18,7 @@ from genret_dask.exporters.parity import TOLERANCES, check_parity, session_on_cp
 from genret_dask.exporters.quantise import quantise
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import MANIFEST, Manifest, Parity, hash_files, write_manifest
-from genret_dask.models.pretrained import load_config, load_weights
+from genret_dask.models.pretrained import load_config, load_whole
 from genret_dask.specs import Precision
 from genret_dask.storage import PARTIAL, place_of, staged
 
@@ -63,20 +63,13 @@ def load_checkpoint(
         )
     if problems := check(config):
         raise ModelError(f"{checkpoint}: {'; '.join(problems)}")
-    model, report = load_weights(
+    model = load_whole(
         model_class,
         str(checkpoint),
         config=config,
         local_files_only=True,
         attn_implementation="eager",
-        output_loading_info=True,
     )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{checkpoint} lacks {len(missing)} weights, {missing[0]} the first",
-            expected="all weights of the model",
-        )
     return model.to(torch.float32).eval()
 
 

@@ -113,7 +113,7 @@ class _Cost:
         self, spec: SweepSpec, cell: Cell, sizes: dict[str, int], collection: Collection
     ) -> None:
         from genret_dask.models.architectures import architecture_of
-        from genret_dask.training.architectures import config_of
+        from genret_dask.models.configs import config_of
 
         self._spec, self._cell, self._sizes = spec, cell, sizes
         identifiers, steps = cell.identifiers, sizes["step"]

@@ -162,7 +162,7 @@ class Inputs:
         made_from = Origin("tokenizer", {"pretrained": model.pretrained})
         made = Artefact(self.folder / "tokenizers" / model.label, made_from)
         if not is_current(made.folder, made_from):
-            from genret_dask.training.architectures import pretrained_tokenizer
+            from genret_dask.models.configs import pretrained_tokenizer
             from genret_dask.training.tokenizer import save_tokenizer
 
             with publishing(made.folder, made_from) as partial_folder:

@@ -119,8 +119,10 @@ def running(
         raise SpecError(f"--performance-report {page}: there is no folder {page.parent}")
     from genret_dask.clusters import connect, load_cluster_spec
     from genret_dask.lease import Lease
+    from genret_dask.model_checks import check_models
 
     cluster = load_cluster_spec(cluster_file)
+    check_models(spec)
     from genret_dask.preflight import check_cluster
     from genret_dask.storage import place_of
     from genret_dask.study import Study

@@ -92,8 +92,10 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
     from genret_dask.clusters import load_cluster_spec
     from genret_dask.datasets import load
     from genret_dask.estimate import estimate
+    from genret_dask.model_checks import check_models
 
     load_cluster_spec(cluster_file)
+    check_models(spec)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
     plan = estimate(spec, load(spec.dataset, spec.seed))
     cores = usable_cores()

@@ -6,8 +6,10 @@ a configuration may name an attention kernel of the hub, which is code as well.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from genret_dask.errors import GenretError, ModelError
@@ -75,6 +77,51 @@ def load_weights(model_class: Any, where: str, *, config: Any = None, **options:
         return model_class.from_pretrained(
             where, config=found, trust_remote_code=False, **safe, **options
         )
+
+
+def load_whole(model_class: Any, where: str, **options: Any) -> Any:
+    """A model at a place, all of whose weights are there; see `load_weights`.
+
+    Raises
+    ------
+    ModelError
+        Weights are missing, which transformers would draw at random.
+    """
+    model, report = load_weights(model_class, where, output_loading_info=True, **options)
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{where} lacks {len(missing)} weights, {missing[0]} the first",
+            expected=f"all weights of a {model_class.__name__}",
+        )
+    return model
+
+
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight in a folder's safetensors, of which only the headers are read.
+
+    Raises
+    ------
+    ModelError
+        There are none, or a file is missing or cut off.
+    """
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    with _reading(str(folder)):
+        names = ["model.safetensors"]
+        if index.is_file():
+            names = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
+        missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} has no {missing[0]}", expected=EXPECTED)
+    found: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        with _reading(str(folder / name)), safe_open(folder / name, framework="np") as file:
+            keys = file.keys()
+            found |= {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+    return found
 
 
 def _place(options: dict[str, Any]) -> dict[str, Any]:

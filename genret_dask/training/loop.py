@@ -22,12 +22,13 @@ from genret_dask.errors import TrainingError
 from genret_dask.host_cache import working_folder
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
+from genret_dask.models.configs import config_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import Tokens, read_tokenizer, tokenize
 from genret_dask.records import dump_record
 from genret_dask.storage import beside, replace_file, writing
-from genret_dask.training.architectures import build_model, config_of, count_parameters
+from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import ends_queries, identifier_logits, identifier_loss
 from genret_dask.training.pairs import Pairs, read_pairs, subset

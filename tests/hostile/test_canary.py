@@ -37,10 +37,11 @@ from genret_dask.fingerprint import Origin
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.embedding import embed
 from genret_dask.inference.session import open_session
+from genret_dask.models.configs import config_of, pretrained_tokenizer
 from genret_dask.models.manifest import MANIFEST, hash_files, read_manifest
 from genret_dask.records import dump_record, parse_record
 from genret_dask.specs import ModelSpec, PretrainedSpec, SentenceEmbedding, load_spec
-from genret_dask.training.architectures import build_model, config_of, pretrained_tokenizer
+from genret_dask.training.architectures import build_model
 from tests.conftest import make_collection, make_model, random_codes
 from tests.fits.conftest import write_law_cube
 
