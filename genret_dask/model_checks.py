@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from genret_dask.errors import GenretError, SpecError
 from genret_dask.exporters import config_problems, families
-from genret_dask.models.configs import PRESETS, config_of, pretrained_tokenizer
+from genret_dask.models.configs import PRESETS, config_of, pretrained_tokenizer, source_of
+from genret_dask.models.gguf import read_header
 from genret_dask.models.pretrained import load_config, load_tokenizer, weight_shapes
 from genret_dask.specs import (
     CodesIdentifiers,
@@ -23,6 +25,8 @@ from genret_dask.specs import (
     TfidfEmbedding,
 )
 
+_TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+_GGUF_TOKENISER = ("tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
 _LISTED = 3  # weights in an error's text
 
 
@@ -61,7 +65,10 @@ def _problems_of(model: ModelSpec) -> Iterator[str]:
             f"one of {', '.join(PRESETS)}; genret_dask.exporters.export_model exports a checkpoint"
         )
         return
-    if model.family in PRESETS and model.size in PRESETS[model.family]:
+    if model.size in PRESETS.get(model.family, ()):
+        return
+    if model.pretrained is not None and model.pretrained.gguf is not None:
+        yield from _gguf_problems(label, model, model.pretrained.gguf)
         return
     try:
         config = config_of(model)
@@ -76,6 +83,22 @@ def _problems_of(model: ModelSpec) -> Iterator[str]:
         yield from _weight_problems(label, model, config)
 
 
+def _gguf_problems(label: str, model: ModelSpec, path: Path) -> Iterator[str]:
+    """From the header alone: transformers takes minutes to read a large vocabulary."""
+    try:
+        source_of(model, PretrainedSpec(gguf=path))
+        header = read_header(path)
+    except GenretError as error:
+        yield _line(error, label)
+        return
+    found = header.get("general.architecture")
+    if found != model.family:
+        yield f"{label}: {path} holds a {found}; expected a {model.family}"
+    missing = [name for name in _GGUF_TOKENISER if name not in header]
+    if missing:
+        yield f"{label}: {path} has no tokeniser; expected {' and '.join(missing)} in its header"
+
+
 def _settings_problems(config: Any) -> list[str]:
     """What transformers takes, and training does not."""
     if getattr(config, "quantization_config", None):
@@ -84,10 +107,14 @@ def _settings_problems(config: Any) -> list[str]:
 
 
 def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) -> Iterator[str]:
+    folder = source.path
+    if folder is not None and not any((folder / name).is_file() for name in _TOKENISERS):
+        yield f"{label}: {folder} has no tokeniser; expected one of {', '.join(_TOKENISERS)}"
+        return
     try:
         tokenizer = pretrained_tokenizer(model, source)
     except GenretError as error:
-        yield _line(error, label)
+        yield _line(error, f"{label}: its tokeniser")
         return
     if not tokenizer.is_fast:
         yield f"{label}: its tokeniser has no tokenizer.json, and cannot be converted to one"

@@ -7,9 +7,10 @@ a configuration may name an attention kernel of the hub, which is code as well.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from genret_dask.errors import GenretError, ModelError
@@ -27,7 +28,7 @@ def load_config(where: str, **options: Any) -> Any:
     """
     from transformers import AutoConfig
 
-    with _reading(where):
+    with _reading(where, options):
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
         attention = getattr(config, "_attn_implementation", None)
     if attention is not None and "/" in str(attention):
@@ -49,7 +50,7 @@ def load_tokenizer(where: str, **options: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _reading(where):
+    with _reading(where, options):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -73,7 +74,7 @@ def load_weights(model_class: Any, where: str, *, config: Any = None, **options:
     """
     found = load_config(where, **_place(options)) if config is None else config
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
-    with _reading(where):
+    with _reading(where, options):
         return model_class.from_pretrained(
             where, config=found, trust_remote_code=False, **safe, **options
         )
@@ -130,7 +131,8 @@ def _place(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(where: str) -> Iterator[None]:
+def _reading(where: str, options: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    name = str(Path(where) / options["gguf_file"]) if "gguf_file" in options else where
     try:
         yield
     except GenretError:
@@ -139,5 +141,5 @@ def _reading(where: str) -> Iterator[None]:
         # Parsers of dozens of formats raise whatever they please at a file that is not theirs.
         reason = next(iter(str(error).strip().splitlines()), "")[:300]
         raise ModelError(
-            f"cannot load {where}: {type(error).__name__}: {reason}", expected=EXPECTED
+            f"cannot load {name}: {type(error).__name__}: {reason}", expected=EXPECTED
         ) from error

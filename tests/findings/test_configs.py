@@ -219,8 +219,12 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut-weights": (cut_weights, "model.safetensors: SafetensorError"),
     "lacks-a-weight": (drop_a_weight, "1 weights are missing: "),
     "other-shape": (edit("config.json", vocab_size=21), "in the weights, and [21, 16] by config"),
-    "no-tokeniser": (drop_the_tokeniser, "tokeni"),
+    "no-tokeniser": (drop_the_tokeniser, "has no tokeniser; expected one of token"),
     "no-end-token": (edit("tokenizer_config.json", eos_token=None), "has no end token"),
+    "damaged-tokeniser": (
+        lambda to: (to / "tokenizer.json").write_text("{"),
+        "its tokeniser: cannot load",
+    ),
     "quantised": (edit("config.json", quantization_config={"quant_method": "awq"}), "quantised"),
 }
 
@@ -236,6 +240,43 @@ def test_weights_that_cannot_be_used_are_known_from_their_folder(
     damage(folder)
     found = problems_of(family, pretrained={"path": folder})
     assert [one for one in found if one.startswith("model mine: ") and line in one], found
+
+
+def write_gguf(path: Path, architecture: str, *, tokens: bool) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, architecture)
+    writer.add_block_count(2)
+    if tokens:
+        writer.add_token_list([b"a", b"b"])
+        writer.add_token_types([1, 1])
+        writer.add_eos_token_id(1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def cut(path: Path) -> None:
+    write_gguf(path, "llama", tokens=True)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("write", "line"),
+    [
+        (lambda path: write_gguf(path, "llama", tokens=True), None),
+        (lambda path: write_gguf(path, "gpt2", tokens=True), "holds a gpt2; expected a llama"),
+        (lambda path: write_gguf(path, "llama", tokens=False), "has no tokeniser"),
+        (cut, "is not a GGUF file: it is cut off"),
+        (lambda path: path.write_bytes(b"noise" * 9), "it does not begin with GGUF"),
+        (lambda path: path.write_bytes(b"GGUF" + bytes(4)), "its version is 0"),
+    ],
+    ids=["good", "other-family", "no-tokeniser", "cut", "noise", "version"],
+)
+def test_a_gguf_file_is_known_from_its_header(tmp_path, write, line):
+    write(tmp_path / "model.gguf")
+    found = problems_of("llama", pretrained={"gguf": tmp_path / "model.gguf"})
+    assert found == [] if line is None else len(found) == 1 and line in found[0]
 
 
 @pytest.mark.parametrize(
