@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genret_dask.errors import StaleError
 from genret_dask.fingerprint import Origin, sha256_file
@@ -43,19 +44,68 @@ def record_of(
     return record
 
 
-def is_current(folder: Path, origin: Origin, name: str = RECORD) -> bool:
-    """Whether the artefact is there and was made from these inputs.
+State = Literal["done", "to do", "grows", "stale"]
 
-    Raises
-    ------
-    StaleError
-        It is there, but was made from others, which are named.
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """A folder of the run directory and what it is made from.
+
+    Attributes
+    ----------
+    folder : Path
+    made_from : Origin
+    record : str
+        Its file that tells what is there.
+    grows : tuple of str
+        Parts of the origin in which one that is there may differ, as it is then made larger and
+        what was made from it stays right.
     """
-    record = read_record(folder / name)
-    if record is None:
-        return False
-    require_same(folder, origin, record)
-    return True
+
+    folder: Path
+    made_from: Origin
+    record: str = RECORD
+    grows: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        return self.made_from.fingerprint
+
+    @property
+    def state(self) -> State:
+        """What is there: the same, nothing, a smaller one, or one made from something else."""
+        record = read_record(self.folder / self.record)
+        if record is None:
+            return "to do"
+        if record.get("fingerprint") == self.fingerprint:
+            return "done"
+        differing = set(self.made_from.differing(record))
+        return "grows" if differing and differing <= {*self.grows} else "stale"
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is there, and need not be made.
+
+        Raises
+        ------
+        StaleError
+            It is there, but was made from something else, which is named.
+        """
+        state = self.state
+        if state == "stale":
+            require_same(self.folder, self.made_from, record_of(self.folder, self.record, {}))
+        return state == "done"
+
+    @property
+    def differences(self) -> list[str]:
+        """What differs from the one that is there, a line each; empty where there is none."""
+        record = read_record(self.folder / self.record)
+        return self.made_from.differences(record) if record else []
+
+
+def is_current(folder: Path, origin: Origin, name: str = RECORD) -> bool:
+    """Whether the artefact is there and was made from these inputs; see `Artefact`."""
+    return Artefact(folder, origin, name).is_current
 
 
 def require_same(place: Path, origin: Origin, recorded: dict[str, Any]) -> None:
@@ -67,7 +117,8 @@ def require_same(place: Path, origin: Origin, recorded: dict[str, Any]) -> None:
         f"{place} was made from other inputs or settings: "
         + ("; ".join(differences) or f"fingerprint {recorded.get('fingerprint')}"),
         expected=f"those of this run (fingerprint {origin.fingerprint})",
-        fix=f"take the change back, give the run another name (--name), or remove {place}",
+        fix="take the change back, give the run another name (--name), or have it made anew "
+        "(--redo)",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
 from genret_dask.grid import Cell, cells_of, models_of
-from genret_dask.inference.candidates import select_queries
+from genret_dask.inference.candidates import candidate_width, select_queries
 from genret_dask.inference.memory import Decoding
 from genret_dask.models.flops import prefill_flops, step_flops, training_flops_per_example
 from genret_dask.shards.plan import padded_widths, plan_shards
@@ -60,8 +60,6 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     inference = spec.inference
     rows = select_queries(collection, inference.split, inference.queries, spec.seed)
     cells, models = cells_of(spec), models_of(spec)
-    qrels = collection.qrels[inference.split].relevant()
-    positives = int(np.bincount(qrels.query)[rows].max())
     groups: dict[str, Group] = {
         identifiers.kind: _empty_group(
             identifiers.kind,
@@ -70,7 +68,9 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
                 identifiers,
                 models=len(models),
                 queries=len(rows),
-                candidates=positives + min(inference.negatives, len(collection) - positives),
+                candidates=candidate_width(
+                    collection.qrels[inference.split], inference.negatives, len(collection)
+                ),
                 documents=len(collection),
                 steps=_steps(identifiers),
             ),

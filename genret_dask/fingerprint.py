@@ -39,12 +39,20 @@ class Origin:
 
     def differences(self, recorded: dict[str, Any]) -> list[str]:
         """What differs from a recorded origin: one line a field, by its dotted name."""
-        before, now = _leaves(recorded.get("made_from")), _leaves(plain(self.parts))
+        before, now = self._sides(recorded)
         return [
             f"{name} was {_shown(before, name)}, now {_shown(now, name)}"
-            for name in dict.fromkeys([*now, *before])
-            if before.get(name, ...) != now.get(name, ...)
+            for name in self.differing(recorded)
         ]
+
+    def differing(self, recorded: dict[str, Any]) -> list[str]:
+        """Dotted names of the fields that differ from a recorded origin."""
+        before, now = self._sides(recorded)
+        names = dict.fromkeys([*now, *before])
+        return [name for name in names if before.get(name, ...) != now.get(name, ...)]
+
+    def _sides(self, recorded: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return _leaves(recorded.get("made_from")), _leaves(plain(self.parts))
 
 
 def fingerprint(*parts: Any) -> str:

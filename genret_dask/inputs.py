@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,12 @@ import numpy as np
 from distributed import span
 
 from genret_dask.arrays import read_array
-from genret_dask.artefacts import fetched, is_current, publishing, record_of
-from genret_dask.datasets import artefact, fingerprint_of, load
+from genret_dask.artefacts import Artefact, fetched, publishing, record_of
+from genret_dask.datasets import artefact
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import Origin, fingerprint, sha256_file
-from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
+from genret_dask.fingerprint import sha256_file
+from genret_dask.identifiers import build_codes, write_codes
 from genret_dask.identifiers.index_task import (
     IndexTask,
     first_texts,
@@ -38,6 +37,7 @@ from genret_dask.identifiers.ngrams import (
 from genret_dask.identifiers.spans import SpanSampler
 from genret_dask.identifiers.stream import open_tokenizer
 from genret_dask.inference.candidates import build_candidates, select_queries
+from genret_dask.origins import Origins
 from genret_dask.specs import (
     CodesIdentifiers,
     IdentifiersSpec,
@@ -53,14 +53,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LISTED = 20  # ids in an error's text
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """A folder of the run directory and what it was made from."""
-
-    folder: Path
-    made_from: Origin
 
 
 class Inputs:
@@ -85,21 +77,20 @@ class Inputs:
         report: Callable[[str, float, float], None],
     ) -> None:
         self.spec, self.folder = spec, folder
+        self.origins = Origins(spec, folder)
         self._executor, self._report = executor, report
-        self._indexes: dict[Path, Artefact] = {}
+        self._spaces: dict[Path | str, Artefact] = {}
 
     @cached_property
     def collection(self) -> Collection:
         """The collection, loaded once and kept in the run directory."""
-        folder, spec = self.folder / "collection", self.spec
-        settings = spec.dataset.model_dump(mode="json", exclude={"path", "passages"})
-        parts = {"dataset": settings, "contents": fingerprint_of(spec.dataset), "seed": spec.seed}
-        made_from = Origin("collection", parts)
-        if is_current(folder, made_from):
-            return artefact.read(fetched(folder) / "beir")
+        made = self.origins.collection
+        if made.is_current:
+            return artefact.read(fetched(made.folder) / "beir")
         self._report("dataset", 0, 1)
-        collection = load(self.spec.dataset, self.spec.seed)
-        with publishing(folder, made_from) as partial_folder:
+        collection = self.origins.loaded
+        facts = {"content_hash": collection.content_hash}
+        with publishing(made.folder, made.made_from, **facts) as partial_folder:
             artefact.write(collection, partial_folder / "beir")
         self._report("dataset", 1, 1)
         return collection
@@ -111,14 +102,10 @@ class Inputs:
         """(text, document) pairs: train.jsonl.gz, dev.jsonl.gz and documents.jsonl.gz."""
         from genret_dask.training.pairs import Pairs, build_pairs, write_pairs
 
-        spec, collection = self.spec, self.collection
-        settings = spec.training.model_dump(mode="json", include={"pairs", "dev_queries"})
-        parts = {"collection": collection.content_hash, "training": settings, "seed": spec.seed}
-        made_from = Origin("pairs", parts)
-        made = Artefact(self.folder / "pairs", made_from)
-        if not is_current(made.folder, made_from):
+        spec, collection, made = self.spec, self.collection, self.origins.pairs
+        if not made.is_current:
             self._report("pairs", 0, 1)
-            with publishing(made.folder, made_from) as partial_folder:
+            with publishing(made.folder, made.made_from) as partial_folder:
                 pairs = build_pairs(collection, spec.training.pairs, spec.seed)
                 write_pairs(pairs, partial_folder / "train.jsonl.gz")
                 split = "dev" if len(collection.qrels["dev"].relevant()) else "train"
@@ -139,74 +126,51 @@ class Inputs:
             self._report("pairs", 1, 1)
         return made
 
-    @cached_property
-    def tokenizer(self) -> Artefact:
-        """The tokeniser of models from scratch."""
-        parts = {"collection": self.collection.content_hash, "tokenizer": self.spec.tokenizer}
-        made_from = Origin("tokenizer", parts)
-        made = Artefact(self.folder / "tokenizer", made_from)
-        if not is_current(made.folder, made_from):
-            from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
-
-            self._report("tokenizer", 0, 1)
-            with publishing(made.folder, made_from) as partial_folder:
-                tokenizer = train_tokenizer(self.collection, self.spec.tokenizer)
-                save_tokenizer(tokenizer, partial_folder)
-            self._report("tokenizer", 1, 1)
-        return made
-
-    def tokenizer_of(self, model: ModelSpec) -> Artefact:
+    def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
-        if model.pretrained is None:
-            return self.tokenizer
-        made_from = Origin("tokenizer", {"pretrained": model.pretrained})
-        made = Artefact(self.folder / "tokenizers" / model.label, made_from)
-        if not is_current(made.folder, made_from):
-            from genret_dask.models.configs import pretrained_tokenizer
-            from genret_dask.training.tokenizer import save_tokenizer
+        collection, made = self.collection, self.origins.tokenizer(model)
+        if made.is_current:
+            return made
+        from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
 
-            with publishing(made.folder, made_from) as partial_folder:
+        if model.pretrained is not None:
+            from genret_dask.models.configs import pretrained_tokenizer
+
+            with publishing(made.folder, made.made_from) as partial_folder:
                 save_tokenizer(pretrained_tokenizer(model, model.pretrained), partial_folder)
+            return made
+        self._report("tokenizer", 0, 1)
+        with publishing(made.folder, made.made_from) as partial_folder:
+            save_tokenizer(train_tokenizer(collection, self.spec.tokenizer), partial_folder)
+        self._report("tokenizer", 1, 1)
         return made
 
     # --- identifiers --------------------------------------------------------------------------
 
     def space(self, kind: IdentifiersSpec, model: ModelSpec) -> Artefact:
         """The identifiers that a model generates: codes, or the index of its tokeniser."""
-        if isinstance(kind, CodesIdentifiers):
-            return self._code_artefact
-        tokenizer = self.tokenizer_of(model).folder
-        if tokenizer not in self._indexes:
-            self._indexes[tokenizer] = self._index(kind, tokenizer)
-        return self._indexes[tokenizer]
+        place = "codes" if isinstance(kind, CodesIdentifiers) else self.tokenizer(model).folder
+        if place not in self._spaces:
+            made = self.origins.space(kind, model)
+            if isinstance(kind, CodesIdentifiers):
+                self._spaces[place] = self._codes(kind, made)
+            else:
+                self._spaces[place] = self._index(kind, self.tokenizer(model).folder, made)
+        return self._spaces[place]
 
-    @cached_property
-    def _code_artefact(self) -> Artefact:
-        (spec,) = (one for one in self.spec.identifiers if isinstance(one, CodesIdentifiers))
-        parts = {"collection": self.collection.content_hash, "identifiers": spec}
-        made_from = Origin("codes", {**parts, "seed": self.spec.seed})
-        made = Artefact(self.folder / "identifiers" / "codes", made_from)
-        if not is_current(made.folder, made_from):
+    def _codes(self, spec: CodesIdentifiers, made: Artefact) -> Artefact:
+        if not made.is_current:
             self._report("identifiers", 0, 1)
-            write_codes(build_codes(self.collection, spec, self.spec.seed), made.folder, made_from)
+            codes = build_codes(self.collection, spec, self.spec.seed)
+            write_codes(codes, made.folder, made.made_from)
             self._report("identifiers", 1, 1)
         return made
 
-    @cached_property
-    def codes(self) -> Codes:
-        """The documents' codes, of a study that has any."""
-        return read_codes(self._code_artefact.folder)
-
-    def _index(self, spec: NgramsIdentifiers, tokenizer: Path) -> Artefact:
+    def _index(self, spec: NgramsIdentifiers, tokenizer: Path, made: Artefact) -> Artefact:
         """The index of the collection under a tokeniser; its parts are tasks."""
-        file = fetched(tokenizer) / "tokenizer.json"
-        digest, vocabulary = sha256_file(file), open_tokenizer(file).get_vocab_size()
-        corpus = self.collection.content_hash
-        settings = spec.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
-        named = {"collection": corpus, "tokenizer": digest, "identifiers": settings}
-        made_from = Origin("ngrams", named)
-        made = Artefact(self.folder / "identifiers" / "ngrams" / digest[:12], made_from)
-        if not is_current(made.folder, made_from, INDEX):
+        if not made.is_current:
+            file = fetched(tokenizer) / "tokenizer.json"
+            digest, vocabulary = sha256_file(file), open_tokenizer(file).get_vocab_size()
             tasks = index_tasks(
                 self.collection,
                 self.folder / "collection",
@@ -214,7 +178,7 @@ class Inputs:
                 vocabulary,
                 spec,
                 made.folder,
-                made_from,
+                made.made_from,
             )
             todo: list[IndexTask] = [task for task in tasks if not is_indexed(task)]
             if todo:
@@ -228,13 +192,14 @@ class Inputs:
                         progress=lambda done, total: self._report("index", done, total),
                     )
             parts = open_parts(made.folder, [task.name for task in tasks])
+            corpus = self.collection.content_hash
             index = index_of_parts(parts, vocabulary, digest, corpus)
             first, longest = index.lengths(len(self.collection))
             write_index(
                 made.folder,
                 index,
                 parts,
-                made_from,
+                made.made_from,
                 unreachable=np.flatnonzero(longest < spec.min_tokens),
                 without_spans=np.flatnonzero(first < spec.min_tokens),
             )
@@ -274,37 +239,30 @@ class Inputs:
                     sampler, pairs.texts, pairs.document[:, None], folder / f"{name}.npy", flat=True
                 )
 
-        return self._spans("pairs", kind, model, self.pairs.made_from, sample)
+        return self._spans(kind, model, self.origins.pair_spans, sample)
 
     def candidate_spans(self, kind: IdentifiersSpec, model: ModelSpec) -> Artefact | None:
         """The spans that stand for each candidate: candidates.npy; n-grams only."""
         if not isinstance(kind, NgramsIdentifiers):
             return None
         queries = [self.collection.queries[row] for row in self.queries]
+        documents = self.candidates["doc"]
 
         def sample(sampler: SpanSampler, folder: Path) -> None:
-            self._sample(sampler, queries, self.candidates["doc"], folder / "candidates.npy")
+            self._sample(sampler, queries, documents, folder / "candidates.npy")
 
-        return self._spans("candidates", kind, model, self._candidates_from, sample)
+        return self._spans(kind, model, self.origins.candidate_spans, sample)
 
     def _spans(
         self,
-        name: str,
         spec: NgramsIdentifiers,
         model: ModelSpec,
-        texts: Origin,
+        origin: Callable[[NgramsIdentifiers, ModelSpec], Artefact],
         sample: Callable[[SpanSampler, Path], None],
     ) -> Artefact:
-        tokenizer, space = self.tokenizer_of(model), self.space(spec, model)
-        parts = {
-            name: texts.fingerprint,
-            "index": space.made_from.fingerprint,
-            "identifiers": spec.model_dump(mode="json", exclude={"scoring"}),
-            "seed": self.spec.seed,
-        }
-        made_from = Origin("spans", parts)
-        made = Artefact(self.folder / "spans" / f"{name}-{space.folder.name}", made_from)
-        if not is_current(made.folder, made_from):
+        tokenizer, _ = self.tokenizer(model), self.space(spec, model)
+        made = origin(spec, model)
+        if not made.is_current:
             sampler = SpanSampler(
                 first_texts(self.collection, spec),
                 self.collection.document_ids,
@@ -312,7 +270,7 @@ class Inputs:
                 spec,
                 self.spec.seed,
             )
-            with publishing(made.folder, made_from) as partial_folder:
+            with publishing(made.folder, made.made_from) as partial_folder:
                 sample(sampler, partial_folder)
         return made
 
@@ -345,46 +303,27 @@ class Inputs:
         spec = self.spec.inference
         return select_queries(self.collection, spec.split, spec.queries, self.spec.seed)
 
-    @property
-    def _candidates_from(self) -> Origin:
-        spec = self.spec.inference
-        parts = {
-            "collection": self.collection.content_hash,
-            "inference": {name: getattr(spec, name) for name in ("split", "queries", "negatives")},
-            "seed": self.spec.seed,
-            "documents without identifiers": fingerprint(self._excluded.tolist()),
-        }
-        return Origin("candidates", parts)
-
-    @cached_property
-    def _excluded(self) -> np.ndarray:
-        """Documents that lack identifiers of their own in one of the study's spaces."""
-        found = np.empty(0, dtype=np.int64)
-        for kind in self.spec.identifiers:
-            if isinstance(kind, NgramsIdentifiers):
-                for model in self.spec.models:
-                    rows = _named(self.space(kind, model).folder, "without_spans")
-                    found = np.union1d(found, rows)
-        return found.astype(np.int64)
-
     @cached_property
     def candidates(self) -> dict[str, np.ndarray]:
         """Positives and negatives of the queries, the same for every kind of identifier."""
         spec, collection = self.spec.inference, self.collection
-        folder, made_from = self.folder / "candidates", self._candidates_from
-        if not is_current(folder, made_from):
+        for kind in self.spec.identifiers:
+            for model in self.spec.models:
+                self.space(kind, model)
+        made, excluded = self.origins.candidates, self.origins.without_identifiers()
+        if not made.is_current:
             built = build_candidates(
                 collection,
                 collection.qrels[spec.split],
                 self.queries,
                 spec.negatives,
                 self.spec.seed,
-                self._excluded.tolist(),
+                [] if excluded is None else excluded.tolist(),
             )
-            with publishing(folder, made_from) as partial_folder:
+            with publishing(made.folder, made.made_from) as partial_folder:
                 for name, array in built.items():
                     np.save(partial_folder / f"{name}.npy", array)
-        folder = fetched(folder)
+        folder = fetched(made.folder)
         names: list[str] = sorted(record_of(folder)["files"])
         return {Path(name).stem: read_array(folder / name, mapped=False) for name in names}
 

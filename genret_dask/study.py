@@ -18,7 +18,7 @@ from distributed import span
 from genret_dask.artefacts import RECORD, publishing, verify
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import Template
-from genret_dask.cube.store import create_cube, read_attributes, seal_cube
+from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
 from genret_dask.datasets.collection import Collection
 from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.fingerprint import Origin
@@ -30,7 +30,8 @@ from genret_dask.records import read_record
 from genret_dask.results import RESULTS, write_results
 from genret_dask.run_spec import is_run, write_run_spec
 from genret_dask.shards.failures import FailureLog
-from genret_dask.shards.plan import plan_shards, task_key
+from genret_dask.shards.ledger import Ledger
+from genret_dask.shards.plan import ShardTask, task_key
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import SweepContext
@@ -39,8 +40,9 @@ from genret_dask.shards.watch import LOST_TIMEOUT
 from genret_dask.specs import SweepSpec
 from genret_dask.stages import StageLog, machines_of
 from genret_dask.storage import check_writable, is_local, place_of
+from genret_dask.survey import Step, remove_stale, require_current, survey
 from genret_dask.tasks import export_tasks, exported_models, training_tasks
-from genret_dask.template import build_template, versions
+from genret_dask.template import build_template, shard_tasks, versions
 from genret_dask.training.task import TrainTask, finished
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def sweep(
     *,
     runs: Path | str = "runs",
     progress: Progress | None = None,
+    redo: bool = False,
 ) -> Path:
     """Run every stage of a study that is not done yet.
 
@@ -71,6 +74,8 @@ def sweep(
         The run directory is `runs / spec.name`.
     progress : callable, optional
         Gets (stage, done, total).
+    redo : bool
+        Make anew what was made from other inputs or settings, instead of refusing it.
 
     Returns
     -------
@@ -81,7 +86,7 @@ def sweep(
     --------
     >>> cube = sweep(SweepSpec())  # doctest: +SKIP
     """
-    study = Study(spec, client, runs=runs, progress=progress)
+    study = Study(spec, client, runs=runs, progress=progress, redo=redo)
     with study.log:
         return study.search()
 
@@ -105,7 +110,7 @@ class Study:
 
     Parameters
     ----------
-    spec, client, runs, progress
+    spec, client, runs, progress, redo
         As `sweep` takes them.
     lost_timeout : float
         Seconds without scheduler, or without any worker, before a stage gives up.
@@ -138,25 +143,26 @@ class Study:
         progress: Progress | None = None,
         lost_timeout: float = LOST_TIMEOUT,
         lease: Lease | None = None,
+        redo: bool = False,
     ) -> None:
         self.spec = spec
         self.folder = place_of(runs) / spec.name
         self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
         self._progress = progress
-        self._client, self._lost_timeout = client, lost_timeout
+        self.client, self._lost_timeout, self._redo = client, lost_timeout, redo
         self.log = RunLog(self.folder)
         self._stages = StageLog(self.log)
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
 
     @cached_property
     def executor(self) -> DaskExecutor | SerialExecutor:
-        self.log("machines", machines=machines_of(self._client))
+        self.log("machines", machines=machines_of(self.client))
         check, failures = self.lease.check, self._failures
-        if self._client is None:
+        if self.client is None:
             return SerialExecutor(failures, check, self.log)
         return DaskExecutor(
-            self._client,
+            self.client,
             failures,
             lost_timeout=self._lost_timeout,
             check=check,
@@ -171,6 +177,23 @@ class Study:
     def collection(self) -> Collection:
         return self.inputs.collection
 
+    @cached_property
+    @_leased
+    def steps(self) -> list[Step]:
+        """What there is of every result, before any work; stale ones are removed to be redone.
+
+        Raises
+        ------
+        StaleError
+            Some were made from other inputs or settings, and are not to be redone.
+        """
+        steps = survey(self.inputs.origins)
+        if self._redo:
+            remove_stale(steps)
+        else:
+            require_current(steps)
+        return steps
+
     def _begin(self) -> None:
         """Say in the run directory what this run is.
 
@@ -182,14 +205,14 @@ class Study:
         check_writable(self.folder)
         if not is_run(self.folder):  # else once what is there is known to be of this spec
             write_run_spec(self.folder, self.spec)
-        threads = self._client.nthreads() if self._client else {"this process": 1}
+        threads = self.client.nthreads() if self.client else {"this process": 1}
         self.log(
             "run_started",
             versions=versions(),
             name=self.spec.name,
             workers=len(threads),
             threads=sum(threads.values()),
-            dashboard=self._client.dashboard_link if self._client else None,
+            dashboard=self.client.dashboard_link if self.client else None,
         )
 
     # --- training -----------------------------------------------------------------------------
@@ -198,6 +221,7 @@ class Study:
     @_leased
     def tasks(self) -> list[TrainTask]:
         """The training task of every cell; makes the inputs they read."""
+        _ = self.steps
         self._begin()
         return training_tasks(self.inputs)
 
@@ -268,27 +292,17 @@ class Study:
         Leaves resources.json: what each worker of the last search held in memory.
         """
         template = self.template
-        create_cube(self.cube, template)
-        write_run_spec(self.folder, self.spec)
-        made_from = template.made_from.fingerprint
         context = SweepContext(
             cube=self.cube,
-            markers=self.folder / "markers" / made_from,
+            markers=self.folder / "markers",
             models=exported_models(self.inputs),
             inference=self.spec.inference,
-            fingerprint=made_from,
+            fingerprint=template.made_from.fingerprint,
             corpus=self.collection.content_hash,
         )
-        shards = [
-            shard
-            for group in template.groups
-            for shard in plan_shards(
-                group.kind,
-                group.model["model"].tolist(),
-                group.sizes["query"],
-                group.shard_queries,
-            )
-        ]
+        shards = shard_tasks(template)
+        self._lay_out(template, shards, context.ledger)
+        write_run_spec(self.folder, self.spec)
         done = context.ledger.read_all(shards)
         todo = [task for task in shards if task.key not in done]
         if todo:
@@ -302,6 +316,17 @@ class Study:
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
+
+    def _lay_out(self, template: Template, shards: list[ShardTask], ledger: Ledger) -> None:
+        """Have the cube that the shards are written to; of an older one, keep what holds."""
+        if is_cube(self.cube, template.made_from):
+            return
+        holding = ledger.revise(shards if (self.cube / ROOT).is_file() else [])
+        kept: dict[tuple[str, str], set[tuple[int, int]]] = {}
+        for shard in shards:
+            for dataset in holding.get(shard.key, ()):
+                kept.setdefault((shard.kind, dataset), set()).add((shard.model, shard.start))
+        revise_cube(self.cube, template, kept)
 
     # --- results ------------------------------------------------------------------------------
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from genret_dask.exporters.task import ExportTask
-from genret_dask.fingerprint import Origin
 from genret_dask.grid import Cell, cells_of
 from genret_dask.inputs import Inputs
 from genret_dask.shards.task import Exported
 from genret_dask.specs import precise_name
-from genret_dask.training.targets import label_shape
 from genret_dask.training.task import TrainTask
 
 
@@ -22,35 +19,24 @@ def training_tasks(inputs: Inputs) -> list[TrainTask]:
 
 
 def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
-    training = cell.training(inputs.spec)
     model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
-    pairs, tokenizer = inputs.pairs, inputs.tokenizer_of(cell.model)
+    pairs, tokenizer = inputs.pairs, inputs.tokenizer(cell.model)
     space = inputs.space(cell.identifiers, cell.model)
     spans = inputs.pair_spans(cell.identifiers, cell.model)
-    _, length = label_shape(cell.identifiers, space.folder)
-    read = {"pairs": pairs, "tokenizer": tokenizer, "identifiers": space}
-    read |= {"spans": spans} if spans else {}
-    parts = {
-        "model": model,
-        "fraction": cell.fraction,
-        "training": training,
-        "seed": inputs.spec.seed,
-        "steps": length,
-        **{name: one.made_from.fingerprint for name, one in read.items()},
-    }
+    made = inputs.origins.checkpoint(cell)
     return TrainTask(
         name=f"{cell.kind}/{cell.name}",
         model=model,
         fraction=cell.fraction,
-        training=training,
+        training=cell.training(inputs.spec),
         seed=inputs.spec.seed,
         identifiers=cell.identifiers,
         pairs=pairs.folder,
         tokenizer=tokenizer.folder,
         space=space.folder,
         spans=spans.folder if spans else None,
-        folder=inputs.folder / "checkpoints" / cell.kind / cell.name,
-        made_from=Origin("checkpoint", parts),
+        folder=made.folder,
+        made_from=made.made_from,
     )
 
 
@@ -77,7 +63,7 @@ def export_tasks(
                 record=records[task.name],
                 precision=precision,
                 tolerance=export.tolerance if precision == "fp32" else None,
-                folder=_export_folder(inputs, kind, name),
+                folder=inputs.origins.exported(kind, name),
             )
     return tasks
 
@@ -90,13 +76,9 @@ def exported_models(inputs: Inputs) -> dict[tuple[str, str], Exported]:
         for precision in inputs.spec.export.precision:
             name = precise_name(cell.name, precision)
             found[cell.kind, name] = Exported(
-                folder=_export_folder(inputs, cell.kind, name),
+                folder=inputs.origins.exported(cell.kind, name),
                 space=inputs.space(cell.identifiers, cell.model).folder,
                 identifiers=cell.identifiers,
                 spans=spans.folder if spans else None,
             )
     return found
-
-
-def _export_folder(inputs: Inputs, kind: str, name: str) -> Path:
-    return inputs.folder / "models" / kind / name

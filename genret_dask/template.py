@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
 
-from genret_dask.cube.schema import Group, Template
-from genret_dask.cube.store import FORMAT
-from genret_dask.fingerprint import Origin, fingerprint
+from genret_dask.cube.schema import CONTRAST, SEARCH, Group, Template
+from genret_dask.fingerprint import fingerprint
 from genret_dask.grid import cells_of
 from genret_dask.inputs import Inputs
 from genret_dask.models.manifest import Manifest
-from genret_dask.specs import CodesIdentifiers, IdentifiersSpec, NgramsIdentifiers, SweepSpec
+from genret_dask.shards.plan import ShardTask, plan_shards
+from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec, precise_name
+from genret_dask.training.targets import label_shape
 
 
 def build_template(
     study: SweepSpec, inputs: Inputs, manifests: dict[tuple[str, str], Manifest]
 ) -> Template:
     """The cube of a study, from its inputs and the manifests of its exported models."""
-    spec, collection = study.inference, inputs.collection
-    hashes = {place: fingerprint("model", one.files) for place, one in manifests.items()}
-    spaces = {
-        cell.kind: inputs.space(cell.identifiers, cell.model).made_from.fingerprint
-        for cell in cells_of(study)
-    }
-    settings = spec.model_dump(mode="json", exclude={"batch_queries", "threads", "memory"})
-    described = {f"{kind}/{name}": found for (kind, name), found in hashes.items()}
-    parts = {
-        "format": FORMAT,
-        "models": described,
-        "identifiers": {one.kind: one for one in study.identifiers},
-        "index": spaces,
-        "inference": settings,
-    }
+    collection, origins = inputs.collection, inputs.origins
+    hashes = {place: one.fingerprint for place, one in manifests.items()}
     return Template(
-        made_from=Origin("cube", parts),
+        made_from=origins.cube(hashes),
         groups=tuple(
             _group(
                 study,
                 inputs,
                 identifiers,
                 {name: one for (kind, name), one in manifests.items() if kind == identifiers.kind},
-                {name: one for (kind, name), one in hashes.items() if kind == identifiers.kind},
             )
             for identifiers in study.identifiers
         ),
@@ -51,10 +39,39 @@ def build_template(
             "spec": json.loads(study.model_dump_json()),
             "dataset": f"{collection.name} {collection.version}",
             "dataset_hash": collection.content_hash,
-            "identifiers_hash": spaces,
+            "identifiers_hash": {
+                cell.kind: origins.space(cell.identifiers, cell.model).fingerprint
+                for cell in cells_of(study)
+            },
             "documents": len(collection),
             "versions": versions(),
         },
+    )
+
+
+def shard_tasks(template: Template) -> list[ShardTask]:
+    """Every shard of a cube, with all that its values depend on.
+
+    A shard is a function of one model and of its own queries and candidates: others that a study
+    has, or gets later, play no part.
+    """
+    return [
+        replace(task, fingerprints=_fingerprints(group, task))
+        for group in template.groups
+        for task in plan_shards(
+            group.kind, group.model["model"].tolist(), group.sizes["query"], group.shard_queries
+        )
+    ]
+
+
+def _fingerprints(group: Group, task: ShardTask) -> tuple[tuple[str, str], ...]:
+    mine = slice(task.start, task.stop)
+    queries = {name: values[mine].tolist() for name, values in group.query.items()}
+    documents = group.candidates["doc"][mine].tolist()
+    read = {SEARCH: [queries], CONTRAST: [queries, documents]}
+    return tuple(
+        (dataset, fingerprint(made_from[task.model], *read[dataset]))
+        for dataset, made_from in group.made_from.items()
     )
 
 
@@ -69,10 +86,14 @@ def _group(
     inputs: Inputs,
     identifiers: IdentifiersSpec,
     manifests: dict[str, Manifest],
-    hashes: dict[str, str],
 ) -> Group:
     spec, collection, rows = study.inference, inputs.collection, inputs.queries
-    candidates = inputs.candidates
+    candidates, origins = inputs.candidates, inputs.origins
+    models = {
+        precise_name(cell.name, precision): cell.model
+        for cell in cells_of(study)
+        for precision in study.export.precision
+    }
     facts = {name: manifest.provenance for name, manifest in manifests.items()}
     return Group(
         kind=identifiers.kind,
@@ -83,13 +104,9 @@ def _group(
             queries=len(rows),
             candidates=candidates["doc"].shape[1],
             documents=len(collection),
-            steps=(
-                inputs.codes.length
-                if isinstance(identifiers, CodesIdentifiers)
-                else identifiers.max_tokens
-            ),
+            steps=label_shape(identifiers, inputs.space(identifiers, study.models[0]).folder)[1],
         ),
-        shard_queries=min(spec.shard_queries, len(rows)),
+        shard_queries=spec.shard_queries,
         model={
             "model": np.array(list(manifests)),
             "family": np.array([manifest.family for manifest in manifests.values()]),
@@ -98,7 +115,7 @@ def _group(
             "train_fraction": np.array([fact["train_fraction"] for fact in facts.values()]),
             "train_flops": np.array([fact["train_flops"] for fact in facts.values()]),
             "precision": np.array([manifest.precision for manifest in manifests.values()]),
-            "checkpoint": np.array(list(hashes.values())),
+            "checkpoint": np.array([manifest.fingerprint for manifest in manifests.values()]),
         },
         query={
             "query": np.array([collection.query_ids[row] for row in rows]),
@@ -106,6 +123,13 @@ def _group(
         },
         beam={"beam": np.array(spec.beams)},
         candidates=candidates,
+        made_from={
+            dataset: tuple(
+                fingerprint(dataset, one.fingerprint, of(identifiers, models[name]))
+                for name, one in manifests.items()
+            )
+            for dataset, of in ((SEARCH, origins.search), (CONTRAST, origins.contrast))
+        },
     )
 
 

@@ -29,6 +29,7 @@ from genret_dask.models.manifest import MANIFEST, read_manifest
 from genret_dask.records import read_record
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
+from genret_dask.sources import recheck
 from genret_dask.storage import PARTIAL, files_in, place_of
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,12 @@ class Damage:
 
     Attributes
     ----------
-    kind : {"artefact", "seal", "shard", "leftover"}
+    kind : {"artefact", "seal", "shard", "leftover", "source"}
         A folder that its record does not describe; metadata or coordinates of the cube; a shard
-        whose chunks its marker does not describe; and what a writer left that died.
+        whose chunks its marker does not describe; what a writer left that died; and a file that
+        the host's memory of hashes had wrong: the next sweep sees it as it is.
     place : str
-        Within the run directory: a folder, a shard's marker, a file.
+        Within the run directory: a folder, a shard's marker, a file; a source's path.
     found : str
     shard : ShardTask, optional
     """
@@ -92,7 +94,7 @@ def verify_run(
         for name in dict.fromkeys(map(_leftover, names))
         if name is not None
     ]
-    checks = [*_artefact_checks(run, names), *_cube_checks(run, names)]
+    checks = [*_artefact_checks(run, names), *_cube_checks(run, names), _check_sources]
     with ThreadPoolExecutor(usable_cores()) as pool:
         for done, damages in enumerate(pool.map(lambda check: check(), checks), 1):
             found += damages
@@ -144,6 +146,12 @@ def _check_index(folder: Path) -> None:
         artefacts.check_hash(folder / name / artefacts.RECORD, digest)
 
 
+def _check_sources() -> list[Damage]:
+    """Files outside of runs, whose hashes this host remembers; one that lies is forgotten."""
+    found = "has other bytes than before, though its size and time are the same"
+    return [Damage("source", str(path), found) for path in recheck()]
+
+
 # --- the cube -------------------------------------------------------------------------------------
 
 
@@ -153,7 +161,7 @@ def _cube_checks(run: Path, names: list[str]) -> list[Check]:
         return []
     try:
         attributes = read_attributes(cube)
-        ledger = Ledger(run / "markers" / attributes["fingerprint"], attributes["fingerprint"])
+        ledger = Ledger(run / "markers")
         shards = shards_of(cube)
     except (GenretError, KeyError, ValueError) as error:
         found = error.found if isinstance(error, GenretError) else f"{type(error).__name__} {error}"
@@ -166,7 +174,7 @@ def _cube_checks(run: Path, names: list[str]) -> list[Check]:
         if any(damage.place.endswith(ROOT) for damage in damages):
             return checks  # without metadata that can be trusted, no shard can be read
     for shard in shards:
-        marker = f"markers/{ledger.fingerprint}/{ledger.path(shard).name}"
+        marker = f"markers/{ledger.path(shard).name}"
         if marker in there:
             checks.append(partial(_check_shard, cube, ledger, shard, marker))
         elif attributes.get("sealed"):

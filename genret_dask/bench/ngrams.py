@@ -190,7 +190,7 @@ def _worker(pipe: Any, folder: Path, vocabulary: int, rules: Rules) -> None:
 
 def _text(documents: int) -> tuple[Stream, int, int]:
     """Tokens of so many docstrings, or of all, the vocabulary and its end token."""
-    collection = load(PydocDataset(documents=documents), 0)
+    collection = load(PydocDataset(documents=documents))
     tokenizer = train_tokenizer(collection, TokenizerSpec(vocab_size=VOCABULARY))
     backend = tokenizer.backend_tokenizer
     vocabulary = backend.get_vocab_size()

@@ -97,7 +97,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
     load_cluster_spec(cluster_file)
     check_models(spec)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
-    plan = estimate(spec, load(spec.dataset, spec.seed))
+    plan = estimate(spec, load(spec.dataset))
     cores = usable_cores()
     click.echo(f"run        {runs / spec.name}")
     click.echo(f"documents  {plan.documents:,}")

@@ -8,7 +8,7 @@ contrastive generation loss.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -126,11 +126,13 @@ class Group:
     sizes : dict of dimension to int
         Every dimension of the kind's arrays.
     shard_queries : int
-        Queries of a shard: the extent of a chunk along `query`.
+        Queries of a shard: the extent of a chunk along `query`, of which the last may be part.
     model, query, beam : dict of coordinate to array
         Coordinates along that dimension; each has the dimension's own name among them.
     candidates : dict of variable to array[query, candidate]
         doc, is_positive and relevance of the contrast dataset.
+    made_from : dict of dataset to tuple of str
+        For each model a fingerprint of all that its values depend on but queries and candidates.
     """
 
     kind: str
@@ -140,6 +142,7 @@ class Group:
     query: dict[str, np.ndarray]
     beam: dict[str, np.ndarray]
     candidates: dict[str, np.ndarray]
+    made_from: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, dict[str, Variable]]:
@@ -160,11 +163,7 @@ class Group:
 
     def chunks(self, variable: Variable) -> tuple[int, ...]:
         """One chunk a shard: one model, `shard_queries` queries, everything else whole."""
-        extent = {
-            **self.sizes,
-            "model": 1,
-            "query": max(1, min(self.shard_queries, self.sizes["query"])),
-        }
+        extent = {**self.sizes, "model": 1, "query": self.shard_queries}
         return tuple(extent[dim] for dim in variable.dims)
 
 

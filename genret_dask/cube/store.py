@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ from genret_dask.storage import (
     fsync,
     is_local,
     place_of,
+    remove,
     replace_file,
     staged,
     unwritable,
 )
 
-FORMAT = 1
+FORMAT = 2
 ROOT = "zarr.json"
 SEAL = "seal.json"
 """Beside the cube: the hash of every file that is no shard's, and that of the ledger."""
@@ -57,6 +58,13 @@ def store_at(path: Path | str, *, read_only: bool = False) -> Any:
     return FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
 
 
+def is_cube(path: Path, made_from: Origin) -> bool:
+    """Whether there is a cube, made from these settings."""
+    return (path / ROOT).is_file() and (
+        read_attributes(path).get("fingerprint") == made_from.fingerprint
+    )
+
+
 def create_cube(path: Path, template: Template) -> None:
     """Write metadata, coordinates and candidates; complete or absent.
 
@@ -66,7 +74,7 @@ def create_cube(path: Path, template: Template) -> None:
         There is a cube already, made from other settings, which are named.
     """
     if (path / ROOT).is_file():
-        check_cube(path, template.made_from)
+        require_same(path, template.made_from, read_attributes(path))
         return
     with staged(path, ROOT) as folder:
         write_template(folder, template)
@@ -107,11 +115,6 @@ def _create_group(root: Any, template: Group) -> None:
         _write_array(root[SEARCH], coordinate, ("beam",), values)
     for name, values in template.candidates.items():
         _write_array(root[CONTRAST], name, ("query", "candidate"), values)
-
-
-def check_cube(path: Path, made_from: Origin) -> None:
-    """Raise `StaleError` unless the cube was made from these settings; names those that differ."""
-    require_same(path, made_from, read_attributes(path))
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
@@ -216,7 +219,7 @@ def seal_cube(path: Path, shards: int, digest: str) -> None:
     root = json.loads((path / ROOT).read_bytes())
     root["attributes"] |= {"sealed": True, "shards": shards, "digest": digest}
     text = (json.dumps(root, indent=1) + "\n").encode()
-    files = {name: _sha256((path / name).read_bytes()) for name in _plain(path)}
+    files = {name: _sha256((path / name).read_bytes()) for name in sorted(_plain(path))}
     seal = {"digest": digest, "shards": shards, "files": {ROOT: _sha256(text), **files}}
     replace_file(path.with_name(SEAL), dump_record(seal))
     replace_file(path / ROOT, text)
@@ -233,8 +236,41 @@ def restore_template(path: Path, template: Template) -> None:
     """Write a cube's metadata and coordinates again, and leave its shards; it is unsealed then."""
     with tempfile.TemporaryDirectory() as folder:
         write_template(Path(folder), template)
-        for name in files_in(Path(folder)):
+        names = files_in(Path(folder))
+        for name in sorted(names, key=lambda name: name == ROOT):  # it tells what the rest is of
             replace_file(path / name, (Path(folder) / name).read_bytes())
+
+
+Kept = Mapping[tuple[str, str], Set[tuple[int, int]]]
+"""Model and first query of shards whose chunks hold, by identifier kind and dataset."""
+
+
+def revise_cube(path: Path, template: Template, kept: Kept) -> None:
+    """Make a cube one of another template, with those of its chunks that hold in it; unseals it.
+
+    Interrupted, it leaves a cube of the old template, to be revised again: the root's metadata,
+    which say what a cube is made from, come last.
+    """
+    if not any(kept.values()):
+        remove(path)
+        create_cube(path, template)
+        return
+    unseal_cube(path)
+    groups = {group.kind: group for group in template.groups}
+    for kind in SHARDED:
+        if kind not in groups:
+            remove(path / kind)
+            continue
+        for dataset, arrays in SHARDED[kind].items():
+            shard = groups[kind].shard_queries
+            chunks = {
+                f"c/{model}/{start // shard}" for model, start in kept.get((kind, dataset), ())
+            }
+            for name in arrays:
+                for file in files_in(path / kind / dataset / name):
+                    if file.startswith("c/") and "/".join(file.split("/")[:3]) not in chunks:
+                        (path / kind / dataset / name / file).unlink()
+    restore_template(path, template)
 
 
 def _plain(path: Path) -> Iterator[str]:

@@ -18,16 +18,13 @@ from genret_dask.specs import (
 __all__ = ["SPLITS", "Collection", "Qrels", "fingerprint_of", "load", "summary"]
 
 
-def load(spec: DatasetSpec, seed: int = 0) -> Collection:
-    """Load the collection that `spec` describes.
+def load(spec: DatasetSpec) -> Collection:
+    """Load the collection that `spec` describes: a function of it and its sources alone.
 
     Parameters
     ----------
     spec : DatasetSpec
         One of the four kinds: pydoc, beir, dpr, ir_datasets.
-    seed : int
-        For loaders that sample. None of these four does: what they choose, they choose by a hash
-        of the id, so that the collection is a function of `spec` and its sources alone.
 
     Raises
     ------

@@ -16,7 +16,8 @@ from typing import Any
 
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels, encodable
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import fingerprint, sha256_file
+from genret_dask.fingerprint import fingerprint
+from genret_dask.sources import source_hash
 from genret_dask.specs import BeirDataset
 
 logger = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _hash(path: Path) -> str:
     try:
-        return sha256_file(path)
+        return source_hash(path)
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}", expected="a readable file") from error
 

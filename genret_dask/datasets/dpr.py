@@ -25,7 +25,8 @@ import numpy as np
 from genret_dask.datasets.beir import malformed, read_lines
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import fingerprint, sha256_file
+from genret_dask.fingerprint import fingerprint
+from genret_dask.sources import source_hash
 from genret_dask.specs import DprDataset
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def source_fingerprint(spec: DprDataset) -> str:
     """Hash of the files' bytes by their role; names and paths play no part."""
     files = {"passages": spec.passages, **_question_files(spec)}
     try:
-        return fingerprint("dpr", {role: sha256_file(path) for role, path in files.items()})
+        return fingerprint("dpr", {role: source_hash(path) for role, path in files.items()})
     except OSError as error:
         raise DatasetError(
             f"{error.filename}: {error.strerror}", expected="the files of the dpr dataset"

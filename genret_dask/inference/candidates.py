@@ -14,7 +14,9 @@ from genret_dask.errors import DatasetError
 
 
 def select_queries(collection: Collection, split: str, limit: int | None, seed: int) -> np.ndarray:
-    """Query rows of a split that have a relevant document, ascending; a seeded sample of `limit`.
+    """Query rows of a split that have a relevant document, the first `limit` in a seeded order.
+
+    A larger limit has the same queries first: what was searched for them stays right.
 
     Raises
     ------
@@ -28,9 +30,7 @@ def select_queries(collection: Collection, split: str, limit: int | None, seed: 
             expected="judgements above 0",
             fix="choose another split with inference.split",
         )
-    if limit is not None and limit < len(rows):
-        rows = np.sort(np.random.default_rng((seed, 3)).choice(rows, limit, replace=False))
-    return rows
+    return np.random.default_rng((seed, 3)).permutation(rows)[:limit]
 
 
 def build_candidates(
@@ -56,11 +56,11 @@ def build_candidates(
     -------
     dict
         doc int32, is_positive bool, relevance int32; each [queries, candidates], doc -1 in the
-        padding.
+        padding. There are as many candidates as the split's queries have at most, whichever of
+        them are chosen.
     """
     judged = {row: (docs, grades) for row, docs, grades in qrels.relevant().by_query()}
-    most = max(len(judged[int(row)][0]) for row in queries)
-    width = most + min(negatives, len(collection))
+    width = candidate_width(qrels, negatives, len(collection))
     doc = np.full((len(queries), width), -1, dtype=np.int32)
     relevance = np.zeros((len(queries), width), dtype=np.int32)
     for place, row in enumerate(queries):
@@ -77,9 +77,13 @@ def build_candidates(
         doc[place, : len(positives)] = positives
         relevance[place, : len(positives)] = grades
         doc[place, len(positives) : len(positives) + len(sampled)] = sampled
-    used = (doc >= 0).any(axis=0)
-    doc, relevance = doc[:, used], relevance[:, used]
     return {"doc": doc, "is_positive": relevance > 0, "relevance": relevance}
+
+
+def candidate_width(qrels: Qrels, negatives: int, documents: int) -> int:
+    """The most candidates that a query of a split can have."""
+    positives = np.unique(qrels.relevant().query, return_counts=True)[1]
+    return int((positives + np.minimum(negatives, documents - positives)).max())
 
 
 def sample_negatives(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from genret_dask.artefacts import check_hash, hashes_of
 from genret_dask.errors import ModelError
+from genret_dask.fingerprint import fingerprint
 from genret_dask.host_cache import fetch
 from genret_dask.models.flops import Architecture
 from genret_dask.records import dump_record, parse_record, stays_inside
@@ -85,6 +86,11 @@ class Manifest(_Frozen):
     parity: Parity
     provenance: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the bytes of all files of the model."""
+        return fingerprint("model", self.files)
 
 
 def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:

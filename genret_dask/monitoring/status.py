@@ -156,7 +156,7 @@ def read_status(folder: Path) -> RunStatus:
         state=state,
         why=_why(last) if state == "failed" else None,
         stage=None if over else _stage(events),
-        models=tuple(_models(folder, spec, cube.get("fingerprint"))),
+        models=tuple(_models(folder, spec)),
         indexes=_spaces(spec),
         indexes_done=codes + len(spaces),
         failures=tuple(asdict(failure) for failure in read_failures(folder)),
@@ -167,9 +167,9 @@ def read_status(folder: Path) -> RunStatus:
     )
 
 
-def _models(folder: Path, spec: SweepSpec, fingerprint: str | None) -> Iterator[ModelStatus]:
+def _models(folder: Path, spec: SweepSpec) -> Iterator[ModelStatus]:
     """Every model of the cube, its markers found by one listing."""
-    names = set(names_in(folder / "markers" / (fingerprint or "none")))
+    names = set(names_in(folder / "markers"))
     cells = cells_of(spec)
     for kind, group in groupby(cells, lambda cell: cell.kind):
         models = [
@@ -204,7 +204,7 @@ def _queries(folder: Path, spec: SweepSpec, kind: str) -> tuple[int, int] | None
         queries = len(read_array(fetched(folder / "candidates") / "doc.npy", dims=2))
     except (OSError, ValueError, GenretError):
         return None
-    return queries, min(spec.inference.shard_queries, queries)
+    return queries, spec.inference.shard_queries
 
 
 def _spaces(spec: SweepSpec) -> int:

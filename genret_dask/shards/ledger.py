@@ -1,4 +1,9 @@
-"""The ledger of finished shards: one marker file each, written after the shard is durable."""
+"""The ledger of finished shards: one marker file each, written after the shard is durable.
+
+A marker names what each dataset of its shard was made from. Where only one of them still holds, as
+the candidates' losses do when the beams change, a file `KEY.kept.json` takes the marker's place:
+the shard is not done, but that dataset need not be computed again.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +18,23 @@ from typing import Any
 from genret_dask.errors import CubeError, ModelError
 from genret_dask.records import dump_record, parse_record, read_record
 from genret_dask.shards.plan import ShardTask
-from genret_dask.storage import create_file, is_local, names_in, read_files
+from genret_dask.storage import create_file, is_local, names_in, read_files, replace_file
 
 logger = logging.getLogger(__name__)
+
+_DAMAGED = "%s; its shard counts as not done"
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Markers of one cube.
+    """Markers of one cube; one that was made from something else does not count.
 
     Attributes
     ----------
     folder : Path
-    fingerprint : str
-        Of the cube's settings; a marker with another one does not count.
     """
 
     folder: Path
-    fingerprint: str
 
     def path(self, task: ShardTask) -> Path:
         return self.folder / f"{task.key}.json"
@@ -41,24 +45,27 @@ class Ledger:
 
     def read(self, task: ShardTask) -> dict[str, Any] | None:
         """The marker of a shard; None where there is none, or none that can be trusted."""
-        path = self.path(task)
-        try:
-            return self._mine(read_record(path))
-        except ModelError as error:
-            logger.warning("%s; its shard counts as not done", error.found)
-            return None
+        return _of(task, _trusted(self.path(task)))
+
+    def kept(self, task: ShardTask) -> dict[str, dict[str, str]]:
+        """What still holds of a shard that is not done: SHA-256 by array, by dataset."""
+        return _holding(task, _trusted(self._kept(task)))
+
+    def _kept(self, task: ShardTask) -> Path:
+        return self.folder / f"{task.key}.kept.json"
 
     def read_all(self, tasks: Iterable[ShardTask]) -> dict[str, dict[str, Any]]:
         """Markers that can be trusted, by the keys of their tasks: one listing, then reads."""
         there = set(names_in(self.folder))
-        paths = {task.key: self.path(task) for task in tasks}
+        wanted = {task.key: task for task in tasks}
+        paths = {key: self.path(task) for key, task in wanted.items()}
         paths = {key: path for key, path in paths.items() if path.name in there}
         found = {}
         for key, text in read_files(paths).items():
             try:
-                marker = self._mine(parse_record(text, paths[key]))
+                marker = _of(wanted[key], parse_record(text, paths[key]))
             except ModelError as error:
-                logger.warning("%s; its shard counts as not done", error.found)
+                logger.warning(_DAMAGED, error.found)
                 continue
             if marker is not None:
                 found[key] = marker
@@ -72,13 +79,7 @@ class Ledger:
         CubeError
             The shard was computed twice, with different results; it then has no marker.
         """
-        marker = {
-            "fingerprint": self.fingerprint,
-            "model": task.name,
-            "start": task.start,
-            "stop": task.stop,
-            "sha256": digests,
-        }
+        marker = _marker(task, dict(task.fingerprints), digests)
         path = self.path(task)
         if is_local(path):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,35 @@ class Ledger:
                     fix="use workers with the same processors and package versions, and run the "
                     "sweep again: the shard counts as not done",
                 )
+        self._kept(task).unlink(missing_ok=True)
         return marker
+
+    def revise(self, tasks: Sequence[ShardTask]) -> dict[str, set[str]]:
+        """Take back markers that no longer hold, whole or for one of their datasets.
+
+        Returns
+        -------
+        dict of task key to set of str
+            Datasets that still hold, of shards of which any does.
+        """
+        wanted = {task.key: task for task in tasks}
+        found: dict[str, set[str]] = {}
+        for name in names_in(self.folder):
+            if not name.endswith(".json"):
+                continue
+            path = self.folder / name
+            task = wanted.get(name.removesuffix(".json").removesuffix(".kept"))
+            holding = _holding(task, _trusted(path)) if task else {}
+            if task is not None and holding:
+                found.setdefault(task.key, set()).update(holding)
+                if path == self.path(task) and len(holding) == len(task.fingerprints):
+                    continue
+                sums = {name: sha for part in holding.values() for name, sha in part.items()}
+                ours = {name: one for name, one in task.fingerprints if name in holding}
+                replace_file(self._kept(task), dump_record(_marker(task, ours, sums)))
+            if task is None or not holding or path != self._kept(task):
+                path.unlink(missing_ok=True)
+        return found
 
     def digest(self, tasks: Sequence[ShardTask]) -> str:
         """One hash over the markers of all shards.
@@ -114,6 +143,43 @@ class Ledger:
             total.update(json.dumps(markers[task.key], sort_keys=True).encode())
         return total.hexdigest()
 
-    def _mine(self, marker: dict[str, Any] | None) -> dict[str, Any] | None:
-        same = marker is not None and marker.get("fingerprint") == self.fingerprint
-        return marker if same else None
+
+def _trusted(path: Path) -> dict[str, Any] | None:
+    """What a marker's file holds; None where there is none, or a damaged one."""
+    try:
+        return read_record(path)
+    except ModelError as error:
+        logger.warning(_DAMAGED, error.found)
+        return None
+
+
+def _marker(
+    task: ShardTask, fingerprints: dict[str, str], digests: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        "fingerprints": fingerprints,
+        "model": task.name,
+        "start": task.start,
+        "stop": task.stop,
+        "sha256": dict(sorted(digests.items())),
+    }
+
+
+def _of(task: ShardTask, marker: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The marker, where it is of this very task."""
+    if marker is None or not task.fingerprints:
+        return marker
+    same = marker.get("fingerprints") == dict(task.fingerprints) and marker["stop"] == task.stop
+    return marker if same else None
+
+
+def _holding(task: ShardTask, record: dict[str, Any] | None) -> dict[str, dict[str, str]]:
+    """SHA-256 by array of each dataset that was made from what the task has it made from."""
+    if record is None or (record.get("start"), record.get("stop")) != (task.start, task.stop):
+        return {}
+    made_from, sums = record.get("fingerprints", {}), record.get("sha256", {})
+    return {
+        dataset: {name: sha for name, sha in sums.items() if name.startswith(f"{dataset}/")}
+        for dataset, fingerprint in task.fingerprints
+        if made_from.get(dataset) == fingerprint
+    }

@@ -25,6 +25,9 @@ class ShardTask:
         The model's name.
     start, stop : int
         Rows of the cube's query dimension.
+    fingerprints : tuple of (dataset, str)
+        All that the shard's values depend on, for each dataset of the group; empty where any will
+        do, as for who only reads.
     """
 
     kind: str
@@ -32,6 +35,7 @@ class ShardTask:
     name: str
     start: int
     stop: int
+    fingerprints: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:

@@ -72,7 +72,7 @@ class SweepContext:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.markers, self.fingerprint)
+        return Ledger(self.markers)
 
 
 def run_shard(
@@ -103,12 +103,15 @@ def run_shard(
         More threads are asked for than there are cores.
     """
     resources = resources or worker_resources()
-    if context.ledger.read(task) is None:
+    ledger = context.ledger
+    if ledger.read(task) is None:
+        kept = ledger.kept(task)
+        digests = {name: sha for sums in kept.values() for name, sha in sums.items()}
         with attempt(context.markers / "attempts", task.key) as died:
-            arrays = compute_shard(task, context, resources, died, report)
+            arrays = compute_shard(task, context, resources, died, report, frozenset(kept))
             with phase("write"):
-                digests = write_shard(context.cube, task.kind, task.model, task.start, arrays)
-                context.ledger.mark(task, digests)
+                digests |= write_shard(context.cube, task.kind, task.model, task.start, arrays)
+                ledger.mark(task, digests)
         count("write", 1, "shards")
         count("write", task.queries, "queries")
     spec = context.inference
@@ -121,6 +124,7 @@ def compute_shard(
     resources: Resources,
     died: int = 0,
     report: Report | None = None,
+    kept: frozenset[str] = frozenset(),
 ) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of a shard by dataset and variable, each [queries, ...].
 
@@ -131,6 +135,8 @@ def compute_shard(
     ----------
     died : int
         Workers that died with the shard; each halves the memory that it may take.
+    kept : frozenset of str
+        Datasets that are in the cube already, and are left out.
     """
     spec, model = context.inference, context.models[task.kind, task.name]
     session = resources.session(
@@ -151,7 +157,7 @@ def compute_shard(
     while True:
         splits = need.splits(room, resources)
         try:
-            return _decode(decoder, tokens, splits, documents.shape[1], report)
+            return _decode(decoder, tokens, splits, documents.shape[1], report, kept)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -164,18 +170,24 @@ def _decode(
     splits: Splits,
     candidates: int,
     report: Report | None,
+    kept: frozenset[str],
 ) -> dict[str, dict[str, np.ndarray]]:
     parts: list[tuple[np.ndarray, dict[str, Arrays]]] = []
     done = 0
     for rows, width in batches(tokens.lengths, lambda width: splits[width][0]):
         padded, lengths = tokens.padded(rows, width)
-        found = decoder.search(padded, lengths)
-        scored = [
-            decoder.score(padded, lengths, rows, slice(first, last))
-            for first, last in runs(candidates, splits[width][1])
-        ]
-        joined = {name: np.concatenate([one[name] for one in scored], axis=1) for name in scored[0]}
-        parts.append((rows, {SEARCH: found, CONTRAST: joined}))
+        found: dict[str, Arrays] = {}
+        if SEARCH not in kept:
+            found[SEARCH] = decoder.search(padded, lengths)
+        if CONTRAST not in kept:
+            scored = [
+                decoder.score(padded, lengths, rows, slice(first, last))
+                for first, last in runs(candidates, splits[width][1])
+            ]
+            found[CONTRAST] = {
+                name: np.concatenate([one[name] for one in scored], axis=1) for name in scored[0]
+            }
+        parts.append((rows, found))
         done += len(rows)
         if report:
             report(done / len(tokens.lengths))

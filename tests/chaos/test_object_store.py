@@ -136,7 +136,7 @@ def test_markers_are_created_once_whatever_answers_are_lost(bucket, server, reac
     place = place_of(f"s3://{bucket}/markers")
     with FlakyProxy(server, share=0.1, seed=1) as proxy:
         reach(proxy.port)
-        ledger = Ledger(place_of(str(place)), "f")
+        ledger = Ledger(place_of(str(place)))
         for task in tasks:
             for _ in range(2):
                 ledger.mark(task, {"search/score": "00"})

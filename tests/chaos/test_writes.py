@@ -36,8 +36,7 @@ def write_and_mark(run: Path) -> None:
 
 
 def ledger_of(run: Path) -> Ledger:
-    fingerprint = make_template().made_from.fingerprint
-    return Ledger(run / "markers" / fingerprint, fingerprint)
+    return Ledger(run / "markers")
 
 
 @pytest.fixture

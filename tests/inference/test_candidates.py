@@ -53,10 +53,12 @@ def test_a_small_corpus_gives_every_document():
     assert (np.sort(doc, axis=1) == np.arange(5)).all()
 
 
-def test_a_sample_of_the_queries_is_seeded_and_sorted():
+def test_a_sample_of_the_queries_is_seeded_and_nested():
     collection = make_collection()
     first = select_queries(collection, "test", 5, 0)
-    assert len(first) == 5 and (np.diff(first) > 0).all()
+    whole = select_queries(collection, "test", None, 0)
+    assert whole[:5].tolist() == first.tolist()
+    assert sorted(whole) == np.unique(collection.qrels["test"].query).tolist()
     np.testing.assert_array_equal(first, select_queries(collection, "test", 5, 0))
     assert first.tolist() != select_queries(collection, "test", 5, 1).tolist()
 

@@ -1,0 +1,287 @@
+"""What every artefact of a study is made from, and where it lies: known without making any.
+
+The stages make what `Origins` names, and `genret_dask.survey` compares it with what is there: both
+read the same origins, so a plan and a run cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genret_dask.artefacts import Artefact, record_of
+from genret_dask.cube.store import FORMAT
+from genret_dask.datasets import fingerprint_of, load
+from genret_dask.datasets.collection import Collection
+from genret_dask.errors import ModelError
+from genret_dask.fingerprint import Origin, fingerprint
+from genret_dask.grid import Cell, models_of
+from genret_dask.identifiers.embedding import model_folder
+from genret_dask.identifiers.ngrams import INDEX
+from genret_dask.sources import contents, model_hash, tokenizer_hash
+from genret_dask.specs import (
+    CodesIdentifiers,
+    EmbeddingSpec,
+    IdentifiersSpec,
+    ModelSpec,
+    NgramsIdentifiers,
+    PretrainedSpec,
+    SweepSpec,
+    TfidfEmbedding,
+)
+
+UNKNOWN = "not known before what it is made from"
+"""Stands for a hash that only a finished artefact can tell."""
+
+
+class Origins:
+    """The artefacts of a study, each with its folder and what it is made from.
+
+    Parameters
+    ----------
+    spec : SweepSpec
+    folder : Path
+        The run directory.
+    """
+
+    def __init__(self, spec: SweepSpec, folder: Path) -> None:
+        self.spec, self.folder = spec, folder
+
+    # --- text ---------------------------------------------------------------------------------
+
+    @cached_property
+    def collection(self) -> Artefact:
+        """The collection, by the bytes of its source."""
+        dataset = self.spec.dataset
+        places = [name for name, value in dataset if isinstance(value, Path)]
+        settings = contents(dataset, *places, bytes=fingerprint_of(dataset))
+        return Artefact(self.folder / "collection", Origin("collection", {"dataset": settings}))
+
+    @cached_property
+    def loaded(self) -> Collection:
+        """The collection as its source has it, in memory."""
+        return load(self.spec.dataset)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of the collection: of the run directory's, where that is current."""
+        if self.collection.state == "done":
+            return str(record_of(self.collection.folder)["content_hash"])
+        return self.loaded.content_hash
+
+    @property
+    def pairs(self) -> Artefact:
+        """Training and dev pairs."""
+        spec = self.spec
+        settings = spec.training.model_dump(mode="json", include={"pairs", "dev_queries"})
+        parts = {"collection": self.content_hash, "training": settings, "seed": spec.seed}
+        return Artefact(self.folder / "pairs", Origin("pairs", parts))
+
+    def tokenizer(self, model: ModelSpec) -> Artefact:
+        """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
+        if model.pretrained is not None:
+            own = {"pretrained": _weights(model.pretrained, tokenizer=True)}
+            return Artefact(self.folder / "tokenizers" / model.label, Origin("tokenizer", own))
+        parts = {"collection": self.content_hash, "tokenizer": self.spec.tokenizer}
+        return Artefact(self.folder / "tokenizer", Origin("tokenizer", parts))
+
+    def tokenizer_digest(self, model: ModelSpec) -> str:
+        """SHA-256 of a model's tokenizer.json; `UNKNOWN` before it is made."""
+        tokenizer = self.tokenizer(model)
+        if tokenizer.state != "done":
+            return UNKNOWN
+        try:
+            return str(record_of(tokenizer.folder)["files"]["tokenizer.json"])
+        except KeyError as error:
+            raise ModelError(
+                f"the tokeniser of {model.label} has no tokenizer.json",
+                expected="a fast tokeniser of transformers",
+                fix="save one with tokenizer.save_pretrained into the folder of the weights",
+            ) from error
+
+    # --- identifiers --------------------------------------------------------------------------
+
+    def space(self, kind: IdentifiersSpec, model: ModelSpec) -> Artefact:
+        """The identifiers that a model generates: codes, or the index of its tokeniser."""
+        if isinstance(kind, CodesIdentifiers):
+            parts = {"collection": self.content_hash, "identifiers": self._kind(kind)}
+            made_from = Origin("codes", {**parts, "seed": self.spec.seed})
+            return Artefact(self.folder / "identifiers" / "codes", made_from)
+        digest = self.tokenizer_digest(model)
+        settings = kind.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
+        named = {"collection": self.content_hash, "tokenizer": digest, "identifiers": settings}
+        folder = self.folder / "identifiers" / "ngrams" / digest[:12]
+        return Artefact(folder, Origin("ngrams", named), INDEX)
+
+    def pair_spans(self, kind: NgramsIdentifiers, model: ModelSpec) -> Artefact:
+        """The spans that stand for each pair's document."""
+        return self._spans("pairs", kind, model, self.pairs)
+
+    def candidate_spans(self, kind: NgramsIdentifiers, model: ModelSpec) -> Artefact:
+        """The spans that stand for each candidate; more queries are no other ones."""
+        return self._spans("candidates", kind, model, self.candidates, grows=("candidates",))
+
+    def _spans(
+        self,
+        name: str,
+        kind: NgramsIdentifiers,
+        model: ModelSpec,
+        texts: Artefact,
+        grows: tuple[str, ...] = (),
+    ) -> Artefact:
+        space = self.space(kind, model)
+        parts = {
+            name: texts.fingerprint,
+            "index": space.fingerprint,
+            "identifiers": kind.model_dump(mode="json", exclude={"scoring", "partials"}),
+            "seed": self.spec.seed,
+        }
+        folder = self.folder / "spans" / f"{name}-{space.folder.name}"
+        return Artefact(folder, Origin("spans", parts), grows=grows)
+
+    # --- candidates ---------------------------------------------------------------------------
+
+    @property
+    def candidates(self) -> Artefact:
+        """Positives and negatives of the queries; more queries are no other ones."""
+        spec = self.spec.inference
+        parts = {
+            "collection": self.content_hash,
+            "inference": {name: getattr(spec, name) for name in ("split", "queries", "negatives")},
+            "seed": self.spec.seed,
+            "documents without identifiers": self._excluded,
+        }
+        # Of another model's tokeniser, other documents may lack identifiers: what that changes of
+        # the candidates, the shards that read them tell.
+        grows = ("inference.queries", "documents without identifiers")
+        return Artefact(self.folder / "candidates", Origin("candidates", parts), grows=grows)
+
+    @property
+    def _excluded(self) -> str:
+        rows = self.without_identifiers()
+        return UNKNOWN if rows is None else fingerprint(rows.tolist())
+
+    def without_identifiers(self) -> np.ndarray | None:
+        """Documents that lack identifiers of their own in one of the study's spaces.
+
+        Returns
+        -------
+        int64[n] or None
+            None while a space is still to be made.
+        """
+        found = np.empty(0, dtype=np.int64)
+        for kind in self.spec.identifiers:
+            if not isinstance(kind, NgramsIdentifiers):
+                continue
+            for model in self.spec.models:
+                space = self.space(kind, model)
+                if space.state != "done":
+                    return None
+                record = record_of(space.folder, INDEX, {"without_spans": list})
+                found = np.union1d(found, record["without_spans"])
+        return found.astype(np.int64)
+
+    # --- models -------------------------------------------------------------------------------
+
+    def checkpoint(self, cell: Cell) -> Artefact:
+        """The trained weights of a cell."""
+        kind, model = cell.identifiers, cell.model
+        read = {
+            "pairs": self.pairs,
+            "tokenizer": self.tokenizer(model),
+            "identifiers": self.space(kind, model),
+        }
+        if isinstance(kind, NgramsIdentifiers):
+            read["spans"] = self.pair_spans(kind, model)
+        parts = {
+            "model": self.model(model),
+            "fraction": cell.fraction,
+            "training": cell.training(self.spec),
+            "seed": self.spec.seed,
+            "steps": kind.max_tokens if isinstance(kind, NgramsIdentifiers) else None,
+            **{name: one.fingerprint for name, one in read.items()},
+        }
+        folder = self.folder / "checkpoints" / cell.kind / cell.name
+        return Artefact(folder, Origin("checkpoint", parts))
+
+    def model(self, model: ModelSpec) -> dict[str, Any]:
+        """A model of the grid as its checkpoint's fingerprint sees it: by its weights' bytes."""
+        unimportant = ("name", "fractions", "training", "pretrained")
+        if model.pretrained is None:
+            return contents(model, *unimportant)
+        return {**contents(model, *unimportant), "pretrained": _weights(model.pretrained)}
+
+    # --- the cube -----------------------------------------------------------------------------
+
+    def cube(self, hashes: Mapping[tuple[str, str], str]) -> Origin:
+        """What the whole cube is made from.
+
+        Parameters
+        ----------
+        hashes : dict of (identifier kind, model) to str
+            Fingerprints of the exported models; `UNKNOWN` where one is still to be made.
+        """
+        spec = self.spec
+        names = models_of(spec)
+        unimportant = {"batch_queries", "threads", "memory"}
+        parts = {
+            "format": FORMAT,
+            "collection": self.content_hash,
+            "seed": spec.seed,
+            "models": {
+                kind.kind: {name: hashes.get((kind.kind, name), UNKNOWN) for name in names}
+                for kind in spec.identifiers
+            },
+            "order": names,
+            "identifiers": {kind.kind: self._kind(kind) for kind in spec.identifiers},
+            "inference": spec.inference.model_dump(mode="json", exclude=unimportant),
+        }
+        return Origin("cube", parts)
+
+    def search(self, kind: IdentifiersSpec, model: ModelSpec) -> dict[str, Any]:
+        """What a model's search depends on, beside the model and the queries."""
+        beams = self.spec.inference.beams
+        return {**self._decoding(kind, model), "identifiers": self._kind(kind), "beams": beams}
+
+    def contrast(self, kind: IdentifiersSpec, model: ModelSpec) -> dict[str, Any]:
+        """What the losses of a model's candidates depend on, beside the model and they."""
+        found = self._decoding(kind, model)
+        if isinstance(kind, NgramsIdentifiers):
+            spans = self.candidate_spans(kind, model).made_from.parts
+            found["spans"] = {name: one for name, one in spans.items() if name != "candidates"}
+        return found
+
+    def _decoding(self, kind: IdentifiersSpec, model: ModelSpec) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "index": self.space(kind, model).fingerprint,
+            "provider": self.spec.inference.provider,
+            "max_tokens": self.spec.inference.max_tokens,
+        }
+
+    def _kind(self, kind: IdentifiersSpec) -> dict[str, Any]:
+        if isinstance(kind, CodesIdentifiers):
+            return contents(kind, "embedding", embedding=_embedder(kind.embedding))
+        return kind.model_dump(mode="json")
+
+    def exported(self, kind: str, name: str) -> Path:
+        """The folder of an exported model."""
+        return self.folder / "models" / kind / name
+
+
+def _weights(source: PretrainedSpec, *, tokenizer: bool = False) -> dict[str, Any]:
+    """Pretrained weights, or their tokeniser, by their bytes; a hub's by its pinned revision."""
+    if source.hub is not None:
+        return {"hub": source.hub, "revision": source.revision}
+    place = source.path or source.gguf or Path()
+    return {"bytes": tokenizer_hash(place) if tokenizer else model_hash(place)}
+
+
+def _embedder(spec: EmbeddingSpec) -> Any:
+    if isinstance(spec, TfidfEmbedding):
+        return spec.model_dump(mode="json")
+    return contents(spec, "path", "package", bytes=model_hash(model_folder(spec)))

@@ -1,0 +1,232 @@
+"""What of a study is done, to do, or in its way, seen before any work: for `--dry-run` and the run.
+
+A result that was made from something else is never made anew without being asked: it may have taken
+days. What only grows, by models, queries or beams, loses nothing and is not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from genret_dask.artefacts import Artefact
+from genret_dask.cube.open import CUBE
+from genret_dask.cube.store import ROOT, read_attributes
+from genret_dask.errors import CubeError, StaleError
+from genret_dask.fingerprint import Origin
+from genret_dask.grid import Cell, cells_of
+from genret_dask.models.manifest import MANIFEST, read_manifest
+from genret_dask.origins import UNKNOWN, Origins
+from genret_dask.records import read_record
+from genret_dask.specs import NgramsIdentifiers, precise_name
+from genret_dask.storage import remove
+
+State = Literal["done", "to do", "grows", "stale"]
+STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates")
+"""Stages before training, in order; then come train, export and search."""
+
+_LISTED = 12  # results in an error's text
+_REASONS = 3  # differences of each
+
+
+@dataclass(frozen=True)
+class Step:
+    """One result of a study, and what there is of it.
+
+    Attributes
+    ----------
+    stage : str
+    name : str
+        Of the result within the run directory.
+    place : Path
+    state : {"done", "to do", "grows", "stale"}
+        There and current; not there; there and to be extended; made from something else.
+    why : tuple of str
+        What differs from what is there, a line each.
+    seconds : float
+        What it took the last time; 0 where that is not known, or not worth a word.
+    """
+
+    stage: str
+    name: str
+    place: Path
+    state: State
+    why: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def survey(origins: Origins) -> list[Step]:
+    """Look at every result of a study, in the order of the stages; writes nothing.
+
+    Raises
+    ------
+    GenretError
+        The dataset, weights or a record cannot be read.
+    """
+    spec, seen = origins.spec, dict[Path, Step]()
+
+    def add(stage: str, made: Artefact) -> Step:
+        step = _step(stage, made, origins.folder)
+        return seen.setdefault(made.folder, step)
+
+    add("collection", origins.collection)
+    add("pairs", origins.pairs)
+    for cell in cells_of(spec):
+        add("tokenizer", origins.tokenizer(cell.model))
+        add("identifiers", origins.space(cell.identifiers, cell.model))
+        if isinstance(cell.identifiers, NgramsIdentifiers):
+            add("spans", origins.pair_spans(cell.identifiers, cell.model))
+    add("candidates", origins.candidates)
+    for cell in cells_of(spec):
+        if isinstance(cell.identifiers, NgramsIdentifiers):
+            add("spans", origins.candidate_spans(cell.identifiers, cell.model))
+    steps = [step for step in seen.values() if UNKNOWN[:12] not in step.place.name]
+    models = [step for cell in cells_of(spec) for step in _model_steps(origins, cell)]
+    return [*steps, *models, _cube_step(origins, models)]
+
+
+def _step(stage: str, made: Artefact, run: Path) -> Step:
+    state = made.state
+    why = made.differences if state in ("grows", "stale") else ()
+    return Step(stage, made.folder.relative_to(run).as_posix(), made.folder, state, tuple(why))
+
+
+def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
+    """The checkpoint of a cell, then its exports."""
+    made = origins.checkpoint(cell)
+    step = _step("train", made, origins.folder)
+    # What it was made from is known again when its tokeniser is.
+    waits = step.state == "stale" and _waits_for_tokenizer(origins, cell)
+    if waits:
+        step = replace(step, state="done", why=())
+    record = read_record(made.folder / "training.json") or {}
+    yield replace(step, seconds=float(record.get("seconds", 0.0)))
+    for precision in origins.spec.export.precision:
+        name = precise_name(cell.name, precision)
+        folder = origins.exported(cell.kind, name)
+        place = folder.relative_to(origins.folder).as_posix()
+        if not (folder / MANIFEST).is_file():
+            yield Step("export", place, folder, "to do")
+            continue
+        manifest = read_manifest(folder, verify=False)
+        found = (manifest.provenance.get("made_from"), manifest.precision)
+        if waits or found == (made.fingerprint, precision):
+            yield Step("export", place, folder, "done")
+        else:
+            why = f"it was exported from another checkpoint than {step.name}"
+            yield Step("export", place, folder, "stale", (why,))
+
+
+def _waits_for_tokenizer(origins: Origins, cell: Cell) -> bool:
+    kind = cell.identifiers
+    return isinstance(kind, NgramsIdentifiers) and origins.tokenizer(cell.model).state == "to do"
+
+
+# --- the cube -------------------------------------------------------------------------------------
+
+
+def _cube_step(origins: Origins, models: Sequence[Step]) -> Step:
+    place = origins.folder / CUBE
+    if not (place / ROOT).is_file():
+        return Step("search", CUBE, place, "to do")
+    hashes = {}
+    for step in models:
+        if step.stage == "export" and step.state == "done":
+            kind, name = step.place.parent.name, step.place.name
+            hashes[kind, name] = read_manifest(step.place, verify=False).fingerprint
+    try:
+        attributes = read_attributes(place)
+    except CubeError as error:
+        return Step("search", CUBE, place, "to do", (error.found,))
+    now = origins.cube(hashes)
+    before = attributes.get("made_from") or {}
+    if attributes.get("fingerprint") == now.fingerprint:
+        return Step("search", CUBE, place, "done" if attributes.get("sealed") else "to do")
+    why = tuple(line for line in now.differences(attributes) if UNKNOWN not in line)
+    return Step("search", CUBE, place, "grows" if grows(before, now) else "stale", why)
+
+
+def grows(before: Mapping[str, Any], now: Origin) -> bool:
+    """Whether a cube of other settings lies within the cube of these: nothing of it is lost.
+
+    It may have fewer models, if they come first, fewer queries, beams and kinds of identifiers.
+    """
+    after: dict[str, Any] = now.record()["made_from"]
+    try:
+        old, new = dict(before["inference"]), dict(after["inference"])
+        same = ("format", "collection", "seed")
+        return (
+            all(before[name] == after[name] for name in same)
+            and before["order"] == after["order"][: len(before["order"])]
+            and all(_within(before[name], after[name]) for name in ("models", "identifiers"))
+            and {*old.pop("beams")} <= {*new.pop("beams")}
+            and (old.pop("queries") or float("inf")) <= (new.pop("queries") or float("inf"))
+            and old == new
+        )
+    except (KeyError, TypeError):
+        return False  # of another version
+
+
+def _within(before: Any, after: Any) -> bool:
+    """Whether one of nested dicts has all that the other has; what is not known yet agrees."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return all(name in after and _within(one, after[name]) for name, one in before.items())
+    return before == after or after == UNKNOWN
+
+
+# --- what is in the way ---------------------------------------------------------------------------
+
+
+def require_current(steps: Sequence[Step]) -> None:
+    """Refuse results that were made from something else.
+
+    Raises
+    ------
+    StaleError
+        It names all of them, what differs, and what making them anew takes.
+    """
+    stale = [step for step in steps if step.state == "stale"]
+    if not stale:
+        return
+    lines = [f"  {step.name}: {_reasons(step)}" for step in stale[:_LISTED]]
+    if len(stale) > _LISTED:
+        lines.append(f"  and {len(stale) - _LISTED} more")
+    raise StaleError(
+        "\n".join(["these results of the run were made from other inputs or settings:", *lines]),
+        expected="the inputs and settings that they were made from",
+        fix="take the change back, give the run another name (--name), or have just these made "
+        f"anew with --redo: {cost_of(stale)}",
+    )
+
+
+def cost_of(stale: Sequence[Step]) -> str:
+    """What making results anew takes, in words."""
+    parts = []
+    if trained := [step for step in stale if step.stage == "train"]:
+        took = sum(step.seconds for step in trained)
+        parts.append(f"train {len(trained)} models ({took:,.0f} s the last time)")
+    if exported := [step for step in stale if step.stage == "export"]:
+        parts.append(f"export {len(exported)}")
+    others = [step.name for step in stale if step.stage in STAGES]
+    if others:
+        parts.append(f"prepare {', '.join(others)}")
+    cube = [step for step in stale if step.stage == "search"]
+    if cube and all(line.startswith("inference.beams") for line in cube[0].why):
+        parts.append("only the search is computed anew, not the candidates' losses")
+    elif cube or trained or exported:
+        parts.append("search and score the shards that they lead to")
+    return "; ".join(parts)
+
+
+def _reasons(step: Step) -> str:
+    more = len(step.why) - _REASONS
+    return "; ".join([*step.why[:_REASONS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def remove_stale(steps: Sequence[Step]) -> None:
+    """Remove results that were made from something else; a cube is revised shard by shard."""
+    for step in steps:
+        if step.state == "stale" and step.stage != "search":
+            remove(step.place)
