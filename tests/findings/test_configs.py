@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,23 @@ import yaml
 from click.testing import CliRunner
 
 from genret_dask.cli import main
-from genret_dask.errors import SpecError
+from genret_dask.errors import BudgetError, SpecError
+from genret_dask.estimate import memory_needs
 from genret_dask.model_checks import check_models, model_problems
 from genret_dask.models.configs import PRESETS
-from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
+from genret_dask.specs import (
+    CodesIdentifiers,
+    ModelSpec,
+    NgramsIdentifiers,
+    PairsSpec,
+    PretrainedSpec,
+    SweepSpec,
+)
 from genret_dask.study import Study
 from genret_dask.training.loop import _Run
+from genret_dask.training.memory import Texts, check_memory, texts_of
+from genret_dask.training.pairs import build_pairs
+from tests.conftest import make_collection
 from tests.findings.conftest import PLACES, tiny_spec
 
 # --- the tokeniser of pretrained weights ------------------------------------------------------
@@ -326,3 +338,52 @@ def test_every_command_refuses_with_the_same_words_and_writes_nothing(tmp_path, 
         check_models(SweepSpec.model_validate(content))
     assert result.exit_code == 2 and str(caught.value) in result.output
     assert not (tmp_path / "runs").exists()
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+SMALL = Texts(documents=2000, pairs=34100, document_bytes=943_491, pair_bytes=2_791_382)
+LARGE = Texts(documents=20_000, pairs=340_100, document_bytes=9_437_562, pair_bytes=27_843_524)
+PEAKS = {
+    "t5-femto": ("t5", "femto", CodesIdentifiers(), SMALL, 619, 544),
+    "t5-femto-ngrams": ("t5", "femto", NgramsIdentifiers(), SMALL, 690, 544),
+    "t5-small": ("t5", "small", CodesIdentifiers(), SMALL, 2239, 1347),
+    "llama-small": ("llama", "small", CodesIdentifiers(), SMALL, 3538, 1546),
+    "llama-femto-20k": ("llama", "femto", CodesIdentifiers(), LARGE, 870, 550),
+}
+"""Largest resident MB of processes that trained and exported on 2,000 and 20,000 documents of 100
+words: batches of 64, texts of at most 24 tokens, default pairs and vocabulary, on a CPU."""
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "kind", "texts", "trained", "exported"), PEAKS.values(), ids=PEAKS
+)
+def test_the_need_bounds_what_processes_held(family, size, kind, texts, trained, exported):
+    """B10"""
+    model = ModelSpec(family=family, size=size)
+    spec = SweepSpec(models=(model,), identifiers=(kind,))
+    training, export = memory_needs(spec, texts)
+    assert trained * 1e6 <= training.nbytes <= 1.5 * trained * 1e6
+    assert exported * 1e6 <= export.nbytes <= 1.5 * exported * 1e6
+
+
+def test_a_worker_too_small_for_a_training_is_refused_in_one_line(tiny):
+    """B10"""
+    texts = replace(SMALL, documents=50_000, pairs=850_000, document_bytes=50_000_000)
+    needs = memory_needs(SweepSpec(), texts)
+    check_memory({"a": None, "b": 0}, needs)
+    check_memory({"a": 8 * 10**9}, needs)
+    check_memory({"a": 1}, [])
+    with pytest.raises(BudgetError) as caught:
+        check_memory({"a": 8 * 10**9, "tcp://b": 1_200_000_000}, needs)
+    (line,) = caught.value.found.splitlines()
+    assert line.startswith("a memory limit of 1.12 GiB (tcp://b), and about ")
+    assert line.endswith(" for the training of codes/t5-micro")
+    assert "training.pairs" in caught.value.fix
+
+
+def test_pairs_are_bounded_without_building_them():
+    collection, pairs = make_collection(60), PairsSpec()
+    built, bound = build_pairs(collection, pairs, 0), texts_of(collection, pairs)
+    assert len(built) <= bound.pairs <= 2.5 * len(built)
+    assert sum(map(len, built.texts)) <= bound.pair_bytes
