@@ -1,11 +1,14 @@
 """Exporters: one module a model family, found through the entry points of `genret_dask.exporters`.
 
 An exporter is a function ``export(checkpoint, folder, *, start_token, tolerance, precision,
-provenance)`` that returns a `Manifest`; a package of its own can bring more families.
+provenance)`` that returns a `Manifest`; a package of its own can bring more families. Its module
+may have a ``check(config)`` that returns what keeps a configuration from being exported, a line
+each.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,19 @@ GROUP = "genret_dask.exporters"
 def families() -> list[str]:
     """Names of the installed exporters, sorted."""
     return sorted(entry_points(group=GROUP).names)
+
+
+def config_problems(family: str, config: Any) -> list[str]:
+    """What keeps a transformers configuration from being exported, a line each.
+
+    Parameters
+    ----------
+    family : str
+        One of `families()`.
+    """
+    (found,) = entry_points(group=GROUP, name=family)
+    check = getattr(import_module(found.module), "check", None)
+    return check(config) if check else []
 
 
 def export_model(family: str, checkpoint: Path, folder: Path, **options: Any) -> Manifest:

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import LlamaForCausalLM
 
 from genret_dask.errors import ModelError
+from genret_dask.exporters.activations import ACTIVATIONS, activation_problems
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.graph import MASKED, Graph, Weights
 from genret_dask.exporters.head import output_logits
@@ -22,6 +23,9 @@ from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
 from genret_dask.specs import Precision
+
+_ROTARY = ("default", "linear", "llama3", "yarn")
+"""Scalings of the rotary angles that do not follow the length of the text."""
 
 
 def export(
@@ -60,13 +64,9 @@ def export(
     ParityError
         The graphs disagree with PyTorch; nothing is published.
     """
-    model = load_checkpoint(LlamaForCausalLM, checkpoint, "llama")
-    config = model.config
-    theta = _rope_theta(config, checkpoint)
-    _refuse_variants(config, checkpoint)
-    architecture = architecture_of(config)
-    state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    writer = _Writer(config, state, architecture, start_token, theta, precision)
+    model = load_checkpoint(LlamaForCausalLM, checkpoint, "llama", check)
+    architecture = architecture_of(model.config)
+    writer = _Writer(model, architecture, start_token, precision)
     return publish(
         folder,
         checkpoint=checkpoint,
@@ -81,45 +81,46 @@ def export(
     )
 
 
-def _rope_theta(config: Any, checkpoint: Path) -> float:
-    """The base of the rotary angles, wherever this version of transformers keeps it."""
+def check(config: Any) -> list[str]:
+    """What keeps a `LlamaConfig` from being exported, a line each."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ModelError(
-            f"{checkpoint}: rotary positions are scaled: {rope}",
-            expected="rope_type default (no rope_scaling)",
-            fix="export it with --family optimum",
+    problems = []
+    if kind not in _ROTARY:
+        problems.append(
+            f"rotary positions are scaled as {kind!r}, which follows the length of the text; "
+            f"expected one of {', '.join(_ROTARY)}"
         )
-    return float(rope.get("rope_theta") or config.rope_theta)
-
-
-def _refuse_variants(config: Any, checkpoint: Path) -> None:
-    plain = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
-    for field, expected in plain.items():
-        found = getattr(config, field, expected)
-        if found != expected:
-            raise ModelError(
-                f"{checkpoint}: {field} is {found!r}",
-                expected=repr(expected),
-                fix="export it with --family optimum",
-            )
+    if (factor := rope.get("partial_rotary_factor", 1.0)) != 1.0:
+        problems.append(f"partial_rotary_factor is {factor}; expected 1.0")
+    problems += activation_problems("hidden_act", getattr(config, "hidden_act", "silu"))
+    try:
+        shape = architecture_of(config)
+    except ModelError as error:
+        return [*problems, error.found]
+    if shape.heads % shape.kv_heads:
+        problems.append(
+            f"num_key_value_heads is {shape.kv_heads}; expected a divisor of the "
+            f"{shape.heads} num_attention_heads"
+        )
+    if shape.d_model % shape.heads and shape.d_head == shape.d_model // shape.heads:
+        problems.append(
+            f"hidden_size is {shape.d_model}; expected a multiple of the {shape.heads} "
+            "num_attention_heads, or head_dim"
+        )
+    if shape.d_head % 2:
+        problems.append(f"a head has {shape.d_head} dimensions; expected an even number")
+    return problems
 
 
 class _Writer:
-    def __init__(
-        self,
-        config: Any,
-        state: dict[str, np.ndarray],
-        shape: Architecture,
-        start_token: int,
-        theta: float,
-        precision: str,
-    ) -> None:
-        self.config, self.state, self.shape, self.precision = config, state, shape, precision
+    def __init__(self, model: Any, shape: Architecture, start_token: int, precision: str) -> None:
+        self.config, self.shape, self.precision = model.config, shape, precision
+        self.state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
         self.start_token, self.inner = start_token, shape.inner
-        exponents = np.arange(0, shape.d_head, 2, dtype=np.float32) / np.float32(shape.d_head)
-        self.frequencies = (np.float32(1.0) / np.float32(theta) ** exponents).astype(np.float32)
+        rotary = model.model.rotary_emb
+        self.frequencies = rotary.inv_freq.numpy()
+        self.angle_scale = float(rotary.attention_scaling)
 
     def write(self, folder: Path) -> None:
         """Write the graphs and their weights."""
@@ -135,27 +136,32 @@ class _Writer:
 
     def _project(self, g: Graph, x: str, layer: int, part: str) -> str:
         """The query (scaled by 1/sqrt(d)), key or value projection."""
-        name = f"model.layers.{layer}.self_attn.{part}_proj"
-        weight = self.state[f"{name}.weight"]
-        if part == "q":
-            weight = weight * np.float32(self.shape.d_head**-0.5)
-        return g.linear(x, name, weight)
+        scale = np.float32(self.shape.d_head**-0.5 if part == "q" else 1.0)
+        return self._linear(g, x, f"model.layers.{layer}.self_attn.{part}_proj", scale)
 
-    def _linear(self, g: Graph, x: str, name: str) -> str:
-        return g.linear(x, name, self.state[f"{name}.weight"])
+    def _linear(self, g: Graph, x: str, name: str, scale: Any = 1.0) -> str:
+        weight, bias = self.state[f"{name}.weight"], self.state.get(f"{name}.bias")
+        if scale != 1.0:
+            weight, bias = (part if part is None else part * scale for part in (weight, bias))
+        product = g.linear(x, name, weight)
+        return product if bias is None else g.op("Add", product, g.weight(f"{name}.bias", bias))
 
     def _feed_forward(self, g: Graph, x: str, layer: int) -> str:
         name = f"model.layers.{layer}"
         n = self._norm(g, x, f"{name}.post_attention_layernorm")
         gate, up = (self._linear(g, n, f"{name}.mlp.{part}_proj") for part in ("gate", "up"))
-        inner = g.op("Mul", g.op("Mul", gate, g.op("Sigmoid", gate)), up)
+        inner = g.op("Mul", ACTIVATIONS[self.config.hidden_act](g, gate), up)
         return g.op("Add", x, self._linear(g, inner, f"{name}.mlp.down_proj"))
 
     def _angles(self, g: Graph, position: str) -> tuple[str, str]:
         """Cosines and sines of positions, each [positions, width / 2]."""
         place = g.op("Cast", g.op("Unsqueeze", position, g.const([-1])), to=1)
         angle = g.op("Mul", place, g.const(self.frequencies, np.float32))
-        return g.op("Cos", angle), g.op("Sin", angle)
+        cosine, sine = g.op("Cos", angle), g.op("Sin", angle)
+        if self.angle_scale == 1.0:
+            return cosine, sine
+        scale = g.const(self.angle_scale, np.float32)
+        return g.op("Mul", cosine, scale), g.op("Mul", sine, scale)
 
     def _rotate(self, g: Graph, x: str, place: str, angles: tuple[str, str]) -> str:
         """Turn [.., positions, heads * width] by the angles in row `place`."""

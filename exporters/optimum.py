@@ -62,12 +62,7 @@ def export(
             expected="fp32 or int8",
             fix="families t5 and llama export in 16 bits",
         )
-    model = load_checkpoint(AutoModelForCausalLM, checkpoint, None)
-    if model.config.is_encoder_decoder:
-        raise ModelError(
-            f"{checkpoint} holds an encoder-decoder ({model.config.model_type})",
-            expected="a causal language model; family t5 exports T5",
-        )
+    model = load_checkpoint(AutoModelForCausalLM, checkpoint, None, check)
     return publish(
         folder,
         checkpoint=checkpoint,
@@ -81,6 +76,16 @@ def export(
         provenance=provenance,
         graph="optimum",
     )
+
+
+def check(config: Any) -> list[str]:
+    """What keeps a configuration from being exported, a line each."""
+    if config.is_encoder_decoder:
+        return [
+            f"an encoder-decoder ({config.model_type}); expected a causal language model, "
+            "family t5 exports T5"
+        ]
+    return []
 
 
 def describe(model: Any) -> Architecture:

@@ -18,7 +18,7 @@ from genret_dask.exporters.parity import TOLERANCES, check_parity, session_on_cp
 from genret_dask.exporters.quantise import quantise
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import MANIFEST, Manifest, Parity, hash_files, write_manifest
-from genret_dask.models.pretrained import load_config, load_weights
+from genret_dask.models.pretrained import load_config, load_whole
 from genret_dask.specs import Precision
 from genret_dask.storage import PARTIAL, place_of, staged
 
@@ -28,7 +28,12 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 _PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "optimum-onnx", "torch", "transformers")
 
 
-def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) -> Any:
+def load_checkpoint(
+    model_class: Any,
+    checkpoint: Path,
+    model_type: str | None,
+    check: Callable[[Any], list[str]],
+) -> Any:
     """Load a local Hugging Face folder in float32, for evaluation.
 
     Parameters
@@ -37,6 +42,8 @@ def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) 
         A transformers class with `from_pretrained`.
     model_type : str, optional
         What config.json must say.
+    check : callable
+        Returns what keeps a configuration from being exported.
 
     Raises
     ------
@@ -52,22 +59,17 @@ def load_checkpoint(model_class: Any, checkpoint: Path, model_type: str | None) 
         raise ModelError(
             f"{checkpoint} holds a {config.model_type} model",
             expected=model_type,
-            fix=f"export it with --family {config.model_type}, or with --family optimum",
+            fix=f"export it as family {config.model_type}, or as optimum",
         )
-    model, report = load_weights(
+    if problems := check(config):
+        raise ModelError(f"{checkpoint}: {'; '.join(problems)}")
+    model = load_whole(
         model_class,
         str(checkpoint),
         config=config,
         local_files_only=True,
         attn_implementation="eager",
-        output_loading_info=True,
     )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{checkpoint} lacks {len(missing)} weights, {missing[0]} the first",
-            expected="all weights of the model",
-        )
     return model.to(torch.float32).eval()
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from genret_dask.errors import ModelError
+from genret_dask.exporters.activations import ACTIVATIONS, activation_problems
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.graph import Graph, Weights
 from genret_dask.exporters.head import output_logits
@@ -20,8 +21,6 @@ from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
 from genret_dask.specs import Precision
-
-_FEED_FORWARD = {"relu": False, "gated-gelu": True}
 
 
 def export(
@@ -58,13 +57,8 @@ def export(
     ParityError
         The graphs disagree with PyTorch; nothing is published.
     """
-    model = load_checkpoint(T5ForConditionalGeneration, checkpoint, "t5")
+    model = load_checkpoint(T5ForConditionalGeneration, checkpoint, "t5", check)
     config = model.config
-    if config.feed_forward_proj not in _FEED_FORWARD:
-        raise ModelError(
-            f"{checkpoint}: feed_forward_proj is {config.feed_forward_proj!r}",
-            expected=f"one of {', '.join(_FEED_FORWARD)}",
-        )
     architecture = architecture_of(config)
     state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     writer = _Writer(config, state, architecture, precision)
@@ -80,6 +74,30 @@ def export(
         precision=precision,
         provenance=provenance,
     )
+
+
+def check(config: Any) -> list[str]:
+    """What keeps a `T5Config` from being exported, a line each."""
+    problems = activation_problems("feed_forward_proj", config.dense_act_fn)
+    if not config.is_encoder_decoder:
+        problems.append("is_encoder_decoder is False; expected True")
+    buckets, furthest = (
+        config.relative_attention_num_buckets,
+        config.relative_attention_max_distance,
+    )
+    whole = isinstance(buckets, int) and isinstance(furthest, int)
+    if not (whole and buckets >= 4 and furthest > buckets // 2):
+        problems.append(
+            f"relative_attention_num_buckets is {buckets} and relative_attention_max_distance "
+            f"{furthest}; expected 4 or more, and a distance above half of them"
+        )
+    try:
+        shape = architecture_of(config)
+    except ModelError as error:
+        return [*problems, error.found]
+    if not shape.encoder_layers:
+        problems.append("num_layers is 0; expected 1 or more")
+    return problems
 
 
 def relative_bias(
@@ -146,14 +164,14 @@ class _Writer:
 
     def _feed_forward(self, g: Graph, x: str, name: str) -> str:
         n = self._norm(g, x, f"{name}.layer_norm")
-        dense = f"{name}.DenseReluDense"
+        dense, activation = f"{name}.DenseReluDense", ACTIVATIONS[self.config.dense_act_fn]
         if self.shape.gated:
             both = self._linear(g, n, f"{dense}.wi_0", f"{dense}.wi_1")
             sizes = g.const([self.shape.d_ff] * 2)
             gate, up = g.ops("Split", both, sizes, count=2, axis=-1)
-            inner = g.op("Mul", g.op("Gelu", gate, approximate="tanh"), up)
+            inner = g.op("Mul", activation(g, gate), up)
         else:
-            inner = g.op("Relu", self._linear(g, n, f"{dense}.wi"))
+            inner = activation(g, self._linear(g, n, f"{dense}.wi"))
         # Its results pass float16's largest number in trained models.
         wo = g.linear(inner, f"{dense}.wo", self.state[f"{dense}.wo.weight"], exact=True)
         return g.op("Add", x, wo)

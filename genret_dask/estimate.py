@@ -13,10 +13,23 @@ from genret_dask.errors import BudgetError
 from genret_dask.grid import Cell, cells_of, models_of
 from genret_dask.inference.candidates import candidate_width, select_queries
 from genret_dask.inference.memory import Decoding
-from genret_dask.models.flops import prefill_flops, step_flops, training_flops_per_example
+from genret_dask.models.flops import (
+    Architecture,
+    prefill_flops,
+    step_flops,
+    training_flops_per_example,
+)
 from genret_dask.shards.plan import padded_widths, plan_shards
 from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec
 from genret_dask.template import group_sizes
+from genret_dask.training.memory import (
+    SMALLER_EXPORT,
+    SMALLER_TRAINING,
+    Need,
+    Texts,
+    export_bytes,
+    training_bytes,
+)
 
 WORKER_BYTES = 180 * 2**20
 """A process that has imported what a search needs holds about that."""
@@ -128,27 +141,64 @@ def _empty_group(kind: str, sizes: dict[str, int], shard_queries: int) -> Group:
     return Group(kind, sizes, shard_queries, model={}, query={}, beam={}, candidates={})
 
 
+def memory_needs(spec: SweepSpec, texts: Texts) -> list[Need]:
+    """What each training and export of a study holds at its widest moment, from above.
+
+    Parameters
+    ----------
+    texts : Texts
+        `texts_of` the collection and `spec.training.pairs`.
+    """
+    needs = []
+    for cell in cells_of(spec):
+        architecture, tied = _architecture(spec, cell)
+        training, identifiers = cell.training(spec), cell.identifiers
+        needed = training_bytes(
+            architecture,
+            training,
+            texts,
+            max_tokens=spec.max_tokens,
+            steps=_steps(identifiers),
+            fraction=cell.fraction,
+            spans=identifiers.spans if isinstance(identifiers, NgramsIdentifiers) else 0,
+            tied=tied,
+            pretrained=cell.model.pretrained is not None,
+        )
+        name = f"{cell.kind}/{cell.name}"
+        needs.append(Need("training", name, needed, SMALLER_TRAINING))
+        needed = export_bytes(architecture, tied=tied)
+        needs.append(Need("export", name, needed, SMALLER_EXPORT))
+    return needs
+
+
+def _architecture(spec: SweepSpec, cell: Cell) -> tuple[Architecture, bool]:
+    """The sizes of a cell's model, its vocabulary from above, and whether its head is tied."""
+    from genret_dask.models.architectures import architecture_of
+    from genret_dask.models.configs import config_of
+
+    config, identifiers = config_of(cell.model), cell.identifiers
+    if cell.model.pretrained is None:
+        config.vocab_size = spec.tokenizer.vocab_size
+    if isinstance(identifiers, NgramsIdentifiers):
+        config.vocab_size += 1
+    else:
+        config.vocab_size += identifiers.codes * identifiers.levels + 2
+    return architecture_of(config), config.tie_word_embeddings
+
+
 class _Cost:
     """What one cell takes."""
 
     def __init__(
         self, spec: SweepSpec, cell: Cell, sizes: dict[str, int], collection: Collection
     ) -> None:
-        from genret_dask.models.architectures import architecture_of
-        from genret_dask.training.architectures import config_of
-
         self._spec, self._cell, self._sizes = spec, cell, sizes
         identifiers, steps = cell.identifiers, sizes["step"]
-        config = config_of(cell.model)
-        if cell.model.pretrained is None:
-            config.vocab_size = spec.tokenizer.vocab_size
+        self._architecture, _ = _architecture(spec, cell)
         if isinstance(identifiers, NgramsIdentifiers):
-            block, last = config.vocab_size, sum(map(len, collection.texts))
-            config.vocab_size += 1
+            block, last = self._architecture.vocab_size - 1, sum(map(len, collection.texts))
         else:
             block, last = identifiers.codes, len(collection)
-            config.vocab_size += identifiers.codes * identifiers.levels + 2
-        self._architecture = architecture_of(config)
         # Prefixes of each length, at most; a text has fewer tokens than letters.
         reachable = [min(block**level, last) for level in range(steps)]
         self._decoding = Decoding(

@@ -135,7 +135,7 @@ class Inputs:
         from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
 
         if model.pretrained is not None:
-            from genret_dask.training.architectures import pretrained_tokenizer
+            from genret_dask.models.configs import pretrained_tokenizer
 
             with publishing(made.folder, made.made_from) as partial_folder:
                 save_tokenizer(pretrained_tokenizer(model, model.pretrained), partial_folder)

@@ -95,7 +95,8 @@ def check_cluster(
     """
     started = time.monotonic()
     workers = sorted(client.scheduler_info()["workers"])
-    versions: Any = client.get_versions(packages=list(PACKAGES))
+    packages = _packages(spec)
+    versions: Any = client.get_versions(packages=list(packages))
     problems = _Problems(len(workers))
     _compare(_SCHEDULER, versions["scheduler"], versions["client"], _DASK, problems)
     able = []
@@ -104,7 +105,7 @@ def check_cluster(
         if theirs is None:
             problems.add(worker, "does not answer")
             continue
-        _compare(worker, theirs, versions["client"], (*_DASK, *PACKAGES), problems)
+        _compare(worker, theirs, versions["client"], packages, problems)
         if _python(theirs) == _python(versions["client"]):
             able.append(worker)  # code for another Python does not even load
         else:
@@ -125,7 +126,7 @@ def check_cluster(
                 fix="see docs/clusters.md, Before work starts; nothing was started yet",
             )
         if newcomers:
-            _guard(client, versions["client"]["packages"], spec.inference.provider, folder, token)
+            _guard(client, versions["client"]["packages"], spec, folder, token)
         else:
             _remove(folder / token)
     logger.info("preflight of %d workers: %.1f s", len(workers), time.monotonic() - started)
@@ -176,7 +177,7 @@ def _probe(
             _remove(folder / earlier)
     replace_file(folder / token, token.encode())
     try:
-        found = _run(client, workers, folder, token, spec.inference.provider)
+        found = _run(client, workers, folder, token, spec)
         for worker, result in found.items():
             if isinstance(result, BaseException):
                 problems.add(worker, f"cannot be looked at: {type(result).__name__}: {result}")
@@ -191,17 +192,31 @@ def _probe(
             _remove(folder / name)
 
 
+def _packages(spec: SweepSpec) -> tuple[str, ...]:
+    """What must be the same on every worker; only int8 needs optimum."""
+    quantised = "int8" in spec.export.precision
+    return (*_DASK, *PACKAGES, *(["optimum-onnx"] if quantised else []))
+
+
+def _sources(spec: SweepSpec) -> list[str]:
+    """Places of pretrained weights; hub ids are none."""
+    named = [model.pretrained for model in spec.models if model.pretrained is not None]
+    return [str(place) for one in named if (place := one.path or one.gguf) is not None]
+
+
 def _run(
-    client: Client, workers: list[str], folder: Path, token: str, provider: str
+    client: Client, workers: list[str], folder: Path, token: str, spec: SweepSpec
 ) -> dict[str, Any]:
+    asked = spec.inference.provider, _sources(spec)
     with _by_value():
-        return client.run(probe.probe, folder, token, provider, workers=workers, on_error="return")
+        return client.run(probe.probe, folder, token, *asked, workers=workers, on_error="return")
 
 
 def _guard(
-    client: Client, packages: dict[str, str | None], provider: str, folder: Path, token: str
+    client: Client, packages: dict[str, str | None], spec: SweepSpec, folder: Path, token: str
 ) -> None:
-    versions = probe.comparable({name: packages.get(name) for name in (*_DASK, *PACKAGES)})
+    versions = probe.comparable({name: packages.get(name) for name in _packages(spec)})
+    asked = spec.inference.provider, _sources(spec)
 
     def say(event: tuple[float, Any]) -> None:
         problems = "; ".join(event[1]["problems"])
@@ -209,7 +224,7 @@ def _guard(
 
     client.subscribe_topic(probe.TOPIC, say)
     with _by_value():
-        client.register_plugin(probe.Gate(versions, provider, cloudpickle.dumps(folder), token))
+        client.register_plugin(probe.Gate(versions, *asked, cloudpickle.dumps(folder), token))
 
 
 @contextmanager

@@ -28,7 +28,9 @@ _TRIES = 12
 _PAUSE = 0.25  # seconds; network file systems show a new file after a while
 
 
-async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dict[str, Any]:
+async def probe(
+    folder: Any, token: str, provider: str, sources: list[str], dask_worker: Any
+) -> dict[str, Any]:
     """Look at this worker and at the run directory from here.
 
     Parameters
@@ -36,6 +38,8 @@ async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dic
     folder : path
         The run directory, where the file named `token` holds `token`.
     provider : {"cpu", "cuda"}
+    sources : list of str
+        Folders and files of pretrained weights, as the study names them.
     dask_worker : distributed.Worker
 
     Returns
@@ -45,6 +49,7 @@ async def probe(folder: Any, token: str, provider: str, dask_worker: Any) -> dic
         name of a file that holds its own name, written into the run directory, or None.
     """
     problems = [*_package_problems(), *_provider_problems(provider)]
+    problems += await _source_problems(sources)
     answer, trouble = await _answer(folder, token, dask_worker.id)
     if trouble:
         problems.append(trouble)
@@ -111,6 +116,8 @@ class Gate(WorkerPlugin):
     versions : dict
         Of packages, by `comparable`.
     provider : {"cpu", "cuda"}
+    sources : list of str
+        Folders and files of pretrained weights.
     folder : bytes
         The run directory, pickled: a worker may lack the package of its kind of path.
     token : str
@@ -120,14 +127,20 @@ class Gate(WorkerPlugin):
     name = TOPIC
 
     def __init__(
-        self, versions: dict[str, str | None], provider: str, folder: bytes, token: str
+        self,
+        versions: dict[str, str | None],
+        provider: str,
+        sources: list[str],
+        folder: bytes,
+        token: str,
     ) -> None:
-        self._versions, self._provider = versions, provider
+        self._versions, self._provider, self._sources = versions, provider, sources
         self._folder, self._token = folder, token
 
     async def setup(self, worker: Any) -> None:
         problems = [*_package_problems(), *_provider_problems(self._provider)]
         problems += differences(self._versions, _version)
+        problems += await _source_problems(self._sources)
         problems += await self._folder_problems()
         if problems:
             worker.status = Status.paused  # it takes no task meanwhile
@@ -141,6 +154,16 @@ class Gate(WorkerPlugin):
             return [f"the run directory cannot be reached: {type(error).__name__}: {error}"]
         trouble = await _folder_trouble(folder, self._token)
         return [trouble] if trouble else []
+
+
+async def _source_problems(sources: list[str]) -> list[str]:
+    # A dead mount must not stop the worker.
+    there = await asyncio.to_thread(lambda: [os.path.exists(source) for source in sources])
+    return [
+        f"the pretrained weights {source} are not there"
+        for source, found in zip(sources, there, strict=True)
+        if not found
+    ]
 
 
 def _version(name: str) -> str | None:

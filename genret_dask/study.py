@@ -25,6 +25,7 @@ from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.fingerprint import Origin
 from genret_dask.inputs import Inputs
 from genret_dask.lease import Lease
+from genret_dask.model_checks import check_models
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
 from genret_dask.records import read_record
@@ -127,6 +128,12 @@ class Study:
 
     Raises
     ------
+    SpecError
+        On making one: models that cannot be trained, exported or embedded with.
+    StaleError
+        Results of the run were made from other inputs or settings, and `redo` is not set.
+    BudgetError
+        A memory limit or budget is too small for the study.
     GenretError
         The run directory cannot be written to.
     LeaseError
@@ -146,6 +153,7 @@ class Study:
         lease: Lease | None = None,
         redo: bool = False,
     ) -> None:
+        check_models(spec)
         self.spec = spec
         self.folder = place_of(runs) / spec.name
         self.lease = lease or Lease(self.folder)
@@ -228,7 +236,21 @@ class Study:
         """The training task of every cell; makes the inputs they read."""
         _ = self.steps
         self._begin()
+        self._check_memory()
         return training_tasks(self.inputs)
+
+    def _check_memory(self) -> None:
+        """Refuse workers that could not hold what is to be trained and exported."""
+        left = {step.name for step in self.steps if step.state != "done"}
+        if self.client is None or not any(name.startswith(("check", "models")) for name in left):
+            return
+        from genret_dask.estimate import memory_needs
+        from genret_dask.training.memory import check_memory, texts_of
+
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        limits = {address: worker["memory_limit"] for address, worker in workers.items()}
+        texts = texts_of(self.collection, self.spec.training.pairs)
+        check_memory(limits, memory_needs(self.spec, texts))
 
     @_leased
     def train(self) -> dict[str, dict[str, Any]]:

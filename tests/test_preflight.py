@@ -18,7 +18,7 @@ from genret_dask.cli import main
 from genret_dask.errors import GenretError
 from genret_dask.preflight import check_cluster
 from genret_dask.probe import comparable, differences
-from genret_dask.specs import InferenceSpec, SweepSpec
+from genret_dask.specs import InferenceSpec, ModelSpec, PretrainedSpec, SweepSpec
 from tests.cluster.servers import SECONDS, dask_processes, wait_for
 
 SPEC = SweepSpec()
@@ -86,6 +86,9 @@ def test_what_the_study_asks_of_the_workers(healthy, tmp_path):
     inference = InferenceSpec(memory="3GB")
     (line,) = lines(healthy, tmp_path, SPEC.model_copy(update={"inference": inference}))
     assert "limit of 1.86 GiB, less than the 2.79 GiB that inference.memory asks for" in line
+    model = ModelSpec(family="t5", name="x", pretrained=PretrainedSpec(path="elsewhere"))
+    (line,) = lines(healthy, tmp_path, SPEC.model_copy(update={"models": (model,)}))
+    assert "the pretrained weights elsewhere are not there" in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,8 +21,8 @@ from genret_dask.exporters import export_model
 from genret_dask.identifiers import Codes
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.session import Session, open_session
+from genret_dask.models.configs import config_of
 from genret_dask.specs import ModelSpec
-from genret_dask.training.architectures import config_of
 
 LEVELS, CODES = 8, 256
 
@@ -34,7 +34,7 @@ class Scale:
     Attributes
     ----------
     preset : str
-        Of `genret_dask.training.architectures`.
+        Of `genret_dask.models.configs`.
     text_rows : int
         Vocabulary rows before the codes'; at least `CODES`.
     documents, queries, prompt : int

@@ -135,17 +135,12 @@ def running(
     place = place_of(runs) / spec.name
     lease = Lease(place)
     _hush_dask()
+    bars = ProgressBars()
+    timeout = cluster.lost_timeout
+    study = Study(spec, runs=runs, progress=bars, lost_timeout=timeout, lease=lease, redo=redo)
     with ExitStack() as stack:
         stack.enter_context(lease)
-        progress = stack.enter_context(ProgressBars())
-        study = Study(
-            spec,
-            runs=runs,
-            progress=progress,
-            lost_timeout=cluster.lost_timeout,
-            lease=lease,
-            redo=redo,
-        )
+        stack.enter_context(bars)
         _ = study.steps  # whatever is refused is refused before a cluster starts
         client = study.client = stack.enter_context(connect(cluster))
         stack.enter_context(_reported(client, page))

@@ -97,12 +97,15 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
 
     from genret_dask.cluster_arguments import usable_cores
     from genret_dask.clusters import load_cluster_spec
-    from genret_dask.estimate import check_budget, estimate
+    from genret_dask.estimate import check_budget, estimate, memory_needs
+    from genret_dask.model_checks import check_models
     from genret_dask.origins import Origins
     from genret_dask.storage import place_of
     from genret_dask.survey import cost_of, lines_of, require_current, survey
+    from genret_dask.training.memory import texts_of
 
     load_cluster_spec(cluster_file)
+    check_models(spec)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
     origins = Origins(spec, place_of(runs) / spec.name)
     steps = survey(origins)
@@ -133,6 +136,8 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
     else:
         require_current(steps)
     check_budget(spec, plan)
+    texts = texts_of(origins.loaded, spec.training.pairs)
+    click.echo(f"workers    need {max(memory_needs(spec, texts), key=lambda need: need.nbytes)}")
     click.echo(
         f"time       about {plan.seconds(cores) / 60:.0f} min on this machine's {cores} cores"
         " (a rough guess; a GPU is far faster)"

@@ -39,7 +39,7 @@ def _architecture(config: Any) -> Architecture:
             kv_heads=config.num_heads,
             d_head=config.d_kv,
             d_ff=config.d_ff,
-            gated=config.feed_forward_proj.startswith("gated-"),
+            gated=config.is_gated_act,
             encoder_layers=config.num_layers,
             decoder_layers=config.num_decoder_layers,
             vocab_size=config.vocab_size,

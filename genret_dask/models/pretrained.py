@@ -6,8 +6,11 @@ a configuration may name an attention kernel of the hub, which is code as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from genret_dask.errors import GenretError, ModelError
@@ -25,7 +28,7 @@ def load_config(where: str, **options: Any) -> Any:
     """
     from transformers import AutoConfig
 
-    with _reading(where):
+    with _reading(where, options):
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
         attention = getattr(config, "_attn_implementation", None)
     if attention is not None and "/" in str(attention):
@@ -47,7 +50,7 @@ def load_tokenizer(where: str, **options: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _reading(where):
+    with _reading(where, options):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -71,10 +74,55 @@ def load_weights(model_class: Any, where: str, *, config: Any = None, **options:
     """
     found = load_config(where, **_place(options)) if config is None else config
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
-    with _reading(where):
+    with _reading(where, options):
         return model_class.from_pretrained(
             where, config=found, trust_remote_code=False, **safe, **options
         )
+
+
+def load_whole(model_class: Any, where: str, **options: Any) -> Any:
+    """A model at a place, all of whose weights are there; see `load_weights`.
+
+    Raises
+    ------
+    ModelError
+        Weights are missing, which transformers would draw at random.
+    """
+    model, report = load_weights(model_class, where, output_loading_info=True, **options)
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{where} lacks {len(missing)} weights, {missing[0]} the first",
+            expected=f"all weights of a {model_class.__name__}",
+        )
+    return model
+
+
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight in a folder's safetensors, of which only the headers are read.
+
+    Raises
+    ------
+    ModelError
+        There are none, or a file is missing or cut off.
+    """
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    with _reading(str(folder)):
+        names = ["model.safetensors"]
+        if index.is_file():
+            names = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
+        missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} has no {missing[0]}", expected=EXPECTED)
+    found: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        with _reading(str(folder / name)), safe_open(folder / name, framework="np") as file:
+            keys = file.keys()
+            found |= {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+    return found
 
 
 def _place(options: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +131,8 @@ def _place(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(where: str) -> Iterator[None]:
+def _reading(where: str, options: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    name = str(Path(where) / options["gguf_file"]) if "gguf_file" in options else where
     try:
         yield
     except GenretError:
@@ -92,5 +141,5 @@ def _reading(where: str) -> Iterator[None]:
         # Parsers of dozens of formats raise whatever they please at a file that is not theirs.
         reason = next(iter(str(error).strip().splitlines()), "")[:300]
         raise ModelError(
-            f"cannot load {where}: {type(error).__name__}: {reason}", expected=EXPECTED
+            f"cannot load {name}: {type(error).__name__}: {reason}", expected=EXPECTED
         ) from error

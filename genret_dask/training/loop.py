@@ -23,12 +23,13 @@ from genret_dask.errors import TrainingError
 from genret_dask.host_cache import working_folder
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
+from genret_dask.models.configs import config_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.records import dump_record
 from genret_dask.storage import beside, replace_file, writing
-from genret_dask.training.architectures import build_model, config_of, count_parameters
+from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import identifier_logits, identifier_loss, reader_of
 from genret_dask.training.pairs import read_pairs, subset
@@ -46,11 +47,9 @@ _COUNTERS = ("step", "tokens_seen", "seconds", "history")
 def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
     config = config_of(task.model)
-    if task.model.pretrained is None:
-        tokenizer = read_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
-        config.vocab_size = tokenizer.get_vocab_size()
+    tokenizer = read_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
     rows, length = label_shape(task.identifiers, task.space)
-    config.vocab_size += 1 + rows
+    config.vocab_size = tokenizer.get_vocab_size() + 1 + rows
     per_example = training_flops_per_example(architecture_of(config), task.max_tokens, length)
     return float(task.training.examples * per_example)
 
@@ -85,13 +84,10 @@ class _Run:
         self.task = task
         spec = task.training
         space = open_space(task.identifiers, task.space)
+        self.tokenizer = load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True)
         self.model: Any
-        self.model, self.tokenizer, self.start = build_model(
-            task.model,
-            load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True),
-            space.rows,
-            dropout=spec.dropout,
-            seed=task.seed,
+        self.model, self.start = build_model(
+            task.model, self.tokenizer, space.rows, dropout=spec.dropout, seed=task.seed
         )
         self.reader = reader_of(self.tokenizer, task.model.family, task.max_tokens)
         if task.model.pretrained is None and spec.init == "lsa":

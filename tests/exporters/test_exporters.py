@@ -69,11 +69,29 @@ def tiny_gpt2() -> GPT2LMHeadModel:
     )
 
 
+BIASES = {"attention_bias": True, "mlp_bias": True}
+ROTARY = {
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
+    "linear": {"rope_type": "linear", "factor": 2.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
+}
 MODELS = {
     "t5-relu-tied": ("t5", lambda: tiny_t5("relu", True)),
     "t5-gated-untied": ("t5", lambda: tiny_t5("gated-gelu", False)),
     "llama-tied": ("llama", lambda: tiny_llama(4, True)),
+    "t5-silu-tied": ("t5", lambda: tiny_t5("silu", True)),
+    "t5-gated-silu-tied": ("t5", lambda: tiny_t5("gated-silu", True)),
     "llama-gqa-untied": ("llama", lambda: tiny_llama(2, False, head_dim=8, rope_theta=500.0)),
+    "llama-biases-gelu": ("llama", lambda: tiny_llama(2, True, **BIASES, hidden_act="gelu")),
+    "llama-scaled-3": ("llama", lambda: tiny_llama(2, True, rope_scaling=ROTARY["llama3"])),
+    "llama-scaled-yarn": ("llama", lambda: tiny_llama(2, True, rope_scaling=ROTARY["yarn"])),
     "gpt2": ("optimum", tiny_gpt2),
 }
 
@@ -314,8 +332,9 @@ def test_an_unknown_family_lists_those_installed():
 @pytest.mark.parametrize(
     ("family", "change", "message"),
     [
-        ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rotary"),
-        ("llama", {"hidden_act": "gelu"}, "hidden_act"),
+        ("llama", {"rope_scaling": ROTARY["dynamic"]}, "rotary"),
+        ("llama", {"hidden_act": "mish"}, "hidden_act"),
+        ("llama", {"num_key_value_heads": 3}, "divisor"),
         ("llama", {"num_hidden_layers": 3}, "lacks"),
         ("t5", {}, "holds a llama"),
         ("optimum", {"model_type": "no-such-family"}, "no-such-family"),
@@ -333,8 +352,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, family, change, mes
 def test_a_missing_checkpoint_and_start_token_are_named(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json"):
         export_model("t5", tmp_path, tmp_path / "onnx", start_token=START)
-    checkpoint = save(tiny_t5("gated-silu", True), tmp_path / "silu")
-    with pytest.raises(ModelError, match="gated-silu"):
+    checkpoint = save(tiny_t5("gated-mish", True), tmp_path / "mish")
+    with pytest.raises(ModelError, match="feed_forward_proj is 'mish'"):
         export_model("t5", checkpoint, tmp_path / "onnx", start_token=START)
     checkpoint = save(tiny_t5("relu", True), tmp_path / "hf")
     with pytest.raises(ModelError, match="start token 61"):

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,10 +37,11 @@ from genret_dask.fingerprint import Origin
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.embedding import embed
 from genret_dask.inference.session import open_session
+from genret_dask.models.configs import config_of, pretrained_tokenizer
 from genret_dask.models.manifest import MANIFEST, hash_files, read_manifest
 from genret_dask.records import dump_record, parse_record
 from genret_dask.specs import ModelSpec, PretrainedSpec, SentenceEmbedding, load_spec
-from genret_dask.training.architectures import build_model, config_of, pretrained_tokenizer
+from genret_dask.training.architectures import build_model
 from tests.conftest import make_collection, make_model, random_codes
 from tests.fits.conftest import write_law_cube
 
@@ -164,10 +166,15 @@ def model_of(folder: Path) -> ModelSpec:
     return ModelSpec(family="t5", name="x", pretrained=PretrainedSpec(path=folder))
 
 
+def build(spec: ModelSpec) -> tuple[Any, int]:
+    tokenizer = pretrained_tokenizer(spec, spec.pretrained)
+    return build_model(spec, tokenizer, 4, dropout=0.0, seed=0)
+
+
 def test_the_valid_folder_is_read(tmp_path):
     spec = model_of(write_folder(tmp_path / "hf"))
-    model, tokenizer, start = build_model(spec, None, 4, dropout=0.0, seed=0)
-    assert start == len(tokenizer) and model.config.vocab_size == start + 5
+    model, start = build(spec)
+    assert start == 3 and model.config.vocab_size == start + 5
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -180,11 +187,11 @@ def test_a_pickled_checkpoint_is_not_read(tmp_path, canary, beside):
     )
     assert wakes(canary)
     if beside:
-        build_model(model_of(folder), None, 4, dropout=0.0, seed=0)
+        build(model_of(folder))
     else:
         (folder / "model.safetensors").unlink()
         with pytest.raises(ModelError, match="safetensors"):
-            build_model(model_of(folder), None, 4, dropout=0.0, seed=0)
+            build(model_of(folder))
         with pytest.raises(ModelError, match="safetensors"):
             export_model("t5", folder, tmp_path / "onnx", start_token=3)
     assert not canary.exists()
@@ -197,7 +204,7 @@ def test_an_index_of_shards_does_not_lead_to_pickles(tmp_path, canary):
     index = {"metadata": {}, "weight_map": {"shared.weight": "evil.bin"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="cannot load"):
-        build_model(model_of(folder), None, 4, dropout=0.0, seed=0)
+        build(model_of(folder))
     assert not canary.exists()
 
 
@@ -237,7 +244,7 @@ def test_code_of_a_model_folder_is_not_run(tmp_path, canary, monkeypatch):
     for read in (
         lambda: config_of(spec),
         lambda: pretrained_tokenizer(spec, spec.pretrained),
-        lambda: build_model(spec, None, 4, dropout=0.0, seed=0),
+        lambda: build(spec),
         lambda: embed(make_collection(2), embedding),
         lambda: export_model("t5", folder, tmp_path / "onnx", start_token=3),
         lambda: export_model("optimum", folder, tmp_path / "onnx", start_token=3),
@@ -249,7 +256,7 @@ def test_code_of_a_model_folder_is_not_run(tmp_path, canary, monkeypatch):
 
 def test_code_beside_a_model_that_needs_none_is_not_run(tmp_path, canary):
     folder = write_custom_model(tmp_path / "hf", canary, "t5")
-    build_model(model_of(folder), None, 4, dropout=0.0, seed=0)
+    build(model_of(folder))
     assert not canary.exists()
 
 
@@ -282,7 +289,7 @@ def test_an_attention_kernel_of_the_hub_is_not_fetched(tmp_path):
     for key in ("_attn_implementation", "_attn_implementation_internal"):
         folder = write_folder(tmp_path / key, **{key: "someone/evil-kernel"})
         with pytest.raises(ModelError, match="kernel"):
-            build_model(model_of(folder), None, 4, dropout=0.0, seed=0)
+            build(model_of(folder))
 
 
 @pytest.mark.parametrize("content", ["noise", "huge", "template"])
@@ -308,7 +315,7 @@ def test_gguf_metadata_is_data(tmp_path, canary, content):
         writer.close()
     spec = ModelSpec(family="llama", name="x", pretrained=PretrainedSpec(gguf=path))
     with pytest.raises(ModelError, match="cannot load"):
-        build_model(spec, None, 4, dropout=0.0, seed=0)
+        build(spec)
     assert not canary.exists()
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from genret_dask.errors import ModelError, SpecError, TrainingError
 from genret_dask.fingerprint import Origin
+from genret_dask.models.configs import PRESETS, config_of
 from genret_dask.specs import (
     BeirDataset,
     CodesIdentifiers,
@@ -26,7 +27,7 @@ from genret_dask.specs import (
     TrainingSpec,
 )
 from genret_dask.study import Study
-from genret_dask.training.architectures import PRESETS, build_model, config_of, count_parameters
+from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import identifier_logits, identifier_loss
 from genret_dask.training.loop import _Run, train, training_flops
@@ -172,7 +173,7 @@ def test_unknown_models_are_named(tasks):
     with pytest.raises(SpecError, match="no size 'giant'") as error:
         build(family="t5", size="giant")
     assert "micro" in error.value.expected
-    with pytest.raises(SpecError, match="no field d_modle"):
+    with pytest.raises(SpecError, match="unknown key d_modle"):
         build(family="t5", config={"d_modle": 3}, name="x")
     with pytest.raises(SpecError, match="'bert' cannot be trained"):
         config_of(ModelSpec(family="bert", size="base"))

@@ -1,0 +1,190 @@
+"""What can be known of a study's models before any work: from the YAML, config.json and headers.
+
+Models of a preset are known without torch; configurations of a user and pretrained weights are
+built without memory (on torch's "meta" device) and held against what their exporter takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from genret_dask.errors import GenretError, SpecError
+from genret_dask.exporters import config_problems, families
+from genret_dask.models.configs import PRESETS, config_of, pretrained_tokenizer, source_of
+from genret_dask.models.gguf import read_header
+from genret_dask.models.pretrained import load_config, load_tokenizer, weight_shapes
+from genret_dask.specs import (
+    CodesIdentifiers,
+    IdentifiersSpec,
+    ModelSpec,
+    PretrainedSpec,
+    SweepSpec,
+    TfidfEmbedding,
+)
+
+_TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+_GGUF_TOKENISER = ("tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
+_LISTED = 3  # weights in an error's text
+
+
+def check_models(spec: SweepSpec) -> None:
+    """Refuse a study with models that could not be trained, exported or embedded with.
+
+    Raises
+    ------
+    SpecError
+        All that is wrong, a line each.
+    """
+    if problems := model_problems(spec):
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise SpecError(
+            f"the study has models that cannot be made:{lines}",
+            fix="correct them; nothing was started yet",
+        )
+
+
+def model_problems(spec: SweepSpec) -> list[str]:
+    """What is wrong with the models of a study, a line each; empty where nothing is."""
+    problems = [line for model in spec.models for line in _problems_of(model)]
+    problems += [line for kind in spec.identifiers for line in _embedding_problems(kind)]
+    if "int8" in spec.export.precision and not _is_installed("optimum-onnx"):
+        problems.append(
+            "export.precision int8 needs the package optimum-onnx; pip install 'genret-dask[cpu]'"
+        )
+    return problems
+
+
+def _problems_of(model: ModelSpec) -> Iterator[str]:
+    label = f"model {model.label}"
+    if model.family not in PRESETS and model.family in families():
+        yield (
+            f"{label}: family {model.family!r} has an exporter, and cannot be trained; expected "
+            f"one of {', '.join(PRESETS)}; genret_dask.exporters.export_model exports a checkpoint"
+        )
+        return
+    if model.size in PRESETS.get(model.family, ()):
+        return
+    if model.pretrained is not None and model.pretrained.gguf is not None:
+        yield from _gguf_problems(label, model, model.pretrained.gguf)
+        return
+    try:
+        config = config_of(model)
+    except GenretError as error:
+        yield _line(error, label)
+        return
+    problems = [*_settings_problems(config), *config_problems(model.family, config)]
+    yield from (f"{label}: {problem}" for problem in problems)
+    if model.pretrained is not None:
+        yield from _tokenizer_problems(label, model, model.pretrained)
+    if not problems:
+        yield from _weight_problems(label, model, config)
+
+
+def _gguf_problems(label: str, model: ModelSpec, path: Path) -> Iterator[str]:
+    """From the header alone: transformers takes minutes to read a large vocabulary."""
+    try:
+        source_of(model, PretrainedSpec(gguf=path))
+        header = read_header(path)
+    except GenretError as error:
+        yield _line(error, label)
+        return
+    found = header.get("general.architecture")
+    if found != model.family:
+        yield f"{label}: {path} holds a {found}; expected a {model.family}"
+    missing = [name for name in _GGUF_TOKENISER if name not in header]
+    if missing:
+        yield f"{label}: {path} has no tokeniser; expected {' and '.join(missing)} in its header"
+
+
+def _settings_problems(config: Any) -> list[str]:
+    """What transformers takes, and training does not."""
+    if getattr(config, "quantization_config", None):
+        return ["its weights are quantised; expected weights of 16 or 32 bits, or a GGUF file"]
+    return []
+
+
+def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) -> Iterator[str]:
+    folder = source.path
+    if folder is not None and not any((folder / name).is_file() for name in _TOKENISERS):
+        yield f"{label}: {folder} has no tokeniser; expected one of {', '.join(_TOKENISERS)}"
+        return
+    try:
+        tokenizer = pretrained_tokenizer(model, source)
+    except GenretError as error:
+        yield _line(error, f"{label}: its tokeniser")
+        return
+    if not tokenizer.is_fast:
+        yield f"{label}: its tokeniser has no tokenizer.json, and cannot be converted to one"
+    elif tokenizer.eos_token_id is None:
+        yield f"{label}: its tokeniser has no end token; set eos_token in tokenizer_config.json"
+
+
+def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]:
+    """Build the model without memory, and hold the headers of its weights against it."""
+    import torch
+
+    from genret_dask.training.architectures import CLASSES
+
+    try:
+        with torch.device("meta"):
+            empty = CLASSES[model.family](config)
+    except Exception as error:  # layers check what they are given each in their own way
+        yield f"{label}: {type(error).__name__}: {str(error)[:200]}"
+        return
+    if model.pretrained is None or model.pretrained.path is None:
+        return
+    try:
+        shapes = weight_shapes(model.pretrained.path)
+    except GenretError as error:
+        yield _line(error, label)
+    else:
+        yield from (f"{label}: {problem}" for problem in _differences(empty, shapes))
+
+
+def _differences(empty: Any, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    """Weights of a model that are not in its files, and one of another shape there."""
+    prefix = f"{empty.base_model_prefix}."  # files of a model without its head lack it
+    shapes = {**{prefix + name: shape for name, shape in shapes.items()}, **shapes}
+    weights = dict(empty.named_parameters(remove_duplicate=False))
+    found = {id(weight) for name, weight in weights.items() if name in shapes}  # of tied ones, any
+    missing = [name for name, weight in weights.items() if id(weight) not in found]
+    if missing:
+        listed = ", ".join([*missing[:_LISTED], *(["..."] if len(missing) > _LISTED else [])])
+        yield f"{len(missing)} weights are missing: {listed}"
+    for name, weight in weights.items():
+        here, wanted = list(shapes.get(name, weight.shape)), list(weight.shape)
+        if here != wanted:
+            yield f"{name} is {here} in the weights, and {wanted} by config.json"
+            return
+
+
+def _embedding_problems(kind: IdentifiersSpec) -> Iterator[str]:
+    from genret_dask.identifiers.embedding import model_folder
+
+    if not isinstance(kind, CodesIdentifiers) or isinstance(kind.embedding, TfidfEmbedding):
+        return
+    label = f"identifiers.embedding {kind.embedding.kind}"
+    try:
+        folder = model_folder(kind.embedding)
+        load_config(str(folder), local_files_only=True)
+        weight_shapes(folder)
+        load_tokenizer(str(folder), local_files_only=True)
+    except GenretError as error:
+        yield _line(error, label)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _line(error: GenretError, label: str) -> str:
+    """An error as one line that begins with what it is about."""
+    found = error.found if error.found.startswith(label) else f"{label}: {error.found}"
+    parts = (found, error.expected and f"expected {error.expected}", error.fix)
+    return " ".join("; ".join(part for part in parts if part).split())

