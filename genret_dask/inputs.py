@@ -37,7 +37,8 @@ from genret_dask.identifiers.ngrams import (
 )
 from genret_dask.identifiers.spans import SpanSampler
 from genret_dask.identifiers.stream import open_tokenizer
-from genret_dask.inference.candidates import build_candidates, select_queries
+from genret_dask.inference.candidates import build_candidates, count_negatives, select_queries
+from genret_dask.inference.own import own_documents
 from genret_dask.specs import (
     CodesIdentifiers,
     IdentifiersSpec,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LISTED = 20  # ids in an error's text
+_OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
 
 @dataclass(frozen=True)
@@ -345,12 +347,19 @@ class Inputs:
         spec = self.spec.inference
         return select_queries(self.collection, spec.split, spec.queries, self.spec.seed)
 
+    @cached_property
+    def own(self) -> np.ndarray:
+        """The document of each of them that is left out; see `genret_dask.inference.own`."""
+        spec = self.spec.inference
+        qrels = self.collection.qrels[spec.split]
+        return own_documents(self.collection, qrels, self.queries, spec.ignore_identical_ids)
+
     @property
     def _candidates_from(self) -> Origin:
         spec = self.spec.inference
         parts = {
             "collection": self.collection.content_hash,
-            "inference": {name: getattr(spec, name) for name in ("split", "queries", "negatives")},
+            "inference": {name: getattr(spec, name) for name in _OF_CANDIDATES},
             "seed": self.spec.seed,
             "documents without identifiers": fingerprint(self._excluded.tolist()),
         }
@@ -380,13 +389,30 @@ class Inputs:
                 spec.negatives,
                 self.spec.seed,
                 self._excluded.tolist(),
+                self.own,
             )
+            _warn_of_few(built, spec.negatives)
             with publishing(folder, made_from) as partial_folder:
                 for name, array in built.items():
                     np.save(partial_folder / f"{name}.npy", array)
         folder = fetched(folder)
         names: list[str] = sorted(record_of(folder)["files"])
         return {Path(name).stem: read_array(folder / name, mapped=False) for name in names}
+
+
+def _warn_of_few(candidates: dict[str, np.ndarray], negatives: int) -> None:
+    """Say so where queries have fewer negatives than were asked for."""
+    found = count_negatives(candidates["doc"], candidates["is_positive"])
+    if (found < negatives).any():
+        logger.warning(
+            "inference.negatives is %d, but %d of %d queries have fewer: %d to %d documents can be "
+            "negatives; with n of them the contrastive loss is log(1 + 1/n) by chance",
+            negatives,
+            (found < negatives).sum(),
+            len(found),
+            found.min(),
+            found.max(),
+        )
 
 
 def _named(index: Path, name: str) -> list[int]:

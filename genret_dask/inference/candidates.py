@@ -40,6 +40,7 @@ def build_candidates(
     negatives: int,
     seed: int,
     excluded: Sequence[int] = (),
+    own: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Positives, then negatives, then padding, of each query.
 
@@ -51,6 +52,9 @@ def build_candidates(
     ----------
     excluded : sequence of int
         Documents that are no query's negatives.
+    own : int32[queries], optional
+        A document of each query that is not its negative, -1 being none (see
+        `genret_dask.inference.own`).
 
     Returns
     -------
@@ -66,9 +70,10 @@ def build_candidates(
     for place, row in enumerate(queries):
         positives, grades = judged[int(row)]
         name = collection.query_ids[int(row)]
+        mine = [] if own is None or own[place] < 0 else [int(own[place])]
         sampled = sample_negatives(
             len(collection),
-            np.union1d(positives, np.asarray(excluded, dtype=positives.dtype)),
+            np.union1d(positives, np.asarray([*excluded, *mine], dtype=positives.dtype)),
             negatives,
             seed,
             name,
@@ -80,6 +85,18 @@ def build_candidates(
     used = (doc >= 0).any(axis=0)
     doc, relevance = doc[:, used], relevance[:, used]
     return {"doc": doc, "is_positive": relevance > 0, "relevance": relevance}
+
+
+def count_negatives(doc: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+    """How many negatives each query has; int64[queries].
+
+    Parameters
+    ----------
+    doc : int32[queries, candidates]
+        -1 is no candidate.
+    is_positive : bool[queries, candidates]
+    """
+    return ((doc >= 0) & ~is_positive).sum(axis=-1)
 
 
 def sample_negatives(

@@ -12,8 +12,10 @@ import zarr
 
 from genret_dask.arrays import read_array
 from genret_dask.cube.open import check_codecs
-from genret_dask.cube.schema import CONTRAST, SEARCH
+from genret_dask.cube.schema import CONTRAST, SEARCH, SHARDED
 from genret_dask.cube.store import store_at, write_shard
+from genret_dask.errors import NumericError
+from genret_dask.inference.own import without_own
 from genret_dask.inference.session import Session
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.tokens import Tokens, closing_tokens, read_tokenizer, tokenize
@@ -99,6 +101,8 @@ def run_shard(
     ------
     BudgetError
         Not even one query fits into the memory that the process may hold.
+    NumericError
+        A model gave NaN or infinity; model, query and step are named.
     SpecError
         More threads are asked for than there are cores.
     """
@@ -136,22 +140,32 @@ def compute_shard(
     session = resources.session(
         model.folder, spec.provider, resources.host.threads_each(spec.threads)
     )
-    texts, candidates = resources.cached(
+    queries = resources.cached(
         ("queries", context.cube, task.kind, context.fingerprint),
         lambda: _read_queries(context.cube, task.kind),
     )
     tokens = resources.cached(
         ("tokens", model.folder, task.start, context.fingerprint),
-        lambda: _tokens(session, model.folder, texts[task.start : task.stop], spec.max_tokens),
+        lambda: _tokens(
+            session, model.folder, queries.texts[task.start : task.stop], spec.max_tokens
+        ),
     )
-    documents = candidates[task.start : task.stop]
+    documents = queries.candidates[task.start : task.stop]
     decoder = _decoder(model, task, context, session, documents, resources)
     need = Need(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
     room = need.room(resources, died)
+
+    def named(error: NumericError, rows: np.ndarray) -> NumericError:
+        row = task.start + int(rows[error.row or 0])
+        return error.of(f"{task.kind}/{task.name}", queries.names[row])
+
     while True:
         splits = need.splits(room, resources)
         try:
-            return _decode(decoder, tokens, splits, documents.shape[1], report)
+            arrays = _decode(decoder, tokens, splits, documents.shape[1], report, named)
+            own = queries.own[task.start : task.stop]
+            arrays[SEARCH] = without_own(arrays[SEARCH], SHARDED[task.kind][SEARCH], own)
+            return arrays
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -164,16 +178,20 @@ def _decode(
     splits: Splits,
     candidates: int,
     report: Report | None,
+    named: Callable[[NumericError, np.ndarray], NumericError],
 ) -> dict[str, dict[str, np.ndarray]]:
     parts: list[tuple[np.ndarray, dict[str, Arrays]]] = []
     done = 0
     for rows, width in batches(tokens.lengths, lambda width: splits[width][0]):
         padded, lengths = tokens.padded(rows, width)
-        found = decoder.search(padded, lengths)
-        scored = [
-            decoder.score(padded, lengths, rows, slice(first, last))
-            for first, last in runs(candidates, splits[width][1])
-        ]
+        try:
+            found = decoder.search(padded, lengths)
+            scored = [
+                decoder.score(padded, lengths, rows, slice(first, last))
+                for first, last in runs(candidates, splits[width][1])
+            ]
+        except NumericError as error:
+            raise named(error, rows) from error
         joined = {name: np.concatenate([one[name] for one in scored], axis=1) for name in scored[0]}
         parts.append((rows, {SEARCH: found, CONTRAST: joined}))
         done += len(rows)
@@ -202,12 +220,23 @@ def _decoder(
     return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
 
 
-def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
+@dataclass(frozen=True)
+class _Queries:
+    """The queries of a cube's group: ids, texts, own documents, and candidates of each."""
+
+    names: list[str]
+    texts: list[str]
+    own: np.ndarray
+    candidates: np.ndarray
+
+
+def _read_queries(cube: Path, kind: str) -> _Queries:
     # Plain zarr: a Dask array would be computed by this very cluster, from inside its task.
     store = store_at(cube, read_only=True)
     group: Any = zarr.open_group(store, path=f"{kind}/{CONTRAST}", mode="r")
     check_codecs(group, cube)
-    return [str(text) for text in group["text"][:]], group["doc"][:]
+    names, texts = ([str(one) for one in group[name][:]] for name in ("query", "text"))
+    return _Queries(names, texts, group["own"][:], group["doc"][:])
 
 
 def _tokens(session: Session, folder: Path, texts: list[str], max_tokens: int) -> Tokens:
