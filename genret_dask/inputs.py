@@ -18,7 +18,8 @@ from distributed import span
 from genret_dask.arrays import read_array
 from genret_dask.artefacts import fetched, is_current, publishing, record_of
 from genret_dask.datasets import artefact, fingerprint_of, load
-from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.checks import check_usable, nothing_to_train_on
+from genret_dask.datasets.collection import Collection, count_repeated
 from genret_dask.errors import DatasetError
 from genret_dask.fingerprint import Origin, fingerprint, sha256_file
 from genret_dask.identifiers import Codes, build_codes, read_codes, write_codes
@@ -98,9 +99,18 @@ class Inputs:
         parts = {"dataset": settings, "contents": fingerprint_of(spec.dataset), "seed": spec.seed}
         made_from = Origin("collection", parts)
         if is_current(folder, made_from):
-            return artefact.read(fetched(folder) / "beir")
+            collection = artefact.read(fetched(folder) / "beir")
+            check_usable(collection, spec.inference.split, spec.training.pairs)
+            return collection
         self._report("dataset", 0, 1)
         collection = load(self.spec.dataset, self.spec.seed)
+        check_usable(collection, spec.inference.split, spec.training.pairs)
+        if repeated := count_repeated(collection):
+            logger.warning(
+                "%d of %d documents have the text of another: nothing tells them apart",
+                repeated,
+                len(collection),
+            )
         with publishing(folder, made_from) as partial_folder:
             artefact.write(collection, partial_folder / "beir")
         self._report("dataset", 1, 1)
@@ -120,11 +130,14 @@ class Inputs:
         made = Artefact(self.folder / "pairs", made_from)
         if not is_current(made.folder, made_from):
             self._report("pairs", 0, 1)
-            with publishing(made.folder, made_from) as partial_folder:
-                pairs = build_pairs(collection, spec.training.pairs, spec.seed)
+            pairs = build_pairs(collection, spec.training.pairs, spec.seed)
+            if not len(pairs):
+                raise nothing_to_train_on(collection)
+            split = "dev" if len(collection.qrels["dev"].relevant()) else "train"
+            dev = collection.qrels[split].relevant()
+            dev_split = split if len(dev) else None
+            with publishing(made.folder, made_from, dev_split=dev_split) as partial_folder:
                 write_pairs(pairs, partial_folder / "train.jsonl.gz")
-                split = "dev" if len(collection.qrels["dev"].relevant()) else "train"
-                dev = collection.qrels[split].relevant()
                 chosen = np.random.default_rng(spec.seed).permutation(len(dev))
                 chosen = np.sort(chosen[: spec.training.dev_queries])
                 texts = [collection.queries[row] for row in dev.query[chosen]]
