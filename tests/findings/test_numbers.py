@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from genret_dask import open_cube
 from genret_dask.cli import main
@@ -21,6 +22,8 @@ from genret_dask.datasets import beir
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.errors import DatasetError, NumericError, TrainingError
 from genret_dask.explain import explain
+from genret_dask.identifiers import evenly
+from genret_dask.identifiers.codes import residual_quantise
 from genret_dask.inference import beam, ngram_search, resident
 from genret_dask.inference.candidates import build_candidates, count_negatives
 from genret_dask.inference.own import own_documents, without_own
@@ -490,3 +493,50 @@ def test_headers_of_qrels_and_lines_that_contradict(header, tmp_path, caplog):
     qrels = beir.read_folder(folder, version="1").qrels["test"]
     assert qrels.relevance.tolist() == [2, 1, 1]
     assert "2 judgements of the test split contradict another of the same pair" in caplog.text
+
+
+# --- B4: many documents below one prefix ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("vectors", "cells", "most"), [(1000, 32, 1.03), (1000, 300, 1.03), (600, 17, 1.03)]
+)
+@pytest.mark.parametrize("clumps", [1, 5], ids=["random", "clumped"])
+def test_b4_prices_come_close_to_the_best_assignment(vectors, cells, most, clumps):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(clumps, 32)) * 2
+    residual = rng.normal(size=(vectors, 32)) + centres[rng.integers(0, clumps, vectors)]
+    residual = residual.astype(np.float32)
+    centroids = residual[rng.permutation(vectors)[:cells]]
+    places = -(-vectors // cells)
+    distance = ((residual[:, None] - centroids) ** 2).sum(axis=-1)
+    best = linear_sum_assignment(np.tile(distance, places))[1] % cells
+    found = evenly._assign_by_price(residual, centroids, places)
+    rows = np.arange(vectors)
+    assert np.bincount(found, minlength=cells).max() <= places
+    assert distance[rows, found].sum() < most * distance[rows, best].sum()
+    np.testing.assert_array_equal(found, evenly._assign_by_price(residual, centroids, places))
+    if vectors * places * cells <= evenly.EXACT:
+        np.testing.assert_array_equal(evenly.assign_evenly(residual, centroids), best)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60), st.integers(1, 90), st.integers(0, 99), st.booleans(), st.integers(1, 8))
+def test_b4_no_cell_holds_more_than_its_share(vectors, cells, seed, equal, nearest):
+    rng = np.random.default_rng(seed)
+    residual = rng.normal(size=(1 if equal else vectors, 4)).astype(np.float32)
+    residual = np.tile(residual, (vectors, 1)) if equal else residual
+    centroids = rng.normal(size=(cells, 4)).astype(np.float32)
+    places = -(-vectors // cells)
+    before, evenly._NEAREST = evenly._NEAREST, nearest
+    try:
+        found = evenly._assign_by_price(residual, centroids, places)
+    finally:
+        evenly._NEAREST = before
+    assert found.min() >= 0 and np.bincount(found, minlength=cells).max() <= places
+
+
+def test_b4_twelve_thousand_documents_on_one_level():
+    vectors = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)
+    cells = residual_quantise(vectors, levels=1, codes=32, seed=0)
+    assert np.bincount(cells[:, 0]).tolist() == [375] * 32
