@@ -55,7 +55,10 @@ def selection(weights: Weights) -> Graph:
         g.op("Unsqueeze", g.op("Cast", partition, to=11), last),
     )
     total = g.op("Add", g.op("Unsqueeze", score, last), gain)
-    total = g.op("Where", there, total, lowest)
+    # What is not finite is counted and never chosen; the host refuses the search for it.
+    finite = g.op("Less", g.op("Abs", total), g.const(np.inf, np.float64))
+    wrong = g.op("Cast", g.op("And", there, g.op("Not", finite)), to=7)
+    total = g.op("Where", g.op("And", there, finite), total, lowest)
 
     def flat(value: str) -> str:
         return g.reshape(value, [batch, places])
@@ -95,5 +98,7 @@ def selection(weights: Weights) -> Graph:
     g.output("logit", g.op("GatherElements", flat(logit), chosen, axis=1), np.float32, new)
     chosen_partition = g.op("GatherElements", partition, parent, axis=1)
     g.output("partition", chosen_partition, np.float32, new)
+    wrong = g.op("ReduceSum", wrong, g.const([1, 2]), keepdims=0)
+    g.output("not_finite", wrong, np.int64, ["batch"])
     g.output("kept", g.op("ReduceSum", union, g.const([1]), keepdims=0), np.int64, ["batch"])
     return g

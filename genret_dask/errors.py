@@ -84,6 +84,41 @@ class ParityError(GenretError):
     """An exported graph and its PyTorch model disagree beyond tolerance."""
 
 
+class NumericError(GenretError):
+    """A model computed NaN or infinity where a search or a score needs a number.
+
+    Parameters
+    ----------
+    row, step : int, optional
+        The query's row in its batch, and the step, both counted from 0.
+    """
+
+    def __init__(
+        self,
+        found: str,
+        *,
+        expected: str | None = None,
+        fix: str | None = None,
+        row: int | None = None,
+        step: int | None = None,
+    ) -> None:
+        super().__init__(found, expected=expected, fix=fix)
+        self.row, self.step = row, step
+
+    def __reduce__(self) -> tuple:
+        return _rebuild, (type(self), self.found, self.expected, self.fix), vars(self)
+
+    def of(self, model: str, query: str) -> NumericError:
+        """The same error with the names of the model and the query."""
+        return NumericError(
+            f"{model}, query {query}, {self.found}",
+            expected=self.expected,
+            fix=self.fix,
+            row=self.row,
+            step=self.step,
+        )
+
+
 class DeviceError(GenretError):
     """The device or execution provider that was asked for is not there."""
 

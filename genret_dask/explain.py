@@ -15,16 +15,17 @@ from genret_dask.cube.store import read_attributes
 from genret_dask.datasets import artefact
 from genret_dask.datasets.collection import Collection, encodable
 from genret_dask.datasets.words import one_line
-from genret_dask.errors import InputError
+from genret_dask.errors import InputError, NumericError
 from genret_dask.identifiers import read_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.inference.documents import rank_documents
+from genret_dask.inference.own import own_documents
 from genret_dask.inference.session import Session, open_session
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
-from genret_dask.specs import NgramsIdentifiers, SweepSpec
+from genret_dask.specs import InferenceSpec, NgramsIdentifiers, SweepSpec
 from genret_dask.storage import names_in
 from genret_dask.validation import validate
 
@@ -81,6 +82,8 @@ def explain(
         It has no such kind or model, or the beam is not positive.
     ModelError
         A model or its identifiers are damaged.
+    NumericError
+        The model gave NaN or infinity.
 
     Examples
     --------
@@ -111,12 +114,15 @@ def explain(
     )
     padded = reader.read([query]).padded(np.array([0]))
     found = Explanation(kind, model, query, beam)
-    identifiers = kinds[kind]
-    if isinstance(identifiers, NgramsIdentifiers):
-        tokenizer = read_tokenizer(folder / "tokenizer.json")
-        _ngrams(found, session, identifiers, cube.parent, collection, tokenizer, padded)
-    else:
-        _codes(found, session, cube.parent, collection, padded)
+    identifiers, own = kinds[kind], _own(query, collection, spec.inference)
+    try:
+        if isinstance(identifiers, NgramsIdentifiers):
+            tokenizer = read_tokenizer(folder / "tokenizer.json")
+            _ngrams(found, session, identifiers, cube.parent, collection, tokenizer, padded, own)
+        else:
+            _codes(found, session, cube.parent, collection, padded, own)
+    except NumericError as error:
+        raise error.of(f"{kind}/{model}", repr(query)) from error
     return found
 
 
@@ -128,6 +134,7 @@ def _ngrams(
     collection: Collection,
     tokenizer: Tokenizer,
     padded: tuple[np.ndarray, np.ndarray],
+    own: set[int],
 ) -> None:
     space = run / "identifiers" / "ngrams" / session.manifest.files["tokenizer.json"][:12]
     index = read_index(space)
@@ -150,11 +157,11 @@ def _ngrams(
         )
     doc, score = (ranked[0, 0] for ranked in rank_documents(evidence, 1, 1, spec.scoring.documents))
     relevant = _relevant(found.query, collection)
-    for rank in range(int((doc >= 0).sum())):
+    for rank in _ranks(doc, own):
         mine = np.flatnonzero(evidence.document == doc[rank])
         mine = mine[np.argsort(-evidence.value[mine], kind="stable")]
         pieces = [(texts[evidence.row[item]], float(evidence.value[item])) for item in mine]
-        found.documents.append(_ranked(collection, rank, doc[rank], score[rank], relevant, pieces))
+        _add(found, collection, doc[rank], score[rank], relevant, pieces)
 
 
 def _codes(
@@ -163,12 +170,13 @@ def _codes(
     run: Path,
     collection: Collection,
     padded: tuple[np.ndarray, np.ndarray],
+    own: set[int],
 ) -> None:
     codes = read_codes(run / "identifiers" / "codes")
     arrays = CodeDecoder(session, codes, (found.beam,), _NO_CANDIDATES).search(*padded)
     doc, score = arrays["doc"][0, 0], arrays["score"][0, 0]
     relevant = _relevant(found.query, collection)
-    for rank in range(int((doc >= 0).sum())):
+    for rank in _ranks(doc, own):
         found.identifiers.append(
             {
                 "identifier": "-".join(map(str, codes.codes[doc[rank]])),
@@ -176,25 +184,42 @@ def _codes(
                 "documents": [collection.document_ids[doc[rank]]],
             }
         )
-        found.documents.append(_ranked(collection, rank, doc[rank], score[rank], relevant, []))
+        _add(found, collection, doc[rank], score[rank], relevant, [])
 
 
-def _ranked(
+def _ranks(doc: np.ndarray, own: set[int]) -> list[int]:
+    """Ranks that hold a document, but none of the query's own."""
+    return [
+        rank for rank, document in enumerate(doc.tolist()) if document >= 0 and document not in own
+    ]
+
+
+def _own(query: str, collection: Collection, spec: InferenceSpec) -> set[int]:
+    """Documents that a sweep leaves out for the collection's queries of this text."""
+    rows = np.array([row for row, text in enumerate(collection.queries) if text == query], int)
+    qrels = collection.qrels[spec.split]
+    own = own_documents(collection, qrels, rows, spec.ignore_identical_ids)
+    return {int(document) for document in own[own >= 0]}
+
+
+def _add(
+    found: Explanation,
     collection: Collection,
-    rank: int,
     document: int,
     score: float,
     relevant: set[int] | None,
     evidence: list[tuple[str, float]],
-) -> dict[str, Any]:
-    return {
-        "rank": rank + 1,
-        "document": collection.document_ids[document],
-        "title": collection.titles[document],
-        "score": float(score),
-        "relevant": None if relevant is None else int(document) in relevant,
-        "evidence": evidence,
-    }
+) -> None:
+    found.documents.append(
+        {
+            "rank": len(found.documents) + 1,
+            "document": collection.document_ids[document],
+            "title": collection.titles[document],
+            "score": float(score),
+            "relevant": None if relevant is None else int(document) in relevant,
+            "evidence": evidence,
+        }
+    )
 
 
 def _relevant(query: str, collection: Collection) -> set[int] | None:

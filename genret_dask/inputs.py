@@ -17,7 +17,8 @@ from distributed import span
 from genret_dask.arrays import read_array
 from genret_dask.artefacts import Artefact, fetched, publishing, record_of
 from genret_dask.datasets import artefact
-from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.checks import check_usable, nothing_to_train_on
+from genret_dask.datasets.collection import Collection, count_repeated
 from genret_dask.errors import DatasetError
 from genret_dask.fingerprint import sha256_file
 from genret_dask.identifiers import build_codes, write_codes
@@ -35,7 +36,8 @@ from genret_dask.identifiers.ngrams import (
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
-from genret_dask.inference.candidates import build_candidates, select_queries
+from genret_dask.inference.candidates import build_candidates, count_negatives, select_queries
+from genret_dask.inference.own import own_documents
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.origins import Origins
@@ -85,11 +87,19 @@ class Inputs:
     @cached_property
     def collection(self) -> Collection:
         """The collection, loaded once and kept in the run directory."""
-        made = self.origins.collection
+        spec, made = self.spec, self.origins.collection
         if made.is_current:
-            return artefact.read(fetched(made.folder) / "beir")
+            collection = artefact.read(fetched(made.folder) / "beir")
+            check_usable(collection, spec.inference.split, spec.training.pairs)
+            return collection
         self._report("dataset", 0, 1)
         collection = self.origins.loaded
+        if repeated := count_repeated(collection):
+            logger.warning(
+                "%d of %d documents have the text of another: nothing tells them apart",
+                repeated,
+                len(collection),
+            )
         facts = {"content_hash": collection.content_hash}
         with publishing(made.folder, made.made_from, **facts) as partial_folder:
             artefact.write(collection, partial_folder / "beir")
@@ -106,11 +116,14 @@ class Inputs:
         spec, collection, made = self.spec, self.collection, self.origins.pairs
         if not made.is_current:
             self._report("pairs", 0, 1)
-            with publishing(made.folder, made.made_from) as partial_folder:
-                pairs = build_pairs(collection, spec.training.pairs, spec.seed)
+            pairs = build_pairs(collection, spec.training.pairs, spec.seed)
+            if not len(pairs):
+                raise nothing_to_train_on(collection)
+            split = "dev" if len(collection.qrels["dev"].relevant()) else "train"
+            dev = collection.qrels[split].relevant()
+            dev_split = split if len(dev) else None
+            with publishing(made.folder, made.made_from, dev_split=dev_split) as partial_folder:
                 write_pairs(pairs, partial_folder / "train.jsonl.gz")
-                split = "dev" if len(collection.qrels["dev"].relevant()) else "train"
-                dev = collection.qrels[split].relevant()
                 chosen = np.random.default_rng(spec.seed).permutation(len(dev))
                 chosen = np.sort(chosen[: spec.training.dev_queries])
                 texts = [collection.queries[row] for row in dev.query[chosen]]
@@ -305,6 +318,13 @@ class Inputs:
         return select_queries(self.collection, spec.split, spec.queries, self.spec.seed)
 
     @cached_property
+    def own(self) -> np.ndarray:
+        """The document of each of them that is left out; see `genret_dask.inference.own`."""
+        spec = self.spec.inference
+        qrels = self.collection.qrels[spec.split]
+        return own_documents(self.collection, qrels, self.queries, spec.ignore_identical_ids)
+
+    @cached_property
     def candidates(self) -> dict[str, np.ndarray]:
         """Positives and negatives of the queries, the same for every kind of identifier."""
         spec, collection = self.spec.inference, self.collection
@@ -320,13 +340,30 @@ class Inputs:
                 spec.negatives,
                 self.spec.seed,
                 [] if excluded is None else excluded.tolist(),
+                self.own,
             )
+            _warn_of_few(built, spec.negatives)
             with publishing(made.folder, made.made_from) as partial_folder:
                 for name, array in built.items():
                     np.save(partial_folder / f"{name}.npy", array)
         folder = fetched(made.folder)
         names: list[str] = sorted(record_of(folder)["files"])
         return {Path(name).stem: read_array(folder / name, mapped=False) for name in names}
+
+
+def _warn_of_few(candidates: dict[str, np.ndarray], negatives: int) -> None:
+    """Say so where queries have fewer negatives than were asked for."""
+    found = count_negatives(candidates["doc"], candidates["is_positive"])
+    if (found < negatives).any():
+        logger.warning(
+            "inference.negatives is %d, but %d of %d queries have fewer: %d to %d documents can be "
+            "negatives; with n of them the contrastive loss is log(1 + 1/n) by chance",
+            negatives,
+            (found < negatives).sum(),
+            len(found),
+            found.min(),
+            found.max(),
+        )
 
 
 def _named(index: Path, name: str) -> list[int]:

@@ -16,6 +16,7 @@ import numpy as np
 from genret_dask.artefacts import Artefact, record_of
 from genret_dask.cube.store import FORMAT
 from genret_dask.datasets import fingerprint_of, load
+from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
@@ -34,6 +35,8 @@ from genret_dask.specs import (
     SweepSpec,
     TfidfEmbedding,
 )
+
+_OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
 UNKNOWN = "not known before what it is made from"
 """Stands for a hash that only a finished artefact can tell."""
@@ -65,7 +68,9 @@ class Origins:
     @cached_property
     def loaded(self) -> Collection:
         """The collection as its source has it, in memory."""
-        return load(self.spec.dataset)
+        collection = load(self.spec.dataset)
+        check_usable(collection, self.spec.inference.split, self.spec.training.pairs)
+        return collection
 
     @cached_property
     def content_hash(self) -> str:
@@ -153,7 +158,7 @@ class Origins:
         spec = self.spec.inference
         parts = {
             "collection": self.content_hash,
-            "inference": {name: getattr(spec, name) for name in ("split", "queries", "negatives")},
+            "inference": {name: getattr(spec, name) for name in _OF_CANDIDATES},
             "seed": self.spec.seed,
             "documents without identifiers": self._excluded,
         }

@@ -343,6 +343,11 @@ class InferenceSpec(Record):
     queries: PositiveInt | None = Field(None, description="a seeded sample of the split; all")
     beams: tuple[PositiveInt, ...] = (1, 2, 5, 10, 20, 50, 100)
     negatives: PositiveInt = 256
+    ignore_identical_ids: bool | None = Field(
+        None,
+        description="leave a document with the query's id out of its ranking and negatives; "
+        "by default where the texts coincide too",
+    )
     shard_queries: PositiveInt = Field(64, description="queries a task")
     batch_queries: PositiveInt = Field(16, description="queries decoded together")
     provider: Provider = "cpu"

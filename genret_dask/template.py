@@ -120,6 +120,7 @@ def _group(
         query={
             "query": np.array([collection.query_ids[row] for row in rows]),
             "text": np.array([collection.queries[row] for row in rows]),
+            "own": inputs.own,
         },
         beam={"beam": np.array(spec.beams)},
         candidates=candidates,

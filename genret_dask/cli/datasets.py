@@ -11,9 +11,10 @@ import click
 import numpy as np
 
 from genret_dask.datasets import SPLITS, Collection, load, summary
-from genret_dask.errors import DatasetError, InputError
+from genret_dask.datasets.checks import check_usable, list_remarks
+from genret_dask.errors import InputError
 from genret_dask.redaction import printable
-from genret_dask.specs import BeirDataset, DatasetSpec, PydocDataset, load_spec
+from genret_dask.specs import BeirDataset, DatasetSpec, PydocDataset, SweepSpec, load_spec
 
 KINDS = {
     "pydoc": (
@@ -82,7 +83,8 @@ def validate(config: str, as_json: bool) -> None:
 
     CONFIG is a sweep's YAML, a BEIR folder, or pydoc. Exits with 2 when a sweep can't use it.
     """
-    facts = summary(_load(config))
+    collection = _load(config)
+    facts = summary(collection)
     remarks = list_remarks(facts)
     if as_json:
         click.echo(json.dumps(facts | {"remarks": remarks}, indent=2))
@@ -90,11 +92,8 @@ def validate(config: str, as_json: bool) -> None:
         click.echo(_counts(facts))
         for remark in remarks:
             click.echo(f"note: {remark}")
-    if not facts["splits"]["test"]["relevant"]:
-        raise DatasetError(
-            f"collection {facts['name']} has no relevant judgement in its test split",
-            expected="test queries with at least one relevant document",
-        )
+    spec = load_spec(config) if Path(config).is_file() else SweepSpec()
+    check_usable(collection, spec.inference.split, spec.training.pairs)
     if not as_json:
         click.echo("valid")
 
@@ -118,26 +117,6 @@ def dataset_of(source: str) -> DatasetSpec:
         f"{source} is neither a file, nor a folder, nor a kind of dataset",
         expected=f"a sweep's YAML, a BEIR folder, or one of {', '.join(KINDS)}",
     )
-
-
-def list_remarks(facts: dict[str, Any]) -> list[str]:
-    """What a user should know about a collection before training on it, one line each."""
-    splits = facts["splits"]
-    texts = {
-        "queries_without_qrels": "queries have no relevant document",
-        "queries_in_two_splits": "queries are in more than one split: training has seen them",
-        "documents_without_text": "documents have no text",
-        "queries_without_text": "queries have no text",
-        "test_documents_without_train_query": (
-            f"of {splits['test']['documents']} relevant documents of the test split have no "
-            "train query: document and pseudo-query pairs must teach them"
-        ),
-    }
-    remarks = [f"{facts[key]:,} {text}" for key, text in texts.items() if facts[key]]
-    for split, missing in (("train", "query pairs to train on"), ("dev", "dev queries to stop on")):
-        if not splits[split]["relevant"]:
-            remarks.append(f"the {split} split is empty: there are no {missing}")
-    return remarks
 
 
 def sample_pairs(collection: Collection, count: int) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,7 +19,10 @@ _COLUMNS = {
     "mrr@10": "MRR@10",
     "ndcg@10": "nDCG@10",
     "map@10": "MAP@10",
+    "queries": "queries",
     "cgl": "CGL",
+    "chance": "chance",
+    "negatives": "negatives",
     "flops": "FLOPs/query",
 }
 
@@ -43,3 +47,16 @@ def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     click.echo(format_table(found, kinds_told_apart(found, _COLUMNS)))
+    for line in _without_loss(found):
+        click.echo(line)
+
+
+def _without_loss(records: list[dict[str, Any]]) -> list[str]:
+    """What the CGL of a model leaves out: queries without a negative, or without a positive."""
+    counts = {(one["identifiers"], one["model"]): one for one in records}
+    return [
+        f"note: the CGL of {kind}/{model} is of {one['cgl_queries']:,} of {one['queries']:,} "
+        "queries; the others lack a negative, or a relevant document with an identifier"
+        for (kind, model), one in counts.items()
+        if one["cgl_queries"] < one["queries"]
+    ]

@@ -15,7 +15,9 @@ METRIC_COLUMNS = {
     "beam": "beam",
     "recall@1": "R@1",
     "recall@10": "R@10",
+    "queries": "queries",
     "cgl": "CGL",
+    "negatives": "negatives",
     "flops": "FLOPs/query",
 }
 """Of the records of `genret_dask.metrics.table`: key to heading."""

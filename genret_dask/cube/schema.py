@@ -196,6 +196,7 @@ COORDINATE_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "beam": {"units": "1", "long_name": "beam size"},
     "query": {"long_name": "query id"},
     "text": {"long_name": "query text"},
+    "own": {"units": "1", "long_name": "document with the query's id, left out; -1 = none"},
     "model": {"long_name": "model name"},
     "doc": {"units": "1", "long_name": "collection row of the candidate, -1 = none"},
     "is_positive": {"units": "1", "long_name": "the candidate is relevant"},

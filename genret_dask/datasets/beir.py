@@ -28,7 +28,7 @@ LONGEST_LINE = 2**26
 """Bytes; a compressed file can hold a line that no memory does."""
 
 _NAMED = 5
-_HEADERS = {"query-id", "query_id", "queryid", "qid", "query"}
+_HEADERS = {"queryid", "qid", "query"}  # without blanks, dashes and the like
 
 
 def load(spec: BeirDataset) -> Collection:
@@ -98,6 +98,8 @@ def resolve_judgements(
 ) -> dict[str, Qrels]:
     """Turn (query id, document id, grade) into rows, for every split.
 
+    Of a pair that is judged twice the higher grade stays; a warning counts those that differ.
+
     Raises
     ------
     DatasetError
@@ -120,6 +122,14 @@ def resolve_judgements(
             else:
                 rows.append((query_row[query], document_row[document], grade))
         qrels[split] = Qrels.from_rows(*([row[column] for row in rows] for column in range(3)))
+        if twice := len(set(rows)) - len(qrels[split]):
+            logger.warning(
+                "%s: %d judgements of the %s split contradict another of the same pair; the higher "
+                "grade counts",
+                source,
+                twice,
+                split,
+            )
     if unknown:
         named = ", ".join(list(unknown)[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
         found = f"{source}: {dropped} judgements name {len(unknown)} unknown ids: {named}"
@@ -321,7 +331,7 @@ def _read_qrels(path: Path) -> Iterator[Judgement]:
             raise malformed(path, number, f"{len(cells)} columns", expected)
         grade = _grade(cells[2])
         if grade is None:
-            if first and cells[0].strip().lower() in _HEADERS:
+            if first and "".join(filter(str.isalnum, cells[0].lower())) in _HEADERS:
                 first = False
                 continue
             raise malformed(path, number, f"score {cells[2][:40]!r}", expected)

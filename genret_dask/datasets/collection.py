@@ -183,6 +183,13 @@ class Collection:
         return digest.hexdigest()[:16]
 
 
+def count_repeated(collection: Collection) -> int:
+    """How many documents have the text of an earlier one, up to white space."""
+    texts = (" ".join(collection.document(row).split()) for row in range(len(collection)))
+    hashes = np.fromiter((hash(text) for text in texts if text), np.int64)
+    return len(hashes) - len(np.unique(hashes))
+
+
 def summary(collection: Collection) -> dict[str, Any]:
     """Counts that describe a collection and show what is wrong with it; plain JSON values.
 
@@ -193,7 +200,8 @@ def summary(collection: Collection) -> dict[str, Any]:
         queries, judgements, relevant judgements and distinct relevant documents; words: mean
         words of a document (title included) and of a query; queries_with_answers;
         queries_without_qrels (in no split, or judged only as irrelevant);
-        queries_in_two_splits; documents_without_text; queries_without_text;
+        queries_in_two_splits; documents_without_text; documents_repeated (those whose text, up to
+        white space, an earlier one has); queries_without_text;
         documents_without_train_query, test_documents_without_train_query.
     """
     splits = {split: collection.qrels[split].relevant() for split in SPLITS}
@@ -226,6 +234,7 @@ def summary(collection: Collection) -> dict[str, Any]:
         "queries_without_qrels": int((appearances == 0).sum()),
         "queries_in_two_splits": int((appearances > 1).sum()),
         "documents_without_text": sum(not text.strip() for text in texts),
+        "documents_repeated": count_repeated(collection),
         "queries_without_text": sum(not text.strip() for text in collection.queries),
         "documents_without_train_query": len(collection) - len(wanted["train"]),
         "test_documents_without_train_query": len(np.setdiff1d(wanted["test"], wanted["train"])),

@@ -8,19 +8,20 @@ by one more level that counts them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from genret_dask.arrays import read_array
 from genret_dask.artefacts import RECORD, fetched, publishing, record_of
 from genret_dask.datasets.collection import Collection
-from genret_dask.errors import ModelError
+from genret_dask.errors import ModelError, NumericError
 from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.embedding import embed
+from genret_dask.identifiers.evenly import assign_evenly
 from genret_dask.identifiers.trie import Trie
 from genret_dask.specs import CodesIdentifiers
 
@@ -77,8 +78,15 @@ class Codes:
 
 
 def build_codes(collection: Collection, spec: CodesIdentifiers, seed: int = 0) -> Codes:
-    """Embed the documents, quantise the embeddings and make the codes unique."""
+    """Embed the documents, quantise the embeddings and make the codes unique.
+
+    Raises
+    ------
+    NumericError
+        A document's embedding is not finite.
+    """
     vectors = embed(collection, spec.embedding, seed)
+    _check_vectors(vectors, collection.document_ids)
     cells = residual_quantise(vectors, spec.levels, min(spec.codes, len(vectors)), seed)
     codes = make_unique(cells)
     sizes = [int(codes[:, level].max()) + 1 for level in range(codes.shape[1])]
@@ -86,11 +94,27 @@ def build_codes(collection: Collection, spec: CodesIdentifiers, seed: int = 0) -
     return Codes(codes, tuple(sizes))
 
 
+def _check_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse embeddings that are not finite; say so where they tell no document from another."""
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise NumericError(
+            f"the embeddings of {int((~finite).sum())} documents are not finite, the first that of "
+            f"{names[int(finite.argmin())]}",
+            expected="finite numbers",
+            fix="choose another identifiers.embedding",
+        )
+    if len(vectors) > 1 and not np.ptp(vectors, axis=0).any():
+        logger.warning(
+            "all %d documents have the same embedding: their codes mean nothing", len(vectors)
+        )
+
+
 def residual_quantise(vectors: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
     """Cells of each level, int32 [vectors, levels]; level by level, nearest centroid first.
 
-    In the last level, vectors below one prefix spread over the cells as evenly as they can, by the
-    assignment of least total distance, so that few or none share every cell.
+    In the last level, vectors below one prefix spread over the cells as evenly as they can (see
+    `genret_dask.identifiers.evenly`), so that few or none share every cell.
     """
     import faiss
 
@@ -120,9 +144,7 @@ def _separate(cells: np.ndarray, residual: np.ndarray, centroids: np.ndarray) ->
     for rows in members:
         if len(np.unique(cells[rows, -1])) == len(rows):
             continue
-        distance = ((residual[rows, None] - centroids) ** 2).sum(axis=-1)
-        places = -(-len(rows) // len(centroids))  # of each cell
-        cells[rows, -1] = linear_sum_assignment(np.tile(distance, places))[1] % len(centroids)
+        cells[rows, -1] = assign_evenly(residual[rows], centroids)
 
 
 def make_unique(cells: np.ndarray) -> np.ndarray:

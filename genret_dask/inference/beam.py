@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genret_dask.identifiers import Trie
+from genret_dask.inference.finite import check_finite
 from genret_dask.inference.session import Session
 from genret_dask.monitoring.meter import count_decoded, phase
 
@@ -46,7 +47,10 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Beams:
-    """What a search found; ranks beyond a beam's size or the corpus are empty.
+    """What a search found.
+
+    There are as many ranks as the largest beam holds documents; those beyond a beam's size are
+    empty.
 
     Attributes
     ----------
@@ -87,6 +91,11 @@ def search(
     lengths : int64[queries]
     beams : sequence of int
         Beam sizes; one larger than the corpus returns every document.
+
+    Raises
+    ------
+    NumericError
+        The model gave NaN or infinity to a live prefix or to a token that may follow it.
     """
     queries, sizes = len(tokens), np.asarray(beams)
     live = Rows.root(queries, len(sizes), trie.depth)
@@ -101,10 +110,13 @@ def search(
         ).T
         logits, log_partition, state = session.step(state, last, parents, vocabulary.block(level))
         count_decoded("search", len(live.query))
+        row_partition = log_partition[live.query, live.slot]
+        check_finite(row_partition, live.query, level, "the log-partition")
         with phase("constraint"):
             parent, code, node = trie.expand(level, live.node)
         place = live.query[parent], live.slot[parent]
-        logit, partition = logits[(*place, code)], log_partition[place]
+        logit, partition = logits[(*place, code)], row_partition[parent]
+        check_finite(logit, place[0], level, "a legal token's logit")
         score = live.score[parent] + (logit.astype(np.float64) - partition)
 
         chosen, member = select(live.query[parent], node, score, live.member[:, parent], sizes)
@@ -239,7 +251,7 @@ def collect(
     rows_decoded: np.ndarray,
 ) -> Beams:
     """The ranks of each beam size, from the rows of the last level."""
-    shape = (queries, len(sizes), int(sizes.max()))
+    shape = (queries, len(sizes), min(int(sizes.max()), len(documents)))
     depth = rows.token.shape[1]
     found = Beams(
         token=np.full((*shape, depth), -1, dtype=np.int32),

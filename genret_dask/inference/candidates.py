@@ -10,26 +10,14 @@ import numpy as np
 
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.datasets.dpr import containing
-from genret_dask.errors import DatasetError
 
 
 def select_queries(collection: Collection, split: str, limit: int | None, seed: int) -> np.ndarray:
-    """Query rows of a split that have a relevant document, the first `limit` in a seeded order.
+    """Rows of a split's queries with a relevant document, the first `limit` in a seeded order.
 
     A larger limit has the same queries first: what was searched for them stays right.
-
-    Raises
-    ------
-    DatasetError
-        There is none.
     """
     rows = np.unique(collection.qrels[split].relevant().query)
-    if not len(rows):
-        raise DatasetError(
-            f"the {split} split of {collection.name} has no query with a relevant document",
-            expected="judgements above 0",
-            fix="choose another split with inference.split",
-        )
     return np.random.default_rng((seed, 3)).permutation(rows)[:limit]
 
 
@@ -40,6 +28,7 @@ def build_candidates(
     negatives: int,
     seed: int,
     excluded: Sequence[int] = (),
+    own: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Positives, then negatives, then padding, of each query.
 
@@ -51,6 +40,9 @@ def build_candidates(
     ----------
     excluded : sequence of int
         Documents that are no query's negatives.
+    own : int32[queries], optional
+        A document of each query that is not its negative, -1 being none (see
+        `genret_dask.inference.own`).
 
     Returns
     -------
@@ -66,9 +58,10 @@ def build_candidates(
     for place, row in enumerate(queries):
         positives, grades = judged[int(row)]
         name = collection.query_ids[int(row)]
+        mine = [] if own is None or own[place] < 0 else [int(own[place])]
         sampled = sample_negatives(
             len(collection),
-            np.union1d(positives, np.asarray(excluded, dtype=positives.dtype)),
+            np.union1d(positives, np.asarray([*excluded, *mine], dtype=positives.dtype)),
             negatives,
             seed,
             name,
@@ -84,6 +77,18 @@ def candidate_width(qrels: Qrels, negatives: int, documents: int) -> int:
     """The most candidates that a query of a split can have."""
     positives = np.unique(qrels.relevant().query, return_counts=True)[1]
     return int((positives + np.minimum(negatives, documents - positives)).max())
+
+
+def count_negatives(doc: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+    """How many negatives each query has; int64[queries].
+
+    Parameters
+    ----------
+    doc : int32[queries, candidates]
+        -1 is no candidate.
+    is_positive : bool[queries, candidates]
+    """
+    return ((doc >= 0) & ~is_positive).sum(axis=-1)
 
 
 def sample_negatives(

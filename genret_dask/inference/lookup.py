@@ -12,6 +12,7 @@ import numpy as np
 
 from genret_dask.identifiers.ngrams import NgramIndex
 from genret_dask.inference.beam import kth_best
+from genret_dask.inference.finite import check_finite
 from genret_dask.inference.prefixes import Children, Ngrams
 from genret_dask.monitoring.meter import phase
 
@@ -39,6 +40,7 @@ class LookUp:
         self.query = live.query[rows]
         starts = np.arange(0, table.shape[1], _BLOCK)
         largest = np.maximum.reduceat(table, starts, axis=1)
+        check_finite(largest.max(axis=1), self.query, level, "the largest logit")
         # One line a query, however many of its prefixes are frequent.
         first = np.searchsorted(self.query, self.query)
         place = np.arange(len(rows)) - first

@@ -20,6 +20,7 @@ import numpy as np
 
 from genret_dask.identifiers.ngrams import LISTED, NgramIndex
 from genret_dask.inference.beam import select
+from genret_dask.inference.finite import check_finite
 from genret_dask.inference.lookup import LookUp
 from genret_dask.inference.prefixes import Children, Ngrams, Rules
 from genret_dask.inference.session import Session
@@ -50,6 +51,11 @@ def search(
         A beam of size b holds b of full length or ended, and b kept prefixes of each length.
     rows_decoded : int32[queries, beams, steps]
         Prefixes that each beam size alone would have decoded.
+
+    Raises
+    ------
+    NumericError
+        The model gave NaN or infinity to a live prefix or to a token that was looked up.
     """
     queries, sizes = len(tokens), np.asarray(beams)
     live = Ngrams.root(queries, len(sizes), rules.max_tokens, index)
@@ -135,11 +141,14 @@ def advance(
 ) -> Ngrams:
     """The best continuations of each beam size's members."""
     partition = log_partition[live.query, live.slot]
+    going = np.flatnonzero(live.is_open)
+    check_finite(partition[going], live.query[going], level, "the log-partition")
     base = live.score - np.where(live.is_open, partition, 0)
 
     def scored(row: np.ndarray, token: np.ndarray, states: np.ndarray, is_open: bool) -> Children:
-        score = base[row] + logits[live.query[row], live.slot[row], token]
-        return Children(row, token, score, np.full(len(row), is_open), states)
+        logit = logits[live.query[row], live.slot[row], token]
+        check_finite(logit, live.query[row], level, "a legal token's logit")
+        return Children(row, token, base[row] + logit, np.full(len(row), is_open), states)
 
     ended = np.flatnonzero(~live.is_open)
     known = [
@@ -151,7 +160,6 @@ def advance(
             live.states[ended],
         )
     ]
-    going = np.flatnonzero(live.is_open)
     if level >= rules.min_tokens:
         known.append(scored(going, np.full(len(going), rules.end_token), live.states[going], False))
     wide = index.count(live.states[going]) > LISTED

@@ -18,12 +18,14 @@ import onnxruntime as ort
 from genret_dask.identifiers import Trie
 from genret_dask.inference import beam
 from genret_dask.inference.beam import Beams, Vocabulary
+from genret_dask.inference.finite import not_finite
 from genret_dask.inference.session import BeamSession, Session, on_host
 from genret_dask.monitoring.meter import count_decoded, phase
 
 _SLACK = 1.25
 _PLACED: WeakKeyDictionary[BeamSession, tuple[Trie, list]] = WeakKeyDictionary()
-_CHOSEN = ("new_score", "new_node", "new_member", "parent", "code", "logit", "partition", "kept")
+_CHOSEN = ("new_score", "new_node", "new_member", "parent", "code", "logit", "partition")
+_COUNTS = ("kept", "not_finite")
 
 
 def searcher(session: Session) -> Callable[..., Beams]:
@@ -41,13 +43,15 @@ def search(
     lengths: np.ndarray,
     beams: Sequence[int],
 ) -> Beams:
-    """Takes and returns what `genret_dask.inference.beam.search` does."""
+    """Takes, returns and raises what `genret_dask.inference.beam.search` does."""
     sizes = np.asarray(beams, dtype=np.int64)
     enough = int(min(sizes.sum(), len(trie.documents)))
     slots = min(enough, math.ceil(_SLACK * sizes.max()) if len(sizes) > 1 else enough)
     steps = _walk(session, trie, vocabulary, tokens, lengths, sizes, slots)
+    _check(steps)
     if any(step["kept"].max() > slots for step in steps):
         steps = _walk(session, trie, vocabulary, tokens, lengths, sizes, enough)
+        _check(steps)
     rows = sum(int((step["new_node"] >= 0).sum()) for step in steps[:-1])
     count_decoded("search", len(tokens) + rows)
     return _collect(steps, vocabulary, trie, sizes, len(tokens))
@@ -84,7 +88,15 @@ def _walk(
         last, parents = found["tokens"], found["parents"]
         live |= {name: found[f"new_{name}"] for name in ("score", "node", "member")}
         steps.append(found)
-    return [{name: found[name].numpy() for name in _CHOSEN} for found in steps]
+    return [{name: found[name].numpy() for name in (*_CHOSEN, *_COUNTS)} for found in steps]
+
+
+def _check(steps: list[dict[str, np.ndarray]]) -> None:
+    """Raise where the graph counted children whose scores are not finite."""
+    for step, found in enumerate(steps):
+        for row in np.flatnonzero(found["not_finite"]):
+            count = int(found["not_finite"][row])
+            raise not_finite(int(row), step, f"{count} legal tokens have no finite score")
 
 
 def _placed(session: BeamSession, trie: Trie) -> list[dict[str, ort.OrtValue]]:

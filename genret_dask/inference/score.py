@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.finite import check_finite
 from genret_dask.inference.session import Session
 from genret_dask.monitoring.meter import count_decoded
 
@@ -33,7 +34,12 @@ def score(
     Returns
     -------
     logit, log_partition : float32[queries, identifiers, steps]
-        NaN where there is no token.
+        NaN where there is no token, and nowhere else.
+
+    Raises
+    ------
+    NumericError
+        The model gave NaN or infinity to an identifier.
     """
     logit = np.full(paths.shape, np.nan, dtype=np.float32)
     log_partition = np.full(paths.shape, np.nan, dtype=np.float32)
@@ -59,8 +65,11 @@ def score(
         logits, partition, state = session.step(state, step_tokens, step_parents, block)
         count_decoded("score", int(prefix[-1]) + 1)
         code = path[:, level]
-        logit[query, identifier, level] = logits[query, slot, code]
-        log_partition[query, identifier, level] = partition[query, slot]
+        found, of_rows = logits[query, slot, code], partition[query, slot]
+        check_finite(of_rows, query, level, "the log-partition")
+        check_finite(found, query, level, "an identifier's logit")
+        logit[query, identifier, level] = found
+        log_partition[query, identifier, level] = of_rows
 
         goes_on = np.zeros(len(query), dtype=bool)
         if level + 1 < paths.shape[2]:

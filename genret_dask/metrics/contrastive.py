@@ -102,6 +102,13 @@ def cgl(contrast: xr.Dataset, form: Form = "ratio") -> xr.DataArray:
     return _described(loss, "cgl", f"contrastive generation loss, {form} form")
 
 
+def negatives(contrast: xr.Dataset) -> xr.DataArray:
+    """Count the negatives of each query: (query,)."""
+    sampled = (contrast["doc"] >= 0) & ~contrast["is_positive"]
+    found = sampled.sum("candidate").reset_coords(drop=True).rename("negatives")
+    return found.assign_attrs(long_name="sampled negatives", units="1")
+
+
 # --- kernels: arrays in, arrays out, reduced along the last axis --------------------------------
 
 

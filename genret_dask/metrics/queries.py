@@ -13,7 +13,7 @@ import dask
 import xarray as xr
 
 from genret_dask.cube.open import reading
-from genret_dask.metrics.contrastive import cgl, positive_loss
+from genret_dask.metrics.contrastive import cgl, negatives, positive_loss
 from genret_dask.metrics.ranking import MEASURES, Measure
 
 LOSSES = {"cgl": cgl, "generation_loss": positive_loss}
@@ -36,7 +36,8 @@ def per_query(
     -------
     xarray.Dataset
         cgl (ratio form) and generation_loss over (model, query), flops and each measure over
-        (model, query, beam); the coordinates of the cube along model. Lazy where the cube is.
+        (model, query, beam); the coordinates of the cube along model, and `negatives`, the number
+        of each query's. Lazy where the cube is.
     """
     measures = MEASURES if measures is None else measures
     values = {
@@ -51,6 +52,7 @@ def per_query(
     }
     # Coordinates are compared when datasets are joined, which would read them.
     bare = {name: value.reset_coords(drop=True) for name, value in values.items()}
+    facts["negatives"] = negatives(contrast).variable
     return xr.Dataset(bare).assign_coords(facts).transpose("model", "query", "beam")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
@@ -35,7 +36,9 @@ def records(
     Returns
     -------
     list of dict
-        identifiers, model, the coordinates of `FACTS`, beam, flops (mean per query), and for each
+        identifiers, model, the coordinates of `FACTS`, beam, flops (mean per query); queries, and
+        cgl_queries, those of them that have a CGL; negatives (mean per query), and chance, the mean
+        of ``log(1 + 1/negatives)``, which is the CGL of a model that knows nothing; and for each
         name of `ranking.MEASURES`, cgl (ratio form) and generation_loss (the positive's):
         ``{"mean": float, "low": float, "high": float}`` with the bounds of the 95 % percentile
         interval. Queries without the value are left out; a mean over none is None.
@@ -58,6 +61,10 @@ def records_of(
     }
     facts = {name: values[name].values.tolist() for name in FACTS}
     flops = values["flops"].mean("query").values
+    have_cgl = values["cgl"].notnull().sum("query").values
+    numbers = values["negatives"].values.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        chances = np.log1p(1 / numbers)[numbers > 0]
     return [
         {
             "identifiers": kind,
@@ -65,6 +72,10 @@ def records_of(
             **{name: facts[name][row] for name in FACTS},
             "beam": int(beam),
             "flops": _number(flops[row, column]),
+            "queries": values.sizes["query"],
+            "cgl_queries": int(have_cgl[row]),
+            "negatives": _number(numbers.mean()) if len(numbers) else None,
+            "chance": _number(chances.mean()) if len(chances) else None,
             **{
                 name: _estimate(mean, bounds, {"model": row, "beam": column})
                 for name, (mean, bounds) in found.items()

@@ -53,7 +53,7 @@ class Manifest(_Frozen):
     Attributes
     ----------
     format : int
-        Version of this record.
+        Version of this record and of the graphs: since 2, `select` counts what is not finite.
     family : str
     graph : {"beam", "optimum"}
         Beam-native `prefill` and `step` graphs, or one generic graph with past keys and values.
@@ -74,7 +74,7 @@ class Manifest(_Frozen):
         Packages that made the folder.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     family: str
     graph: Literal["beam", "optimum"] = "beam"
     precision: Precision = "fp32"
@@ -121,7 +121,7 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ModelError(
-            f"{path}: {where}: {first['msg']}", expected="a manifest of format 1", fix=_FIX
+            f"{path}: {where}: {first['msg']}", expected="a manifest of format 2", fix=_FIX
         ) from error
     for name in manifest.files:
         if not stays_inside(name) or (is_local(folder) and not _leads_inside(folder, name)):

@@ -12,8 +12,10 @@ import zarr
 
 from genret_dask.arrays import read_array
 from genret_dask.cube.open import check_codecs
-from genret_dask.cube.schema import CONTRAST, SEARCH
+from genret_dask.cube.schema import CONTRAST, SEARCH, SHARDED
 from genret_dask.cube.store import store_at, write_shard
+from genret_dask.errors import NumericError
+from genret_dask.inference.own import without_own
 from genret_dask.inference.session import Session
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.reader import Reader
@@ -103,6 +105,8 @@ def run_shard(
     ------
     BudgetError
         Not even one query fits into the memory that the process may hold.
+    NumericError
+        A model gave NaN or infinity; model, query and step are named.
     SpecError
         More threads are asked for than there are cores.
     """
@@ -146,7 +150,7 @@ def compute_shard(
     session = resources.session(
         model.folder, spec.provider, resources.host.threads_each(spec.threads)
     )
-    texts, candidates = resources.cached(
+    queries = resources.cached(
         ("queries", context.cube, task.kind, context.fingerprint),
         lambda: _read_queries(context.cube, task.kind),
     )
@@ -155,15 +159,24 @@ def compute_shard(
         session.manifest.provenance,
         context.max_tokens,
     )
-    tokens = reader.read(texts[task.start : task.stop])
-    documents = candidates[task.start : task.stop]
+    tokens = reader.read(queries.texts[task.start : task.stop])
+    documents = queries.candidates[task.start : task.stop]
     decoder = _decoder(model, task, context, session, documents, resources)
     need = Need(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
     room = need.room(resources, died)
+
+    def named(error: NumericError, rows: np.ndarray) -> NumericError:
+        row = task.start + int(rows[error.row or 0])
+        return error.of(f"{task.kind}/{task.name}", queries.names[row])
+
     while True:
         splits = need.splits(room, resources)
         try:
-            return _decode(decoder, tokens, splits, documents.shape[1], report, kept)
+            arrays = _decode(decoder, tokens, splits, documents.shape[1], report, named, kept)
+            if SEARCH in arrays:
+                own = queries.own[task.start : task.stop]
+                arrays[SEARCH] = without_own(arrays[SEARCH], SHARDED[task.kind][SEARCH], own)
+            return arrays
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -176,6 +189,7 @@ def _decode(
     splits: Splits,
     candidates: int,
     report: Report | None,
+    named: Callable[[NumericError, np.ndarray], NumericError],
     kept: frozenset[str],
 ) -> dict[str, dict[str, np.ndarray]]:
     parts: list[tuple[np.ndarray, dict[str, Arrays]]] = []
@@ -183,16 +197,20 @@ def _decode(
     for rows, width in batches(tokens.lengths, lambda width: splits[width][0]):
         padded, lengths = tokens.padded(rows, width)
         found: dict[str, Arrays] = {}
-        if SEARCH not in kept:
-            found[SEARCH] = decoder.search(padded, lengths)
-        if CONTRAST not in kept:
-            scored = [
-                decoder.score(padded, lengths, rows, slice(first, last))
-                for first, last in runs(candidates, splits[width][1])
-            ]
-            found[CONTRAST] = {
-                name: np.concatenate([one[name] for one in scored], axis=1) for name in scored[0]
-            }
+        try:
+            if SEARCH not in kept:
+                found[SEARCH] = decoder.search(padded, lengths)
+            if CONTRAST not in kept:
+                scored = [
+                    decoder.score(padded, lengths, rows, slice(first, last))
+                    for first, last in runs(candidates, splits[width][1])
+                ]
+                found[CONTRAST] = {
+                    name: np.concatenate([one[name] for one in scored], axis=1)
+                    for name in scored[0]
+                }
+        except NumericError as error:
+            raise named(error, rows) from error
         parts.append((rows, found))
         done += len(rows)
         if report:
@@ -220,12 +238,23 @@ def _decoder(
     return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
 
 
-def _read_queries(cube: Path, kind: str) -> tuple[list[str], np.ndarray]:
+@dataclass(frozen=True)
+class _Queries:
+    """The queries of a cube's group: ids, texts, own documents, and candidates of each."""
+
+    names: list[str]
+    texts: list[str]
+    own: np.ndarray
+    candidates: np.ndarray
+
+
+def _read_queries(cube: Path, kind: str) -> _Queries:
     # Plain zarr: a Dask array would be computed by this very cluster, from inside its task.
     store = store_at(cube, read_only=True)
     group: Any = zarr.open_group(store, path=f"{kind}/{CONTRAST}", mode="r")
     check_codecs(group, cube)
-    return [str(text) for text in group["text"][:]], group["doc"][:]
+    names, texts = ([str(one) for one in group[name][:]] for name in ("query", "text"))
+    return _Queries(names, texts, group["own"][:], group["doc"][:])
 
 
 def _in_query_order(

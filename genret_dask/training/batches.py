@@ -45,7 +45,9 @@ class Batches:
     def _draw(self, number: int) -> list[np.ndarray]:
         rng = np.random.default_rng((self._seed, 1, number))
         size = _BLOCK * self._batch_size
-        pools = [(rows, share) for rows, share in self._pools if len(rows) and share]
+        pools = [(rows, share) for rows, share in self._pools if len(rows)]
+        if len(pools) == 2:
+            pools = [(rows, share) for rows, share in pools if share]
         # Of two pools the first gives its share; of one, everything.
         first = rng.binomial(size, pools[0][1]) if len(pools) == 2 else size
         counts = (first, size - first)

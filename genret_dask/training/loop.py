@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from genret_dask.artefacts import fetched, publishing
+from genret_dask.artefacts import fetched, publishing, record_of
 from genret_dask.errors import TrainingError
 from genret_dask.host_cache import working_folder
 from genret_dask.identifiers import Codes
@@ -65,7 +65,7 @@ def train(task: TrainTask, threads: int = 1, progress: Progress | None = None) -
     Raises
     ------
     TrainingError
-        The loss is not finite.
+        The loss of training or of the dev pairs is not finite, or no pair has an identifier.
     """
     if (record := finished(task)) is not None:
         return record
@@ -95,7 +95,14 @@ class _Run:
         self.targets = targets_of(space, task.identifiers, self.start, self.tokenizer.eos_token_id)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
-        self.pairs = subset(task.read_pairs("train"), task.fraction, task.seed)
+        pairs = task.read_pairs("train")
+        if not len(pairs):
+            raise TrainingError(
+                f"{task.name}: no training pair is of a document that has an identifier",
+                expected="documents that n-grams lead to",
+                fix="lower identifiers.min_tokens",
+            )
+        self.pairs = subset(pairs, task.fraction, task.seed)
         self.tokens = self.reader.read(self.pairs.texts)
         logger.info(
             "%s: %d of %d training texts have more than %d tokens and are cut",
@@ -105,6 +112,8 @@ class _Run:
             task.max_tokens,
         )
         self.dev = task.read_pairs("dev")
+        if not len(self.dev):
+            logger.warning("%s has no dev pair: it trains to the end and is kept as is", task.name)
         self.dev_tokens = self.reader.read(self.dev.texts)
         self.batches = Batches(
             self.pairs, self.tokens.lengths, spec.batch_size, spec.query_share, task.seed
@@ -124,15 +133,16 @@ class _Run:
             fused=True,
         )
         self.step, self.tokens_seen, self.seconds = 0, 0, 0.0
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.state = working_folder(task.folder, ".training")
 
     # --- the loop -----------------------------------------------------------------------------
 
     @property
     def best(self) -> int:
-        """Index of the evaluation with the lowest dev loss."""
-        return int(np.argmin([entry["dev_loss"] for entry in self.history]))
+        """Index of the evaluation with the lowest dev loss; the last one without dev pairs."""
+        losses = [entry["dev_loss"] for entry in self.history]
+        return len(losses) - 1 if None in losses else int(np.argmin(losses))
 
     @property
     def done(self) -> bool:
@@ -151,19 +161,23 @@ class _Run:
             self.step += 1
             if progress and self.step % 10 == 0:
                 progress(self.step, self.steps)
-        loss = float(torch.stack(losses).mean())
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self.task.name}: the training loss became {loss} by step {self.step}",
-                expected="a finite loss",
-                fix="lower training.learning_rate",
-            )
-        self.history.append({"step": self.step, "loss": loss, "dev_loss": self._dev_loss()})
+        loss = self._finite("training", float(torch.stack(losses).mean()))
+        dev_loss = self._finite("dev", self._dev_loss()) if len(self.dev) else None
+        self.history.append({"step": self.step, "loss": loss, "dev_loss": dev_loss})
         self.seconds += time.monotonic() - began
         logger.info("%s step %d/%d %s", self.task.name, self.step, self.steps, self.history[-1])
         self._save()
         if progress:
             progress(self.step, self.steps)
+
+    def _finite(self, name: str, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{self.task.name}: the {name} loss became {loss} by step {self.step}",
+                expected="a finite loss",
+                fix="lower training.learning_rate",
+            )
+        return loss
 
     def _train_step(self) -> torch.Tensor:
         spec = self.task.training
@@ -312,6 +326,8 @@ class _Run:
             "eos_token": self.tokenizer.eos_token_id,
             "step": best["step"],
             "dev_loss": best["dev_loss"],
+            "dev_pairs": len(self.dev),
+            "dev_split": record_of(fetched(self.task.pairs)).get("dev_split"),
             "seconds": self.seconds,
             "history": self.history,
         }

@@ -99,7 +99,7 @@ def latent_rows(
     norms = np.sqrt(matrix.multiply(matrix).sum(axis=1))
     matrix = scipy.sparse.diags_array(1 / np.maximum(norms, 1e-9)) @ matrix
 
-    rank = min(dim, *(extent - 1 for extent in matrix.shape))
+    rank = max(1, min(dim, *(extent - 1 for extent in matrix.shape)))
     left, values, right = randomized_svd(matrix, rank, random_state=0)
     terms = np.zeros((vocabulary, dim))
     terms[:, :rank] = right.T * weight[:, None]

@@ -88,7 +88,11 @@ def test_validate_as_json(run, folder):
     [
         ("corpus.jsonl", "oops\n", "corpus.jsonl, line 1"),
         ("qrels/test.tsv", "q1\tghost\t1\n", "'ghost'"),
-        ("qrels/test.tsv", "q1\td1\t0\n", "no relevant judgement in its test split"),
+        (
+            "qrels/test.tsv",
+            "q1\td1\t0\n",
+            "the test split of toy has no query with a relevant document",
+        ),
     ],
 )
 def test_validate_refuses(run, folder, file, text, message):

@@ -49,7 +49,8 @@ def test_small_large_and_missing_numbers():
 
 def test_no_records_leave_the_heading():
     assert metrics_table([]).splitlines()[0].split() == [
-        *("model", "N", "D", "beam", "R@1", "R@10", "CGL", "FLOPs/query")
+        *("model", "N", "D", "beam", "R@1", "R@10"),
+        *("queries", "CGL", "negatives", "FLOPs/query"),
     ]
     assert format_table([]) == "\n"
     assert len(fits_table([]).splitlines()) == 2

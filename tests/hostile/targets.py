@@ -189,7 +189,7 @@ def _manifest() -> dict[str, Any]:
         _model_rest(folder)
         files = {path.name: sha256_file(path) for path in folder.iterdir()}
     return {
-        "format": 1,
+        "format": 2,
         "family": "t5",
         "graph": "beam",
         "precision": "fp32",

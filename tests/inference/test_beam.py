@@ -291,7 +291,7 @@ def test_identifiers_that_share_all_but_the_last_code(tiny, engine):
 def test_a_single_document_is_found_by_every_beam(tiny, engine):
     alone = Codes(tiny.codes.codes[:1], tiny.codes.level_sizes)
     found = engine(tiny.session, alone.trie, tiny.vocabulary, *pad([[4, 2], [5]]), (1, 3))
-    assert found.doc.tolist() == [[[0, -1, -1]] * 2] * 2
+    assert found.doc.tolist() == [[[0], [0]]] * 2
     assert (found.rows_decoded == 1).all()
 
 

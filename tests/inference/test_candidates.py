@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genret_dask.datasets.checks import check_usable
 from genret_dask.errors import DatasetError
 from genret_dask.inference.candidates import build_candidates, sample_negatives, select_queries
+from genret_dask.specs import PairsSpec
 from tests.conftest import make_collection
 
 
@@ -71,4 +73,4 @@ def test_a_split_without_judgements_is_named():
     collection = make_collection()
     empty = replace(collection, qrels={**collection.qrels, "dev": Qrels.from_rows([], [], [])})
     with pytest.raises(DatasetError, match="dev split"):
-        select_queries(empty, "dev", None, 0)
+        check_usable(empty, "dev", PairsSpec())

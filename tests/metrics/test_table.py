@@ -22,6 +22,7 @@ KEYS = [
     "train_fraction",
     "beam",
     "flops",
+    *("queries", "cgl_queries", "negatives", "chance"),
     *("recall@1", "recall@5", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@10"),
     "cgl",
     "generation_loss",

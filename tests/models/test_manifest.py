@@ -88,7 +88,7 @@ def test_no_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=2), "format"),
+        (lambda c: c.update(format=1), "format"),
         (lambda c: c.update(extra=1), "extra"),
         (lambda c: c.pop("parity"), "parity"),
         (lambda c: c["files"].update({"../outside": "0"}), "outside"),

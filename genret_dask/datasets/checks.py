@@ -1,0 +1,89 @@
+"""What makes a collection unusable, and what its user should know: one text for all who say it.
+
+`genret-dask datasets validate` and a run call the same functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genret_dask.datasets.collection import Collection
+from genret_dask.errors import DatasetError
+from genret_dask.specs import PairsSpec
+
+
+def check_usable(collection: Collection, split: str, pairs: PairsSpec) -> None:
+    """Refuse a collection that no model can be trained on, or nothing be searched in.
+
+    Parameters
+    ----------
+    split : str
+        The split that is searched.
+
+    Raises
+    ------
+    DatasetError
+        No document has text, the settings make no training pair, or the split has no relevant
+        judgement.
+    """
+    if not any(collection.document(row).strip() for row in range(len(collection))):
+        raise DatasetError(
+            f"none of the {len(collection):,} documents of {collection.name} has a text: there is "
+            "nothing to train on",
+            expected="documents with text",
+        )
+    trains = pairs.queries and len(collection.qrels["train"].relevant())
+    if not (trains or pairs.documents or pairs.sentences or pairs.spans):
+        raise nothing_to_train_on(collection)
+    if not len(collection.qrels[split].relevant()):
+        raise DatasetError(
+            f"the {split} split of {collection.name} has no query with a relevant document",
+            expected="judgements above 0",
+            fix="choose another split with inference.split",
+        )
+
+
+def nothing_to_train_on(collection: Collection) -> DatasetError:
+    """The error for settings that make no pair of a collection."""
+    return DatasetError(
+        f"training.pairs makes no pair of {collection.name}: there is nothing to train on",
+        expected="train queries, documents, sentences or spans",
+        fix="set training.pairs.documents: true",
+    )
+
+
+def list_remarks(facts: dict[str, Any]) -> list[str]:
+    """What a user should know about a collection before training on it, one line each.
+
+    Parameters
+    ----------
+    facts : dict
+        As `genret_dask.datasets.summary` gives them.
+    """
+    splits = facts["splits"]
+    texts = {
+        "queries_without_qrels": "queries have no relevant document",
+        "queries_in_two_splits": "queries are in more than one split: training has seen them",
+        "documents_without_text": "documents have no text",
+        "documents_repeated": (
+            "documents have the text of another, up to white space: nothing tells them apart"
+        ),
+        "queries_without_text": "queries have no text",
+        "test_documents_without_train_query": (
+            f"of {splits['test']['documents']} relevant documents of the test split have no "
+            "train query: document and pseudo-query pairs must teach them"
+        ),
+    }
+    remarks = [f"{facts[key]:,} {text}" for key, text in texts.items() if facts[key]]
+    if not splits["train"]["relevant"]:
+        remarks.append(
+            "the train split is empty: models learn from documents and pseudo-queries alone"
+        )
+    if not splits["dev"]["relevant"]:
+        instead = (
+            "training stops on the loss of train queries instead"
+            if splits["train"]["relevant"]
+            else "nor are there train queries: training goes to its end and keeps the last state"
+        )
+        remarks.append(f"the dev split is empty: {instead}")
+    return remarks
