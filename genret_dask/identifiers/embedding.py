@@ -12,6 +12,7 @@ import numpy as np
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError, ModelError
 from genret_dask.models.pretrained import load_tokenizer, load_weights
+from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.specs import EmbeddingSpec, EncoderEmbedding, SentenceEmbedding, TfidfEmbedding
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarra
     return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)
 
 
+@alone_in_torch()
 def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) -> np.ndarray:
     """Masked mean of the last hidden state, by batches of similar length."""
     import torch
