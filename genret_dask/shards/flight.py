@@ -236,7 +236,9 @@ class Flight:
         self._event("task_failed", key=work.key, worker=work.worker, error=kind, text=str(error))
         self.failed.append((work.key, error))
         self._failures.add(work.key, error, work.worker, work.attempts)
-        self._advance(work, 1.0)
+        self._backlog.given_up(work)
+        if self._progress:
+            self._progress(self._backlog.done, self._backlog.total)
 
 
 def run_reporting(function: Callable[..., Any], task: Any, key: str) -> Ran:
