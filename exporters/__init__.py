@@ -15,6 +15,7 @@ from typing import Any
 
 from genret_dask.errors import ModelError
 from genret_dask.models.manifest import Manifest
+from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.storage import place_of
 
 GROUP = "genret_dask.exporters"
@@ -68,4 +69,5 @@ def export_model(family: str, checkpoint: Path, folder: Path, **options: Any) ->
             f"a package may add a family through the entry-point group {GROUP}",
         )
     (found,) = entry_points(group=GROUP, name=family)
-    return found.load()(Path(checkpoint), place_of(folder), **options)
+    with alone_in_torch():
+        return found.load()(Path(checkpoint), place_of(folder), **options)

@@ -11,6 +11,7 @@ from genret_dask.artefacts import fetched
 from genret_dask.errors import ModelError
 from genret_dask.exporters import export_model
 from genret_dask.models.manifest import read_manifest
+from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.specs import Precision
 from genret_dask.storage import is_local
 
@@ -83,12 +84,14 @@ def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
     """Export unless it is done; the work is not divisible: nothing is reported on the way."""
     if is_exported(task):
         return
-    export_model(
-        task.family,
-        fetched(task.checkpoint),
-        task.folder,
-        start_token=task.record["start_token"],
-        tolerance=task.tolerance,
-        precision=task.precision,
-        provenance={"made_from": task.made_from, **{key: task.record[key] for key in _KEPT}},
-    )
+    with alone_in_torch(threads=1):
+        report(0.0)  # who waited for the turn may not be wanted any more: this tells it
+        export_model(
+            task.family,
+            fetched(task.checkpoint),
+            task.folder,
+            start_token=task.record["start_token"],
+            tolerance=task.tolerance,
+            precision=task.precision,
+            provenance={"made_from": task.made_from, **{key: task.record[key] for key in _KEPT}},
+        )

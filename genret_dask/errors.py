@@ -54,6 +54,10 @@ def _rebuild(
     return cls(found, expected=expected, fix=fix)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does, with another exit code."""
+
+
 class InputError(GenretError):
     """The user's input is wrong."""
 

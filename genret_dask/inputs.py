@@ -298,6 +298,7 @@ class Inputs:
         flat: bool = False,
     ) -> None:
         """Spans of documents [queries, candidates], -1 being none; int32 [..., spans, 2]."""
+        stage = f"spans of {path.stem}"
         none = np.full_like(sampler.sample("", 0), -1)
         found = np.tile(none, (*documents.shape, 1, 1))
         for row, (query, candidates) in enumerate(zip(queries, documents.tolist(), strict=True)):
@@ -305,9 +306,9 @@ class Inputs:
                 if document >= 0:
                     found[row, column] = sampler.sample(query, document)
             if row % 64 == 0:
-                self._report("spans", row, len(queries))
+                self._report(stage, row, len(queries))
         np.save(path, found[:, 0] if flat else found)
-        self._report("spans", len(queries), len(queries))
+        self._report(stage, len(queries), len(queries))
 
     # --- candidates ---------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from genret_dask import __version__
-from genret_dask.errors import GenretError
+from genret_dask.errors import GenretError, Terminated
 from genret_dask.redaction import printable, redact
 
 COMMANDS = {
@@ -58,37 +58,59 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _terminated_as_interrupted() as terminated:
+        with _signals_handled() as terminated:
             try:
                 return super().invoke(ctx)
             except GenretError as error:
                 logging.getLogger(__name__).debug("the command failed", exc_info=True)
-                _leave(ctx, f"Error: {error}", error.exit_code)
-            except KeyboardInterrupt:
-                if terminated.is_set():
-                    _leave(ctx, "\nTerminated.", 143)
-                _leave(ctx, "\nInterrupted.", 130)
+                _leave(ctx, "\n".join([f"Error: {error}", *_notes(error)]), error.exit_code)
+            except KeyboardInterrupt as error:
+                word, code = ("Terminated.", 143) if terminated.is_set() else ("Interrupted.", 130)
+                _leave(ctx, "\n" + " ".join([word, *_notes(error)]), code)
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[threading.Event]:
-    """Have SIGTERM do what Ctrl-C does; gives an event that tells them apart."""
+def _signals_handled() -> Iterator[threading.Event]:
+    """Have SIGTERM do what Ctrl-C does, and Dask be silent from then on.
+
+    Gives an event that SIGTERM sets. Where Ctrl-C is ignored, as in a shell's background, it stays
+    ignored.
+    """
     terminated = threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        terminated.set()
-        if not callable(signal.getsignal(signal.SIGINT)):  # ignored, as in a shell's background
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)  # whoever holds Ctrl-C back holds this back too
+        if number == signal.SIGTERM:
+            terminated.set()
+            if callable(signal.getsignal(signal.SIGINT)):
+                signal.raise_signal(signal.SIGINT)  # who holds Ctrl-C back holds this back too
+                return
+        if "distributed" in sys.modules and not _is_verbose():
+            from genret_dask.monitoring.quiet import silence
+
+            silence()
+        raise Terminated if terminated.is_set() else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield terminated
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM]
+    if callable(signal.getsignal(signal.SIGINT)):
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield terminated
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_verbose() -> bool:
+    return logging.getLogger("genret_dask").level <= logging.DEBUG
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was noted of an error on its way: what of the run is done."""
+    return list(getattr(error, "__notes__", ()))
 
 
 class _Discreet(logging.Formatter):
@@ -96,6 +118,16 @@ class _Discreet(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(redact(super().format(record)))
+
+
+class _AboveBars(logging.StreamHandler[Any]):
+    """Writes lines above a progress bar that is open on the same stream."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from genret_dask.cli.progress import above_bars
+
+        with above_bars(self.stream):
+            super().emit(record)
 
 
 def _leave(ctx: click.Context, message: str, code: int) -> NoReturn:
@@ -112,7 +144,7 @@ def main(verbose: int) -> None:
     logger = logging.getLogger("genret_dask")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _AboveBars(sys.stderr)
     handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])

@@ -13,7 +13,7 @@ import click
 
 from genret_dask.cli.places import PLACE
 from genret_dask.cli.progress import ProgressBars, say
-from genret_dask.errors import SpecError
+from genret_dask.errors import ClusterError, SpecError
 from genret_dask.specs import SweepSpec, load_spec
 from genret_dask.validation import validate
 
@@ -139,6 +139,7 @@ def running(
     timeout = cluster.lost_timeout
     study = Study(spec, runs=runs, progress=bars, lost_timeout=timeout, lease=lease, redo=redo)
     with ExitStack() as stack:
+        stack.enter_context(_noting_what_is_done(place))
         stack.enter_context(lease)
         stack.enter_context(bars)
         _ = study.steps  # whatever is refused is refused before a cluster starts
@@ -151,6 +152,18 @@ def running(
         say(f"workers    {len(workers)} with {sum(workers.values())} threads in all")
         with study.log:
             yield study
+
+
+@contextmanager
+def _noting_what_is_done(run: Path) -> Iterator[None]:
+    """Add to what ends a run before its end, Ctrl-C or a lost cluster, how far the run is."""
+    try:
+        yield
+    except (KeyboardInterrupt, ClusterError) as error:
+        from genret_dask.monitoring.done import what_is_done
+
+        error.add_note(what_is_done(run))
+        raise
 
 
 @contextmanager
@@ -184,15 +197,10 @@ def _hush_dask() -> None:
 
     For good: tasks that Dask leaves behind are told of when the process ends.
     """
-    import distributed  # noqa: F401 - sets levels of its own when it is imported
+    from genret_dask.monitoring.quiet import quieten
 
     if logging.getLogger("genret_dask").level <= logging.DEBUG:
         return
     for name in ("distributed.client", "asyncio", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    for handler in logging.getLogger("distributed").handlers:
-        handler.addFilter(_has_no_traceback)
-
-
-def _has_no_traceback(record: logging.LogRecord) -> bool:
-    return record.exc_info is None
+    quieten()

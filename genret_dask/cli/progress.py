@@ -6,15 +6,17 @@ import io
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
 import click
 from tqdm import tqdm
 
-from genret_dask.monitoring.log import STAGE_UNITS
+from genret_dask.monitoring.log import unit_of
 
-_WIDE = "{desc:<12}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit} "
+_WIDE = "{desc:<20}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit} "
 _WIDE += "[{elapsed}<{remaining}] {rate_fmt}"
 _NARROW = "{desc:.10} {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
 _WIDTH = 72  # columns that the wide form needs, with a bar worth looking at
@@ -37,6 +39,7 @@ class ProgressBars:
         self._stream = stream or sys.stderr or io.StringIO()  # none at all: started with 2>&-
         self._bars = _goes_back(self._stream)
         self._stage: str | None = None
+        self._total = 0.0
         self._bar: tqdm | None = None
         self._before = 0.0
         self._began = self._spoke = time.monotonic()
@@ -63,10 +66,16 @@ class ProgressBars:
             self._stream, self._bars, self._bar = io.StringIO(), False, None
 
     def _show(self, stage: str, done: float, total: float) -> None:
-        if stage != self._stage:
+        again = self._bars and self._bar is None and done < total
+        if again or (stage, total) != (self._stage, self._total):
             self._open(stage, done, total)
         if self._bar is not None:
-            self._bar.update(done - self._bar.n)
+            self._bar.n = min(done, total)  # a sum of shares may be a rounding error above
+            self._bar.update(0)
+            if done >= total:
+                self._close()
+        elif self._bars:
+            return  # told again that it is done
         elif done >= total or time.monotonic() - self._spoke >= _LINE_SECONDS:
             self._spoke = time.monotonic()
             self._stream.write(self._line(stage, done, total) + "\n")
@@ -76,14 +85,14 @@ class ProgressBars:
         """Start a stage; what was done before does not count in its rate."""
         self._close()
         self._before = done if done < total else 0.0
-        self._stage = stage
+        self._stage, self._total = stage, total
         self._began = self._spoke = time.monotonic()
         if self._bars:
             self._bar = tqdm(
                 total=total,
                 initial=self._before,
                 desc=stage,
-                unit=STAGE_UNITS.get(stage, "steps"),
+                unit=unit_of(stage),
                 unit_scale=True,
                 bar_format=_WIDE if _columns(self._stream) >= _WIDTH else _NARROW,
                 file=self._stream,
@@ -91,8 +100,8 @@ class ProgressBars:
             )
 
     def _line(self, stage: str, done: float, total: float) -> str:
-        unit, elapsed = STAGE_UNITS.get(stage, "steps"), time.monotonic() - self._began
-        line = f"{stage:<12}{done / total:4.0%}  {done:,.0f}/{total:,.0f} {unit}  {elapsed:.0f} s"
+        unit, elapsed = unit_of(stage), time.monotonic() - self._began
+        line = f"{stage:<20}{done / total:4.0%}  {done:,.0f}/{total:,.0f} {unit}  {elapsed:.0f} s"
         if self._before < done < total:
             rate = (done - self._before) / elapsed
             line += f", {rate:,.1f} {unit}/s, {(total - done) / rate:.0f} s left"
@@ -101,15 +110,23 @@ class ProgressBars:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._bar = self._stage = None
+        self._bar = None
 
 
 def say(text: str) -> None:
     """Write a line to standard error, if there is still somebody to read it."""
     try:
-        click.echo(text, err=True)
+        with above_bars(sys.stderr):
+            click.echo(text, err=True)
     except (OSError, ValueError):
         hush()
+
+
+@contextmanager
+def above_bars(stream: TextIO) -> Iterator[None]:
+    """Take the open bars of a stream away while something is written to it."""
+    with tqdm.external_write_mode(file=stream):
+        yield
 
 
 def hush() -> None:

@@ -14,6 +14,7 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import terms
 from genret_dask.errors import DatasetError, ModelError
 from genret_dask.models.pretrained import load_tokenizer, load_weights
+from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.specs import EmbeddingSpec, EncoderEmbedding, SentenceEmbedding, TfidfEmbedding
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def _telling(counts: Any) -> Any:
     return counts[:, np.unique(counts.indices)]
 
 
+@alone_in_torch()
 def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) -> np.ndarray:
     """Masked mean of the last hidden state, by batches of similar length."""
     import torch

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from genret_dask.errors import GenretError
+from genret_dask.errors import GenretError, Terminated
 from genret_dask.host_cache import working_folder
 from genret_dask.redaction import redact
 from genret_dask.storage import is_local, replace_file
@@ -31,13 +31,18 @@ STAGE_UNITS = {
     "train": "GFLOP", "export": "models", "search": "queries", "index": "documents",
     "spans": "queries",
 }  # fmt: skip
-"""What `done` and `total` of a stage count; steps where it is not said."""
+"""What `done` and `total` of a stage count, by the first word of its name; see `unit_of`."""
 
 Event = Callable[..., None]
 """Gets an event's name, and its fields as keyword arguments."""
 
 _SEND_SECONDS = 15.0  # between two copies of the log to an object store
 _TEXT = 2000  # characters kept of a field
+
+
+def unit_of(stage: str) -> str:
+    """What `done` and `total` of a stage count."""
+    return STAGE_UNITS.get(stage.partition(" ")[0], "steps")
 
 
 def silent(event: str, **fields: Any) -> None:
@@ -128,7 +133,8 @@ class RunLog:
         if error is None:
             self("run_ended", outcome="done", exit=0)
         elif isinstance(error, KeyboardInterrupt):
-            self("run_ended", outcome="interrupted", exit=130)
+            code = 143 if isinstance(error, Terminated) else 130
+            self("run_ended", outcome="interrupted", exit=code)
         else:
             code = error.exit_code if isinstance(error, GenretError) else 1
             if isinstance(error, SystemExit):

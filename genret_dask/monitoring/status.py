@@ -18,7 +18,7 @@ from genret_dask.errors import GenretError
 from genret_dask.grid import cells_of
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.lease import read_holder
-from genret_dask.monitoring.log import STAGE_UNITS, read_log
+from genret_dask.monitoring.log import read_log, unit_of
 from genret_dask.run_spec import read_run_spec
 from genret_dask.shards.failures import read_failures
 from genret_dask.shards.plan import plan_shards
@@ -237,7 +237,7 @@ def _stage(events: list[dict[str, Any]]) -> StageStatus | None:
     then, before, _ = next(point for point in points if now - point[0] <= _RECENT)
     rate = (done - before) / (now - then) if now > then and done > before else None
     left = max(0.0, (total - done) / rate - (_age(spoke) or 0.0)) if rate else None
-    return StageStatus(stage, STAGE_UNITS.get(stage, "steps"), done, total, rate, left)
+    return StageStatus(stage, unit_of(stage), done, total, rate, left)
 
 
 def _why(event: dict[str, Any] | None) -> str | None:

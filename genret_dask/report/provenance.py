@@ -17,8 +17,8 @@ from genret_dask.report.text import clean, decimal, seconds, short
 from genret_dask.stages import read_stages
 
 _ORDER = (
-    "dataset", "pairs", "identifiers", "tokenizer", "index", "spans", "train", "export", "search",
-    "results",
+    "dataset", "pairs", "identifiers", "tokenizer", "index", "spans of train", "spans of dev",
+    "train", "export", "spans of candidates", "search", "results",
 )  # fmt: skip
 
 

@@ -106,6 +106,11 @@ class Backlog:
         work.share, work.deaths = share, 0
         return True
 
+    def given_up(self, work: Work) -> None:
+        """Take off the share that was done of a task that failed."""
+        self.done -= work.share * work.cost
+        work.share = 0.0
+
     def died(self, work: Work, worker: str) -> bool:
         """Take note of a worker that died with the task; whether it must not go on as it is."""
         work.deaths += 1

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
-from distributed import Client, Future, KilledWorker, get_worker
+from distributed import Client, Future, KilledWorker, Status, get_worker
 from distributed.scheduler import NoValidWorkerError
 
-from genret_dask.errors import TaskError
+from genret_dask.errors import ClusterError, TaskError
 from genret_dask.monitoring.log import Event, silent
 from genret_dask.monitoring.meter import measured
 from genret_dask.monitoring.spans import TaskSpans
@@ -27,6 +27,7 @@ TOPIC = "genret-progress"
 CLUSTER = "all"
 """Of Dask's events: what happens to the cluster."""
 
+_CLOSED = (Status.closing, Status.closed, Status.failed)
 _REPORT_SECONDS = 1.0
 _RESULT_SECONDS = 3.0
 
@@ -235,16 +236,23 @@ class Flight:
         self._event("task_failed", key=work.key, worker=work.worker, error=kind, text=str(error))
         self.failed.append((work.key, error))
         self._failures.add(work.key, error, work.worker, work.attempts)
-        self._advance(work, 1.0)
+        self._backlog.given_up(work)
+        if self._progress:
+            self._progress(self._backlog.done, self._backlog.total)
 
 
 def run_reporting(function: Callable[..., Any], task: Any, key: str) -> Ran:
-    """On the worker: call `function` with a reporter that speaks at most once a second."""
+    """On the worker: call `function` with a reporter that speaks at most once a second.
+
+    Where the worker closes meanwhile, the reporter raises, so that a long task ends with it.
+    """
     worker = get_worker()
     last, done = time.monotonic(), 0.0
 
     def report(share: float) -> None:
         nonlocal last, done
+        if worker.status in _CLOSED:
+            raise ClusterError(f"{key} was stopped: its worker closes")
         done = share
         if time.monotonic() - last >= _REPORT_SECONDS:
             last = time.monotonic()
@@ -257,6 +265,7 @@ def run_reporting(function: Callable[..., Any], task: Any, key: str) -> Ran:
         with measured() as found:
             result = function(task, report)
     except Exception:
-        tell()
+        if worker.status not in _CLOSED:
+            tell()
         raise
     return Ran(result, worker.address, found)

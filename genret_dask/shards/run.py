@@ -8,6 +8,7 @@ from typing import Any
 from distributed import Client
 
 from genret_dask.monitoring.log import Event, silent
+from genret_dask.monitoring.quiet import QuietPlugin
 from genret_dask.monitoring.workers import MetricsPlugin
 from genret_dask.shards.backlog import Backlog
 from genret_dask.shards.failures import FailureLog, summary
@@ -52,7 +53,7 @@ class DaskExecutor:
     ) -> None:
         self.client, self._event = client, event
         self._failures, self._check = failures or FailureLog(), check
-        plugins = (ResourcesPlugin(), MetricsPlugin(session_bytes))
+        plugins = (ResourcesPlugin(), MetricsPlugin(session_bytes), QuietPlugin())
         self._watch = Watch(client, plugins, lost_timeout)
 
     def map(

@@ -56,11 +56,11 @@ class SerialExecutor:
                     results.append(function(task, report))
                 self._failures.discard(key)
                 self._event("task_done", key=key, **found)
+                done += cost(task)
             except Exception as error:
                 failed.append((key, error))
                 self._failures.add(key, error, "this process", 1)
                 self._event("task_failed", key=key, error=type(error).__name__, text=str(error))
-            done += cost(task)
             if progress:
                 progress(done, total)
         if failed:

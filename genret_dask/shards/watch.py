@@ -73,7 +73,7 @@ class Watch:
         try:
             yield self
         finally:
-            if self._client.status == "running":
+            if self._client.status == "running" and self._subscribed is not None:
                 for topic in topics:
                     self._client.unsubscribe_topic(topic)
 

@@ -27,6 +27,7 @@ from genret_dask.models.configs import config_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import read_tokenizer
+from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.records import dump_record
 from genret_dask.storage import beside, replace_file, writing
 from genret_dask.training.architectures import build_model, count_parameters
@@ -69,12 +70,14 @@ def train(task: TrainTask, threads: int = 1, progress: Progress | None = None) -
     """
     if (record := finished(task)) is not None:
         return record
-    torch.set_num_threads(threads)
-    run = _Run(task)
-    run.resume()
-    while not run.done:
-        run.train_until_evaluation(progress)
-    return run.publish()
+    with alone_in_torch(threads):
+        run = _Run(task)
+        run.resume()
+        if progress:  # who waited for the turn may not be wanted any more: this tells it
+            progress(run.step, run.steps)
+        while not run.done:
+            run.train_until_evaluation(progress)
+        return run.publish()
 
 
 class _Run:
@@ -181,7 +184,7 @@ class _Run:
 
     def _train_step(self) -> torch.Tensor:
         spec = self.task.training
-        torch.manual_seed(hash((self.task.seed, self.step)) % 2**63)
+        torch.manual_seed(seed_of(self.task.seed, self.step))
         rows = self.batches.rows(self.step)
         tokens, lengths = self.tokens.padded(rows)
         self.tokens_seen += int(lengths.sum())
@@ -337,6 +340,11 @@ class _Run:
             (partial / "training.json").write_bytes(dump_record(record))
         shutil.rmtree(self.state, ignore_errors=True)
         return record
+
+
+def seed_of(seed: int, step: int) -> int:
+    """The seed of PyTorch's random numbers at a step of a training."""
+    return int(np.random.SeedSequence((seed, 6, step)).generate_state(1, np.uint64)[0])
 
 
 def _replace(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -46,8 +46,8 @@ def test_lines_elsewhere_come_now_and_then_with_rate_and_remaining_time(clock):
             clock.now += 4
     lines = out.getvalue().splitlines()
     assert len(lines) == 4
-    assert lines[0] == "search       30%  30/100 queries  12 s, 2.5 queries/s, 28 s left"
-    assert lines[-1] == "search      100%  100/100 queries  40 s"
+    assert lines[0] == "search               30%  30/100 queries  12 s, 2.5 queries/s, 28 s left"
+    assert lines[-1] == "search              100%  100/100 queries  40 s"
 
 
 def test_work_done_before_does_not_count_in_the_rate(clock):
@@ -56,7 +56,10 @@ def test_work_done_before_does_not_count_in_the_rate(clock):
         bars("search", 50, 100)
         clock.now += 12
         bars("search", 62, 100)
-    assert out.getvalue() == "search       62%  62/100 queries  12 s, 1.0 queries/s, 38 s left\n"
+    assert (
+        out.getvalue()
+        == "search               62%  62/100 queries  12 s, 1.0 queries/s, 38 s left\n"
+    )
 
 
 def test_a_terminal_gets_a_bar_for_each_stage(monkeypatch):
@@ -80,7 +83,7 @@ def test_a_terminal_that_cannot_go_back_gets_lines(monkeypatch, term):
     with ProgressBars(out) as bars:
         for done in (0, 5, 10):
             bars("search", done, 10)
-    assert out.getvalue().splitlines() == ["search      100%  10/10 queries  0 s"]
+    assert out.getvalue().splitlines() == ["search              100%  10/10 queries  0 s"]
     assert "\r" not in out.getvalue() and out.getvalue().isascii()
 
 

@@ -92,7 +92,7 @@ def pretrained(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("pretrained")
     write_collection(root / "beir", tiny_documents(), ["the volcano"], {"test": [("q0", "d0", 1)]})
     spec = tiny_spec(root / "beir")
-    tokenizer = train_tokenizer(load(spec.dataset, 0), spec.tokenizer)
+    tokenizer = train_tokenizer(load(spec.dataset), spec.tokenizer)
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]

@@ -237,7 +237,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tasks, family, tmp_
     assert 0 < state["step"] < 32
     steps = []
     train(broken, progress=lambda done, total: steps.append(done))
-    assert min(steps) > state["step"]
+    assert min(steps) == state["step"]
     assert (whole.folder / "model.safetensors").read_bytes() == (
         broken.folder / "model.safetensors"
     ).read_bytes()

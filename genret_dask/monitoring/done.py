@@ -1,0 +1,48 @@
+"""What of a study is done, in one sentence: for a run that ends before its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genret_dask.artefacts import RECORD
+from genret_dask.errors import GenretError
+from genret_dask.monitoring.status import ModelStatus, read_status
+from genret_dask.storage import place_of
+
+_INPUTS = ("collection", "pairs", "tokenizer")
+
+
+def what_is_done(folder: Path) -> str:
+    """Say what a run directory holds, and that the same command goes on from there.
+
+    Examples
+    --------
+    >>> what_is_done(Path("runs/none"))
+    'Nothing is done yet. The same command starts anew.'
+    """
+    folder = place_of(folder)
+    try:
+        status = read_status(folder)
+    except GenretError:  # there is no run yet
+        return "Nothing is done yet. The same command starts anew."
+    done = [name for name in _INPUTS if (folder / name / RECORD).is_file()]
+    if status.indexes_done:
+        done.append(f"{status.indexes_done} of {status.indexes} identifier spaces")
+    done += _of_models(status.models)
+    done += [name for name in ("results", "report") if (folder / name / RECORD).is_file()]
+    if not done:
+        return "Nothing is done yet. The same command starts anew."
+    return f"Done: {', '.join(done)}. The same command goes on from there."
+
+
+def _of_models(models: tuple[ModelStatus, ...]) -> list[str]:
+    trained, exported = sum(one.trained for one in models), sum(one.exported for one in models)
+    done = sum(one.done for one in models)
+    planned = [one.shards for one in models]
+    shards = "?" if None in planned else f"{sum(one or 0 for one in planned):,}"
+    counts = [
+        (trained, f"{trained} of {len(models)} models trained"),
+        (exported, f"{exported} of {len(models)} exported"),
+        (done, f"{done:,} of {shards} shards searched"),
+    ]
+    return [text for count, text in counts if count]
