@@ -223,6 +223,12 @@ class Origins:
             return contents(model, *unimportant)
         return {**contents(model, *unimportant), "pretrained": _weights(model.pretrained)}
 
+    def weights(self, model: ModelSpec) -> str | None:
+        """Fingerprint of the bytes of pretrained weights; None where there are none to compare."""
+        if model.pretrained is None or model.pretrained.hub is not None:
+            return None
+        return str(_weights(model.pretrained)["bytes"])
+
     # --- the cube -----------------------------------------------------------------------------
 
     def cube(self, hashes: Mapping[tuple[str, str], str]) -> Origin:

@@ -115,7 +115,7 @@ def _write(new: dict[str, list[Any]], forget: list[Path] | None = None) -> None:
     gone = {str(path) for path in forget or ()}
     if not new and not gone:
         return
-    kept = {name: known for name, known in _read().items() if name not in gone}
+    kept = {n: known for n, known in _read().items() if n not in gone and os.path.exists(n)}
     try:
         cache().mkdir(parents=True, exist_ok=True)
         replace_file(cache() / _MEMORY, json.dumps({**kept, **new}, indent=1).encode())

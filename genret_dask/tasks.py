@@ -31,6 +31,7 @@ def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
         training=cell.training(inputs.spec),
         seed=inputs.spec.seed,
         max_tokens=inputs.spec.max_tokens,
+        weights=inputs.origins.weights(cell.model),
         identifiers=cell.identifiers,
         pairs=pairs.folder,
         tokenizer=tokenizer.folder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from genret_dask.identifiers import Codes
 from genret_dask.identifiers.codes import make_unique
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.session import Session, open_session
+
+os.environ.setdefault("GENRET_CACHE", tempfile.mkdtemp(prefix="genret-cache-"))
 
 TEXT_ROWS = 40
 FAMILIES = ("t5", "llama")

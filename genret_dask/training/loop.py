@@ -85,6 +85,7 @@ class _Run:
 
     def __init__(self, task: TrainTask) -> None:
         self.task = task
+        task.check_weights()
         spec = task.training
         space = open_space(task.identifiers, task.space)
         self.tokenizer = load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 
 from genret_dask.arrays import read_array
 from genret_dask.artefacts import fetched, is_current, record_of
+from genret_dask.errors import ModelError
 from genret_dask.fingerprint import Origin
+from genret_dask.sources import model_hash
 from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
 from genret_dask.training.pairs import Pairs, read_pairs
 
@@ -32,6 +35,8 @@ class TrainTask:
         Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
     spans : Path or None
         For n-grams: the spans of the pairs.
+    weights : str or None
+        Fingerprint of the bytes of the pretrained weights, where they are files.
     made_from : Origin
         Every input and setting; a checkpoint that carries it is done.
     """
@@ -49,6 +54,27 @@ class TrainTask:
     folder: Path
     made_from: Origin
     spans: Path | None = None
+    weights: str | None = None
+
+    def check_weights(self) -> None:
+        """Compare this host's copy of the pretrained weights with those the study was planned with.
+
+        Raises
+        ------
+        ModelError
+            It has other bytes.
+        """
+        source = self.model.pretrained
+        place = None if source is None else source.path or source.gguf
+        if place is None or self.weights is None:
+            return
+        if (found := model_hash(place)) != self.weights:
+            raise ModelError(
+                f"{self.name}: {place} on {socket.gethostname()} holds other bytes ({found}) than "
+                "where the study was started",
+                expected=f"a copy of the same files ({self.weights}) on every host",
+                fix="copy the weights again, or put them on a folder that all workers share",
+            )
 
     def read_pairs(self, name: str) -> Pairs:
         """The pairs of a file, with their spans where identifiers are n-grams."""

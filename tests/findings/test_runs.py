@@ -152,6 +152,21 @@ def test_a3_other_bytes_at_the_same_place_are_stale(ready, tmp_path, change, sta
         search(spec, moved / "runs")
 
 
+def test_a3_a_worker_with_another_copy_of_the_weights_refuses(ready, tmp_path):
+    from genret_dask.errors import ModelError
+    from genret_dask.training.loop import train
+
+    moved = shutil.copytree(ready, tmp_path / "elsewhere")
+    (task,) = Study(pretrained(moved, moved / "weights"), runs=moved / "runs").tasks
+    shutil.rmtree(task.folder)
+    shutil.copy(
+        write_llama(tmp_path / "other", 3) / "model.safetensors",
+        moved / "weights" / "model.safetensors",
+    )
+    with pytest.raises(ModelError, match="holds other bytes"):
+        train(task)
+
+
 def test_a3_the_seed_is_no_part_of_a_collection(root, run):
     assert states(spec_of(root, seed=5), run)["collection"] == "done"
 
