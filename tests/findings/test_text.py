@@ -99,9 +99,7 @@ def pretrained(tmp_path_factory) -> Path:
     )
     from genret_dask.training.architectures import build_model
 
-    model, _ = build_model(
-        ModelSpec(family="llama", size="femto"), tokenizer, 0, dropout=0, seed=0
-    )
+    model, _ = build_model(ModelSpec(family="llama", size="femto"), tokenizer, 0, dropout=0, seed=0)
     model.save_pretrained(root / "model")
     tokenizer.save_pretrained(root / "model")
     return root / "model"
