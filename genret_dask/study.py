@@ -23,10 +23,11 @@ from genret_dask.cut_queries import warn_of_cut_queries
 from genret_dask.datasets.collection import Collection
 from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.fingerprint import Origin
+from genret_dask.grid import models_of
 from genret_dask.inputs import Inputs
 from genret_dask.lease import Lease
 from genret_dask.model_checks import check_models
-from genret_dask.models.manifest import Manifest, read_manifest
+from genret_dask.models.manifest import MANIFEST, Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
 from genret_dask.records import read_record
 from genret_dask.results import RESULTS, write_results
@@ -153,9 +154,10 @@ class Study:
         lease: Lease | None = None,
         redo: bool = False,
     ) -> None:
-        check_models(spec)
         self.spec = spec
         self.folder = place_of(runs) / spec.name
+        if not _has_models(spec, self.folder):
+            check_models(spec)
         self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
         self._progress = progress
@@ -202,6 +204,7 @@ class Study:
 
             check_budget(self.spec, estimate(self.spec, self.inputs.origins.loaded))
         if self._redo:
+            check_models(self.spec)
             remove_stale(steps)
         else:
             require_current(steps)
@@ -405,6 +408,16 @@ class Study:
         self._stages(stage, done, total)
         if self._progress:
             self._progress(stage, done, total)
+
+
+def _has_models(spec: SweepSpec, run: Path) -> bool:
+    """Whether every model was exported before: then what they were made from was looked at."""
+    places = [
+        run / "models" / identifiers.kind / name / MANIFEST
+        for identifiers in spec.identifiers
+        for name in models_of(spec)
+    ]
+    return all(place.is_file() for place in places)
 
 
 def _keys(stage: str, todo: Iterable[Any], tasks: Iterable[Any]) -> list[str]:

@@ -56,7 +56,7 @@ def test_other_inputs_are_refused_and_named(tmp_path):
     with pytest.raises(StaleError) as error:
         is_current(tmp_path / "thing", Origin("thing", parts))
     found = error.value.found
-    assert "rate was 0.002, now 0.001" in found and "layers.2 was absent, now 3" in found
+    assert "rate was 0.002, now 0.001" in found and "layers was [1, 2], now [1, 2, 3]" in found
     assert "seed was absent, now 1" in found and "size" not in found
 
 

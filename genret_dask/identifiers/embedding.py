@@ -53,6 +53,8 @@ def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarra
             f"collection {collection.name} has no words to embed", expected="documents with text"
         ) from error
     matrix = TfidfTransformer(sublinear_tf=True).fit_transform(_telling(matrix))
+    if matrix.shape[1] < 2:
+        return matrix.toarray()
     with np.errstate(invalid="ignore"):  # it divides by the variance, which equal texts lack
         dim = min(spec.dim, *matrix.shape)
         return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)

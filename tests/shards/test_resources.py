@@ -161,7 +161,7 @@ def test_a_query_that_does_not_fit_alone_is_an_error_that_says_what_would(root):
 def test_a_budget_below_the_process_itself_is_an_error(root, tmp_path):
     copy_models(root, tmp_path)
     inference = make_spec(root).inference.model_copy(update={"memory": "1MiB"})
-    with pytest.raises(BudgetError, match="leaves a task 0 B"):
+    with pytest.raises(BudgetError, match="does not hold a worker process and one query"):
         Study(make_spec(root, inference=inference), runs=tmp_path).search()
 
 
