@@ -193,7 +193,8 @@ class Fit:
         points = self.points
         axes = tuple(axis.upper() for axis in points.axes)
         weights = np.ones(self.n) if points.weights is None else points.weights
-        found = doubts_of_points(
+        found = [*points.gaps]
+        found += doubts_of_points(
             axes,
             points.x,
             points.y,

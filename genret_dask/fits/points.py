@@ -40,6 +40,8 @@ class Points:
         Of the squared residuals; equal by default.
     facts : mapping
         Repeated in the record.
+    gaps : tuple of str
+        What was left out for want of a finite value, a line each; among the fit's warnings.
     """
 
     law: str
@@ -51,6 +53,7 @@ class Points:
     draws: np.ndarray | None = None
     weights: np.ndarray | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
 
     @property
     def outer(self) -> int:
@@ -72,11 +75,13 @@ class Points:
         )
 
     def without_gaps(self) -> Points:
-        """Without points that a cube that is not sealed lacks, and resamples that lack a value."""
-        there = self.only(np.isfinite(self.x).all(axis=1) & np.isfinite(self.y))
-        if there.draws is None:
-            return there
-        return replace(there, draws=there.draws[np.isfinite(there.draws).all(axis=1)])
+        """Leave out points and resamples that lack a value, as a cube has that is not sealed."""
+        whole = np.isfinite(self.x).all(axis=1) & np.isfinite(self.y)
+        there, gaps = self.only(whole), _gaps("points", whole)
+        if there.draws is not None:
+            whole = np.isfinite(there.draws).all(axis=1)
+            there, gaps = replace(there, draws=there.draws[whole]), gaps + _gaps("resamples", whole)
+        return replace(there, gaps=gaps)
 
     def weighted_by_variance(self) -> Points:
         """Weights of one over the variance of y among the resamples, a factor 100 apart at most."""
@@ -86,6 +91,12 @@ class Points:
         middle = float(np.median(variance[variance > 0])) if (variance > 0).any() else 1.0
         floor, ceiling = middle / _WEIGHT_RANGE, middle * _WEIGHT_RANGE
         return replace(self, weights=middle / variance.clip(floor, ceiling))
+
+
+def _gaps(name: str, whole: np.ndarray) -> tuple[str, ...]:
+    left_out = int((~whole).sum())
+    text = f"{left_out} of {len(whole)} {name} have no finite value and are left out"
+    return (text,) if left_out else ()
 
 
 @dataclass(frozen=True)

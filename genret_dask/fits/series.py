@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import xarray as xr
 from genret_dask.fits.pareto import pareto
 from genret_dask.fits.points import Points
 from genret_dask.metrics.bootstrap import bootstrap_mean
+
+logger = logging.getLogger(__name__)
 
 ERROR = "recall@10"
 """The measure whose complement is the error of a search."""
@@ -110,6 +113,9 @@ def points_of(means: Means, kind: str) -> list[Points]:
         *_over_everything(means),
     ]
     whole = [item.without_gaps() for item in found]
+    for item in whole:
+        if item.gaps and item.distinct < 2:
+            logger.warning("no %s of %s: %s", item.law, item.series, "; ".join(item.gaps))
     return [
         Points(**{**vars(item), "facts": {"identifiers": kind, **item.facts}})
         for item in whole

@@ -20,8 +20,10 @@ from genret_dask.cli import main
 from genret_dask.cube.schema import SHARDED
 from genret_dask.datasets import beir
 from genret_dask.datasets.collection import Collection, Qrels
-from genret_dask.errors import DatasetError, NumericError, TrainingError
+from genret_dask.errors import DatasetError, InputError, NumericError, TrainingError
 from genret_dask.explain import explain
+from genret_dask.fits.fitting import fit_points
+from genret_dask.fits.points import Points
 from genret_dask.identifiers import evenly
 from genret_dask.identifiers.codes import residual_quantise
 from genret_dask.inference import beam, ngram_search, resident
@@ -540,3 +542,23 @@ def test_b4_twelve_thousand_documents_on_one_level():
     vectors = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)
     cells = residual_quantise(vectors, levels=1, codes=32, seed=0)
     assert np.bincount(cells[:, 0]).tolist() == [375] * 32
+
+
+# --- fits -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a2_a_fit_says_which_points_have_no_value(bad):
+    x = np.array([1e6, 1e7, 1e8, 1e9, 1e10])
+    y = (1e3 / x) ** 0.3 + 0.1
+    draws = y * np.random.default_rng(0).uniform(0.99, 1.01, (20, 5))
+    y[1] = bad
+    draws[3, 4] = bad
+    points = Points("L(N)", "t5", "cgl", ("n",), x[:, None], y, draws).without_gaps()
+    fit = fit_points(points, loss="squares", seed=0)
+    assert fit.record()["warnings"][:2] == [
+        "1 of 5 points have no finite value and are left out",
+        "1 of 20 resamples have no finite value and are left out",
+    ]
+    with pytest.raises(InputError, match="y holds"):
+        fit_points(Points("L(N)", "t5", "cgl", ("n",), x[:, None], y), loss="squares", seed=0)
