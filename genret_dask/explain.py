@@ -37,6 +37,7 @@ class Explanation:
     ----------
     kind, model, query : str
     beam : int
+        Of codes at most the number of documents.
     identifiers : list of dict
         identifier (as text, codes joined by dashes), score (log-probability), and documents, a
         list of ids; n-grams have weight and count too, and stand by weight.
@@ -73,10 +74,9 @@ def explain(
 
     Raises
     ------
-    CubeError
-        The run has no cube.
     InputError
-        It has no such kind or model, or the beam is not positive.
+        The run has no cube, no such kind or no such model, the query is empty, or the beam is not
+        positive.
     ModelError
         A model or its identifiers are damaged.
 
@@ -90,6 +90,8 @@ def explain(
     kind = kind or ("ngrams" if "ngrams" in kinds else "codes")
     if beam < 1:
         raise InputError(f"beam size {beam}", expected="1 or more")
+    if not query.strip():
+        raise InputError("the query is empty", expected="a text")
     if kind not in kinds:
         raise InputError(f"{run} has no {kind}", expected=" or ".join(kinds))
     models = cube.parent / "models" / kind
@@ -106,8 +108,10 @@ def explain(
     end, empty = closing_tokens(session.manifest.provenance)
     tokens = tokenize([query], tokenizer, spec.inference.max_tokens, end, empty)
     padded = tokens.padded(np.array([0]))
-    found = Explanation(kind, model, query, beam)
     identifiers = kinds[kind]
+    if not isinstance(identifiers, NgramsIdentifiers):
+        beam = min(beam, len(collection))
+    found = Explanation(kind, model, query, beam)
     if isinstance(identifiers, NgramsIdentifiers):
         _ngrams(found, session, identifiers, cube.parent, collection, tokenizer, padded)
     else:
