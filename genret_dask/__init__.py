@@ -20,6 +20,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # Lazily: importing the package must not import xarray, Dask or torch.
     if name not in _HOMES:

@@ -6,11 +6,15 @@ plain function of `genret_dask.metrics` or `genret_dask.fits`, and as lazy as th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
+from genret_dask.artefacts import RECORD, fetched
 from genret_dask.cube.schema import CONTRAST, SEARCH
+from genret_dask.datasets import artefact
 from genret_dask.errors import InputError
 from genret_dask.fits.fitting import Fit
 from genret_dask.fits.over import fit_over, of_family
@@ -19,6 +23,7 @@ from genret_dask.metrics import contrastive, ranking
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.metrics.contrastive import Form
 from genret_dask.metrics.queries import per_query, reduce_queries
+from genret_dask.storage import place_of
 
 
 @xr.register_dataarray_accessor("genret")
@@ -62,6 +67,31 @@ class KindAccessor:
 
     def __init__(self, tree: xr.DataTree) -> None:
         self._tree = tree
+
+    def __repr__(self) -> str:
+        search = self._kind[SEARCH]
+        sizes = ", ".join(f"{search.sizes[dim]} {dim}" for dim in ("model", "query", "beam"))
+        return f"<genret accessor of {self.kind}: {sizes}>"
+
+    def documents(self, run: Path | str | None = None) -> xr.Dataset:
+        """The documents that `doc` of the cube counts: id, title and text along `doc`.
+
+        Parameters
+        ----------
+        run : path, optional
+            The run directory that holds the collection; by default the one that the cube was
+            opened in.
+
+        Raises
+        ------
+        InputError
+            The tree does not say where it was opened, or no collection is there.
+
+        Examples
+        --------
+        >>> tree.genret.documents().sel(doc=3)["title"].item()  # doctest: +SKIP
+        """
+        return documents_of(self._tree, run)
 
     @property
     def kind(self) -> str:
@@ -165,6 +195,33 @@ class KindAccessor:
                 fix="take it first, as in tree['codes'].genret",
             )
         return children[0]
+
+
+def documents_of(tree: xr.DataTree, run: Path | str | None = None) -> xr.Dataset:
+    """The documents of a cube's run; see `KindAccessor.documents`."""
+    if run is None:
+        source = tree.root.encoding.get("source")
+        run = source and place_of(source).parent
+    if run is None:
+        raise InputError(
+            "the tree does not say where it was opened",
+            expected="a cube by genret_dask.open_cube, or its run directory",
+            fix="give it, as in documents(run='runs/pydoc')",
+        )
+    folder = place_of(run) / "collection"
+    if not (folder / RECORD).is_file():
+        raise InputError(
+            f"there is no collection at {folder}",
+            expected="the run directory that the cube was made in",
+            fix="copy its folder collection beside the cube, or give the run: documents(run=...)",
+        )
+    found = artefact.read(fetched(folder) / "beir")
+    columns = {"id": found.document_ids, "title": found.titles, "text": found.texts}
+    return xr.Dataset(
+        {name: ("doc", np.array(column, dtype=object)) for name, column in columns.items()},
+        coords={"doc": np.arange(len(found))},
+        attrs={"collection": found.name},
+    )
 
 
 @xr.register_dataset_accessor("genret")

@@ -40,6 +40,7 @@ class Explanation:
     ----------
     kind, model, query : str
     beam : int
+        Of codes at most the number of documents.
     identifiers : list of dict
         identifier (as text, codes joined by dashes), score (log-probability), and documents, a
         list of ids; n-grams have weight and count too, and stand by weight.
@@ -76,10 +77,9 @@ def explain(
 
     Raises
     ------
-    CubeError
-        The run has no cube.
     InputError
-        It has no such kind or model, or the beam is not positive.
+        The run has no cube, no such kind or no such model, the query is empty, or the beam is not
+        positive.
     ModelError
         A model or its identifiers are damaged.
     NumericError
@@ -97,6 +97,8 @@ def explain(
         raise InputError(f"the query {query[:60]!r} holds half a character", expected="UTF-8 text")
     if beam < 1:
         raise InputError(f"beam size {beam}", expected="1 or more")
+    if not query.strip():
+        raise InputError("the query is empty", expected="a text")
     if kind not in kinds:
         raise InputError(f"{run} has no {kind}", expected=" or ".join(kinds))
     models = cube.parent / "models" / kind
@@ -113,8 +115,10 @@ def explain(
         folder / "tokenizer.json", session.manifest.provenance, spec.max_tokens
     )
     padded = reader.read([query]).padded(np.array([0]))
-    found = Explanation(kind, model, query, beam)
     identifiers, own = kinds[kind], _own(query, collection, spec.inference)
+    if not isinstance(identifiers, NgramsIdentifiers):
+        beam = min(beam, len(collection))
+    found = Explanation(kind, model, query, beam)
     try:
         if isinstance(identifiers, NgramsIdentifiers):
             tokenizer = read_tokenizer(folder / "tokenizer.json")

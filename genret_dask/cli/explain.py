@@ -24,7 +24,9 @@ _SHOWN = 4  # documents of an n-gram, n-grams of a document
     type=click.Choice(["codes", "ngrams"]),
     help="Kind of identifier; ngrams where the run has them.",
 )
-@click.option("--top", default=20, show_default=True, help="Lines of each table.")
+@click.option(
+    "--top", default=20, show_default=True, type=click.IntRange(min=1), help="Lines of each table."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def explain(
     run: Path, query: str, model: str, beam: int, kind: str | None, top: int, as_json: bool
@@ -35,6 +37,8 @@ def explain(
     from genret_dask.redaction import printable, printable_json
 
     found = search(run, query, model, beam, kind)
+    if found.beam < beam:
+        click.echo(f"beam {beam} is cut to the {found.beam} documents that there are", err=True)
     if as_json:
         click.echo(printable_json(asdict(found)))
         return

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import xarray as xr
 import zarr
 from zarr.abc.store import ByteRequest
@@ -17,7 +18,7 @@ from zarr.storage import WrapperStore
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, store_at
-from genret_dask.errors import CubeError, GenretError
+from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.storage import place_of
 
 CUBE = "cube.zarr"
@@ -28,6 +29,8 @@ _CODECS = (BytesCodec, VLenUTF8Codec, ZstdCodec, Crc32cCodec)
 
 def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
     """Open a cube, or the cube of a run directory, as a lazy `xarray.DataTree`.
+
+    Coordinates are read; all other arrays are lazy.
 
     Parameters
     ----------
@@ -43,8 +46,10 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
 
     Raises
     ------
+    InputError
+        There is no cube.
     CubeError
-        There is no cube, or it is not sealed.
+        It is not sealed, or damaged.
 
     Examples
     --------
@@ -63,10 +68,16 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
         warnings.simplefilter("ignore")  # consolidated metadata is not in the v3 standard yet
         store: Any = store_at(path, read_only=True)
         check_codecs(zarr.open_group(store, mode="r"), path)
-        if not attributes.get("sealed"):
-            return xr.open_datatree(store, engine="zarr", chunks={}, consolidated=False)
-        store = WholeStore(store)
-        return xr.open_datatree(store, engine="zarr", chunks={}, consolidated=True)
+        sealed = bool(attributes.get("sealed"))
+        store = WholeStore(store) if sealed else store
+        tree = xr.open_datatree(store, engine="zarr", chunks={}, consolidated=sealed)
+        tree.encoding["source"] = str(path)
+        # Small, and what one groups and selects by: xarray does neither by lazy coordinates.
+        with dask.config.set(scheduler="threads"):
+            for group in tree.subtree:
+                for name in group.coords:
+                    group.variables[name].load()
+        return tree
 
 
 class WholeStore(WrapperStore[Any]):
@@ -145,7 +156,7 @@ def cube_path(path: Path | str) -> Path:
     inner = path / CUBE
     path = inner if (inner / ROOT).is_file() else path
     if not (path / ROOT).is_file():
-        raise CubeError(
+        raise InputError(
             f"there is no cube at {path}",
             expected="a run directory, or its cube.zarr",
             fix="run genret-dask sweep first",

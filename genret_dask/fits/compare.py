@@ -18,7 +18,7 @@ import xarray as xr
 from genret_dask.errors import InputError
 from genret_dask.fits.pareto import pareto
 from genret_dask.fits.points import LEVELS, Estimate, number
-from genret_dask.fits.series import ERROR, Means, groups_of, means_of
+from genret_dask.fits.series import ERROR, Means, groups_of, means_of, recall_of
 
 
 def better(
@@ -199,7 +199,8 @@ def _loss(means: Means, row: int) -> tuple[float, np.ndarray]:
 
 
 def _recall(means: Means, row: int, column: int) -> tuple[float, np.ndarray]:
-    return float(1 - means.error[row, column]), 1 - means.error_draws[:, row, column]
+    draws = recall_of(means.error_draws[:, row, column])
+    return float(recall_of(means.error[row, column])), draws
 
 
 def _place(labels: np.ndarray, wanted: Any, dim: str) -> int:
@@ -245,8 +246,8 @@ def _matched(
                 value = float(means.cgl[rows] @ weights)
                 draws = means.cgl_draws[:, rows] @ weights
             else:
-                value = float(1 - means.error[rows, widest] @ weights)
-                draws = 1 - means.error_draws[:, rows, widest] @ weights
+                value = float(recall_of(means.error[rows, widest] @ weights))
+                draws = recall_of(means.error_draws[:, rows, widest] @ weights)
             pair.append(_Side(name, value, draws))
         beam = {} if metric == "cgl" else {"beam": int(means.beam[widest])}
         fixed = [""] * 2

@@ -130,7 +130,9 @@ def doubts_of_draws(
         smallest = y.min()
         end = f"{asymptote[1]:.3g}"
         if smallest > 0:
-            end = f"{asymptote[1] / smallest:.0%} of the smallest y"
+            share = asymptote[1] / smallest
+            end = f"{share:.0%}" if share >= 0.01 else "less than 1%"
+            end += " of the smallest y"
         found.append(f"asymptote not identified: its interval goes from 0 to {end}")
     elif extent > 0 and width > extent:
         found.append(

@@ -85,6 +85,13 @@ class Fit:
     loss: Loss
     seed: int
 
+    def __repr__(self) -> str:
+        parts = [f"{axis.upper()} exponent {one}" for axis, one in self.exponents.items()]
+        parts += [f"asymptote {self.asymptote}", f"R2 {self.r2:.4g}", f"n {self.n}"]
+        parts += [] if self.draws is None else [f"{len(self.draws):,} draws"]
+        points = self.points
+        return f"<Fit {points.law} of {points.metric}, {points.series}: {', '.join(parts)}>"
+
     @property
     def n(self) -> int:
         return len(self.points.y)

@@ -10,7 +10,7 @@ import numpy as np
 from genret_dask.errors import InputError
 from genret_dask.fits.pareto import pareto
 from genret_dask.fits.points import LEVELS, Estimate, number
-from genret_dask.fits.series import Means
+from genret_dask.fits.series import Means, recall_of
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _row(means: Means, choice: Choice) -> int:
 
 def _choice(means: Means, row: int, stable: float) -> Choice:
     model, beam = divmod(row, len(means.beam))
-    draws = 1 - means.error_draws[:, model, beam]
+    draws = recall_of(means.error_draws[:, model, beam])
     draws = draws[np.isfinite(draws)]
     low, high = np.quantile(draws, LEVELS) if len(draws) else (math.nan, math.nan)
     return Choice(
@@ -167,6 +167,6 @@ def _choice(means: Means, row: int, stable: float) -> Choice:
         beam=int(means.beam[beam]),
         flops=float(means.flops[model, beam]),
         train_flops=float(means.train_flops[model]),
-        recall=Estimate(float(1 - means.error[model, beam]), float(low), float(high)),
+        recall=Estimate(float(recall_of(means.error[model, beam])), float(low), float(high)),
         stable=float(stable),
     )

@@ -107,6 +107,11 @@ class Estimate:
     low: float = math.nan
     high: float = math.nan
 
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
     def record(self) -> dict[str, float | None]:
         return {name: number(getattr(self, name)) for name in ("value", "low", "high")}
 

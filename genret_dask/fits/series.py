@@ -52,6 +52,11 @@ class Means:
     error_draws: np.ndarray
 
 
+def recall_of(error: np.ndarray) -> np.ndarray:
+    """One less the error, without the rounding of its mean: of 1.0000000000000002 it is 0."""
+    return np.round(1 - error, 12)
+
+
 def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
     """Means of the metrics of each query, with the same resamples for every model and metric.
 

@@ -111,7 +111,9 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     present = ~np.isnan(values)
     total = np.where(present, values, 0.0) @ weights.T
     if present.all():
-        return total / weights.sum(axis=-1)
+        # No mean lies outside its values, as rounding would have it: of equal ones it is theirs.
+        low, high = values.min(axis=-1, keepdims=True), values.max(axis=-1, keepdims=True)
+        return np.clip(total / weights.sum(axis=-1), low, high)
     with np.errstate(invalid="ignore", divide="ignore"):
         return total / (present.astype(np.float64) @ weights.T)
 

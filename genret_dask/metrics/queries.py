@@ -36,8 +36,8 @@ def per_query(
     -------
     xarray.Dataset
         cgl (ratio form) and generation_loss over (model, query), flops and each measure over
-        (model, query, beam); the coordinates of the cube along model, and `negatives`, the number
-        of each query's. Lazy where the cube is.
+        (model, query, beam); the coordinates of the cube along model and query, and `negatives`,
+        the number of each query's. Lazy where the cube is.
     """
     measures = MEASURES if measures is None else measures
     values = {
@@ -48,7 +48,7 @@ def per_query(
     facts = {
         name: coordinate.variable
         for name, coordinate in search.coords.items()
-        if coordinate.dims == ("model",) and name != "model"
+        if coordinate.dims in (("model",), ("query",)) and name not in coordinate.dims
     }
     # Coordinates are compared when datasets are joined, which would read them.
     bare = {name: value.reset_coords(drop=True) for name, value in values.items()}

@@ -46,7 +46,7 @@ class Watch:
     Attributes
     ----------
     threads : int
-        Of all workers, at the last look.
+        Of all workers, at the last look; 0 where there are none, or nobody to ask.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Watch:
         plugins: Sequence[WorkerPlugin],
         lost_timeout: float = LOST_TIMEOUT,
     ) -> None:
-        self.threads = 0
+        self.threads, self._answers = 0, False
         self._client, self._plugins, self._lost_timeout = client, plugins, lost_timeout
         self._topics: Mapping[str, Handler] = {}
         self._registered: Any = None  # the connections that plugins and topics went over
@@ -85,6 +85,8 @@ class Watch:
     def is_well(self) -> bool:
         """Whether the cluster can take tasks now; looks once a second.
 
+        It can without any worker: an adaptive cluster starts its first one for a task that waits.
+
         Raises
         ------
         ClusterError
@@ -93,28 +95,29 @@ class Watch:
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS or not self._is_connected():
             self._looked = now
-            self.threads = self._look()
+            found = self._look()
+            self.threads, self._answers = found or 0, found is not None
         if self.threads:
             self._well = now
         elif now - self._well > self._lost_timeout or self._client.status == "closed":
             raise self._gone(now - self._well)
-        return self.threads > 0
+        return self._answers
 
     def _is_connected(self) -> bool:
         comm = self._client.scheduler_comm
         return self._client.status == "running" and comm is self._subscribed is not None
 
-    def _look(self) -> int:
-        """Threads of all workers; 0 where there is nobody to ask."""
+    def _look(self) -> int | None:
+        """Threads of all workers; None where there is nobody to ask."""
         if self._client.status != "running":
-            return 0
+            return None
         try:
             self._set_up(self._client.scheduler_comm)
             ask = self._client.scheduler.ncores
             return sum(self._client.sync(ask, callback_timeout=_ANSWER_SECONDS).values())
         except (OSError, TimeoutError, ClosedClientError) as error:
             logger.debug("the scheduler does not answer: %s", error)
-            return 0
+            return None
 
     def _set_up(self, comm: Any) -> None:
         if comm is not self._registered:

@@ -13,7 +13,7 @@ from genret_dask import open_cube
 from genret_dask.cube import store
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, unseal_cube, write_shard
-from genret_dask.errors import CubeError, GenretError, StaleError
+from genret_dask.errors import CubeError, GenretError, InputError, StaleError
 from genret_dask.fingerprint import Origin
 
 QUERIES = 5
@@ -118,7 +118,7 @@ def test_an_unsealed_cube_is_refused_unless_allowed(cube):
 
 
 def test_no_cube_is_named(tmp_path):
-    with pytest.raises(CubeError, match="there is no cube"):
+    with pytest.raises(InputError, match="there is no cube"):
         open_cube(tmp_path)
 
 

@@ -37,7 +37,7 @@ class Moment:
             self.stage = stage
             self.come("start" if not done else "end" if done >= total else "middle")
 
-        def looking(watch: Watch) -> int:
+        def looking(watch: Watch) -> int | None:
             self.come("look")
             return look(watch)
 

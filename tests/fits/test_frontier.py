@@ -203,4 +203,4 @@ def test_wrong_figures_are_refused(law_cube, tmp_path):
         result = plan(*arguments)
         assert result.exit_code == 2 and "expected" in result.output
     result = plan(tmp_path)
-    assert result.exit_code == 1 and "there is no cube" in result.output
+    assert result.exit_code == 2 and "there is no cube" in result.output
