@@ -91,7 +91,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
     from genret_dask.cluster_arguments import usable_cores
     from genret_dask.clusters import load_cluster_spec
     from genret_dask.datasets import load
-    from genret_dask.estimate import estimate
+    from genret_dask.estimate import duration, estimate
     from genret_dask.model_checks import check_models
 
     load_cluster_spec(cluster_file)
@@ -117,7 +117,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path) -> None:
     )
     click.echo(f"FLOPs      {plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search")
     click.echo(
-        f"time       about {plan.seconds(cores) / 60:.0f} min on this machine's {cores} cores"
+        f"time       about {duration(plan.seconds(cores))} on this machine's {cores} cores"
         " (a rough guess; a GPU is far faster)"
     )
 
