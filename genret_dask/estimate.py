@@ -20,7 +20,7 @@ from genret_dask.models.flops import (
     training_flops_per_example,
 )
 from genret_dask.shards.plan import padded_widths, plan_shards
-from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec
+from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec, TrainingSpec
 from genret_dask.template import group_sizes
 from genret_dask.training.memory import (
     SMALLER_EXPORT,
@@ -37,6 +37,15 @@ WORKER_BYTES = 180 * 2**20
 CPU_TRAINING_RATE, CPU_SEARCH_RATE = 60e9, 80e9
 """FLOP/s of one core, seen with models of 10^4 to 10^6 parameters on a 2-core AVX-512 machine."""
 
+START_SECONDS = 20.0
+"""Imports here and on a worker, the cluster, results and report: with nothing to compute."""
+TRAINING_SECONDS, EXPORT_SECONDS, SHARD_SECONDS = 1.5, 0.5, 0.2
+"""A task of a tiny model, on one core."""
+STEP_SECONDS = 0.015
+"""A training step beside its FLOPs: Python, and kernels too small to fill a core."""
+PREPARED_SECONDS, READ_SECONDS, SPANS_SECONDS = 0.003, 0.0012, 0.01
+"""A document: prepared once, read by each training, and searched for n-grams' spans."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -48,6 +57,10 @@ class Estimate:
     models : list of str
         Of the cube: each trained model in each precision.
     train_tasks, export_tasks, shards : int
+    train_steps : int
+        Of all trainings, if none stops early.
+    prepare_seconds : float
+        Rough time of what is done before the first training.
     cube_bytes : int
         Before compression.
     train_flops, search_flops : float
@@ -61,6 +74,8 @@ class Estimate:
     train_tasks: int
     export_tasks: int
     shards: int
+    train_steps: int
+    prepare_seconds: float
     cube_bytes: int
     train_flops: float
     search_flops: float
@@ -68,9 +83,25 @@ class Estimate:
     query_bytes: int
 
     def seconds(self, cores: int) -> float:
-        """Rough time on that many CPU cores, start-up and data preparation left out."""
+        """Rough time on that many CPU cores, with a worker each; loading the dataset left out."""
         work = self.train_flops / CPU_TRAINING_RATE + self.search_flops / CPU_SEARCH_RATE
-        return work / max(1, cores)
+        work += self.train_steps * STEP_SECONDS
+        work += self.train_tasks * (TRAINING_SECONDS + self.documents * READ_SECONDS)
+        work += self.export_tasks * EXPORT_SECONDS + self.shards * SHARD_SECONDS
+        return START_SECONDS + self.prepare_seconds + work / max(1, cores)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, in the unit that a reader counts in: 80 s, 14 min, 3.5 h.
+
+    Examples
+    --------
+    >>> duration(82), duration(840), duration(12600)
+    ('82 s', '14 min', '3.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
@@ -106,6 +137,8 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
         train_tasks=len(cells),
         export_tasks=kinds * len(models),
         shards=kinds * shards,
+        train_steps=sum(_steps_of(cell.training(spec)) for cell in cells),
+        prepare_seconds=_prepare_seconds(spec, collection),
         cube_bytes=sum(group.nbytes for group in groups.values()),
         train_flops=sum(cost.train_flops() for cost in costs),
         search_flops=len(spec.export.precision) * sum(cost.search_flops() for cost in costs),
@@ -129,6 +162,15 @@ def check_budget(spec: SweepSpec, plan: Estimate) -> None:
             expected=f"{format_bytes(least)} or more, by estimate",
             fix="give a larger --memory (inference.memory), or smaller beams",
         )
+
+
+def _steps_of(training: TrainingSpec) -> int:
+    return -(-training.examples // training.batch_size)
+
+
+def _prepare_seconds(spec: SweepSpec, collection: Collection) -> float:
+    ngrams = any(isinstance(kind, NgramsIdentifiers) for kind in spec.identifiers)
+    return len(collection) * (PREPARED_SECONDS + (SPANS_SECONDS if ngrams else 0.0))
 
 
 def _steps(identifiers: IdentifiersSpec) -> int:

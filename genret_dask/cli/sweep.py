@@ -97,7 +97,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
 
     from genret_dask.cluster_arguments import usable_cores
     from genret_dask.clusters import load_cluster_spec
-    from genret_dask.estimate import check_budget, estimate, memory_needs
+    from genret_dask.estimate import check_budget, duration, estimate, memory_needs
     from genret_dask.model_checks import check_models
     from genret_dask.origins import Origins
     from genret_dask.storage import place_of
@@ -139,7 +139,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
     texts = texts_of(origins.loaded, spec.training.pairs)
     click.echo(f"workers    need {max(memory_needs(spec, texts), key=lambda need: need.nbytes)}")
     click.echo(
-        f"time       about {plan.seconds(cores) / 60:.0f} min on this machine's {cores} cores"
+        f"time       about {duration(plan.seconds(cores))} on this machine's {cores} cores"
         " (a rough guess; a GPU is far faster)"
     )
 

@@ -14,8 +14,9 @@ import yaml
 from click.testing import CliRunner
 
 from genret_dask.cli import main
+from genret_dask.datasets import load
 from genret_dask.errors import BudgetError, SpecError
-from genret_dask.estimate import memory_needs
+from genret_dask.estimate import duration, estimate, memory_needs
 from genret_dask.model_checks import check_models, model_problems
 from genret_dask.models.configs import PRESETS
 from genret_dask.specs import (
@@ -31,7 +32,7 @@ from genret_dask.training.loop import _Run
 from genret_dask.training.memory import Texts, check_memory, texts_of
 from genret_dask.training.pairs import build_pairs
 from tests.conftest import make_collection
-from tests.findings.conftest import PLACES, tiny_spec
+from tests.findings.conftest import FEMTO, PLACES, tiny_spec
 
 # --- the tokeniser of pretrained weights ------------------------------------------------------
 
@@ -387,3 +388,25 @@ def test_pairs_are_bounded_without_building_them():
     built, bound = build_pairs(collection, pairs, 0), texts_of(collection, pairs)
     assert len(built) <= bound.pairs <= 2.5 * len(built)
     assert sum(map(len, built.texts)) <= bound.pair_bytes
+
+
+# --- time -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (82, "82 s"), (119, "119 s"), (840, "14 min"), (9e3, "2.5 h")],
+)
+def test_times_are_said_in_a_unit_that_fits(seconds, text):
+    """B8"""
+    assert duration(seconds) == text
+
+
+def test_a_small_sweep_takes_its_imports_and_steps_not_its_flops(tiny):
+    """B8: 26 s measured on two quiet cores, of which the FLOPs are a hundredth."""
+    spec = tiny_spec(tiny, models=[FEMTO["t5"], FEMTO["llama"]])
+    plan = estimate(spec, load(spec.dataset))
+    assert 13 <= plan.seconds(2) <= 52
+    longer = {"training": {"examples": 64_000, "batch_size": 16}}
+    more = estimate(tiny_spec(tiny, models=[FEMTO["t5"]], **longer), load(spec.dataset))
+    assert more.train_steps == 4000 and more.seconds(1) > 60
