@@ -45,6 +45,8 @@ STEP_SECONDS = 0.015
 """A training step beside its FLOPs: Python, and kernels too small to fill a core."""
 PREPARED_SECONDS, READ_SECONDS, SPANS_SECONDS = 0.003, 0.0012, 0.01
 """A document: prepared once, read by each training, and searched for n-grams' spans."""
+PYDOC_SECONDS = 10.0
+"""Imports of the libraries whose docstrings are read."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Estimate:
     query_bytes: int
 
     def seconds(self, cores: int) -> float:
-        """Rough time on that many CPU cores, with a worker each; loading the dataset left out."""
+        """Rough time on that many CPU cores, with a worker each."""
         work = self.train_flops / CPU_TRAINING_RATE + self.search_flops / CPU_SEARCH_RATE
         work += self.train_steps * STEP_SECONDS
         work += self.train_tasks * (TRAINING_SECONDS + self.documents * READ_SECONDS)
@@ -170,7 +172,8 @@ def _steps_of(training: TrainingSpec) -> int:
 
 def _prepare_seconds(spec: SweepSpec, collection: Collection) -> float:
     ngrams = any(isinstance(kind, NgramsIdentifiers) for kind in spec.identifiers)
-    return len(collection) * (PREPARED_SECONDS + (SPANS_SECONDS if ngrams else 0.0))
+    loading = PYDOC_SECONDS if spec.dataset.kind == "pydoc" else 0.0
+    return loading + len(collection) * (PREPARED_SECONDS + (SPANS_SECONDS if ngrams else 0.0))
 
 
 def _steps(identifiers: IdentifiersSpec) -> int:

@@ -222,8 +222,9 @@ class Flight:
                 TaskError(
                     f"{work.key}: {DEATHS} workers in a row died with it while nothing else ran",
                     expected="workers that outlive it",
-                    fix="look at the workers' logs for a crash or memory; smaller batches are "
-                    "inference.batch_queries or a smaller --memory",
+                    fix="look at the workers' logs for a crash or memory: a larger memory_limit "
+                    "gives them more; searches need less with a smaller inference.batch_queries or "
+                    "--memory, trainings with a smaller batch_size or fewer training.pairs",
                 ),
             )
 

@@ -7,7 +7,7 @@ that a model from scratch starts from, and the model with its gradients, moments
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dask.utils import format_bytes
@@ -178,6 +178,12 @@ def _batch_bytes(architecture: Architecture, rows: int, source: int, steps: int)
     else:
         stacks = layers(a.decoder_layers, source + steps, source + steps)
     return _FLOAT * rows * (head + stacks)
+
+
+def summary(needs: Sequence[Need]) -> str:
+    """The largest need of each stage, for a plan."""
+    stages = {need.stage: need for need in sorted(needs, key=lambda need: need.nbytes)}
+    return ", ".join(f"about {need}" for need in stages.values())
 
 
 def check_memory(limits: Mapping[str, int | None], needs: Iterable[Need]) -> None:

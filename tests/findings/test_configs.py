@@ -29,7 +29,7 @@ from genret_dask.specs import (
 )
 from genret_dask.study import Study
 from genret_dask.training.loop import _Run
-from genret_dask.training.memory import Texts, check_memory, texts_of
+from genret_dask.training.memory import Texts, check_memory, summary, texts_of
 from genret_dask.training.pairs import build_pairs
 from tests.conftest import make_collection
 from tests.findings.conftest import FEMTO, PLACES, tiny_spec
@@ -381,6 +381,7 @@ def test_a_worker_too_small_for_a_training_is_refused_in_one_line(tiny):
     assert line.startswith("a memory limit of 1.12 GiB (tcp://b), and about ")
     assert line.endswith(" for the training of codes/t5-micro")
     assert "training.pairs" in caught.value.fix
+    assert summary(needs).count("about") == 2 and "training of codes/t5-micro" in summary(needs)
 
 
 def test_pairs_are_bounded_without_building_them():
