@@ -70,7 +70,7 @@ def test_the_serial_executor_does_the_others_too(tmp_path):
         executor.map(odd, [0, 1, 2], ["a", "b", "c"], progress=lambda *both: done.append(both))
     except GenretError as error:
         assert "b: ValueError: 1 is odd" in str(error) and error.exit_code == 1
-    assert done[-1] == (3, 3)
+    assert done[-1] == (2, 3)
     (failure,) = json.loads((tmp_path / "failures.json").read_text())["failures"]
     assert failure["key"] == "b" and failure["worker"] == "this process"
     assert executor.map(odd, [4], ["b"]) == [4] and not (tmp_path / "failures.json").exists()
