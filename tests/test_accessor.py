@@ -36,6 +36,9 @@ from tests.fits.conftest import MODELS, write_law_cube
 
 CHUNK = re.compile(r"^(?P<array>.+)/c(/|$)")
 INDEXES = {"model", "query", "beam"}
+COORDINATES = INDEXES | {
+    "family", "precision", "n_params", "n_train", "train_fraction", "train_flops", "text"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +159,9 @@ def build_everything(tree):
     return values
 
 
-def test_opening_and_building_read_metadata_alone(run, reads):
+def test_opening_and_building_read_metadata_and_coordinates_alone(run, reads):
     build_everything(genret_dask.open_cube(run))
-    assert arrays_of(reads) <= INDEXES
+    assert arrays_of(reads) <= COORDINATES
 
 
 def test_the_analysis_reads_every_chunk_once_and_none_that_it_does_not_need(run, reads):
@@ -202,7 +205,7 @@ def test_a_cube_of_100_gb_opens_by_its_metadata(tmp_path, reads):
     tree = genret_dask.open_cube(tmp_path)
     assert sum(node.nbytes for node in tree.subtree) > 100e9
     assert build_everything(tree)["recall@10"].shape == (8, queries, 7)
-    assert arrays_of(reads) <= INDEXES and sum(reads.values()) < 20
+    assert arrays_of(reads) <= COORDINATES and sum(reads.values()) < 20
 
 
 @settings(max_examples=5, deadline=None)
