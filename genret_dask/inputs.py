@@ -145,7 +145,7 @@ class Inputs:
     def tokenizer(self) -> Artefact:
         """The tokeniser of models from scratch."""
         parts = {"collection": self.collection.content_hash, "tokenizer": self.spec.tokenizer}
-        made_from = Origin("tokenizer", parts)
+        made_from = Origin("tokenizer", {**parts, "words": RULES})
         made = Artefact(self.folder / "tokenizer", made_from)
         if not is_current(made.folder, made_from):
             from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
