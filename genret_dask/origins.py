@@ -92,7 +92,8 @@ class Origins:
         if model.pretrained is not None:
             own = {"pretrained": _weights(model.pretrained, tokenizer=True)}
             return Artefact(self.folder / "tokenizers" / model.label, Origin("tokenizer", own))
-        parts = {"collection": self.content_hash, "tokenizer": self.spec.tokenizer}
+        settings = {"tokenizer": self.spec.tokenizer, "words": RULES}
+        parts = {"collection": self.content_hash, **settings}
         return Artefact(self.folder / "tokenizer", Origin("tokenizer", parts))
 
     def tokenizer_digest(self, model: ModelSpec) -> str:

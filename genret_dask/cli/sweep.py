@@ -102,7 +102,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
     from genret_dask.origins import Origins
     from genret_dask.storage import place_of
     from genret_dask.survey import cost_of, lines_of, require_current, survey
-    from genret_dask.training.memory import texts_of
+    from genret_dask.training.memory import summary, texts_of
 
     load_cluster_spec(cluster_file)
     check_models(spec)
@@ -137,7 +137,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
         require_current(steps)
     check_budget(spec, plan)
     texts = texts_of(origins.loaded, spec.training.pairs)
-    click.echo(f"workers    need {max(memory_needs(spec, texts), key=lambda need: need.nbytes)}")
+    click.echo(f"workers    {summary(memory_needs(spec, texts))}")
     click.echo(
         f"time       about {duration(plan.seconds(cores))} on this machine's {cores} cores"
         " (a rough guess; a GPU is far faster)"

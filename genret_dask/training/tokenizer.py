@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from genret_dask.datasets.collection import Collection
-from genret_dask.datasets.words import one_line
+from genret_dask.datasets.words import one_line, words
 from genret_dask.specs import TokenizerSpec
 
 logger = logging.getLogger(__name__)
@@ -20,14 +20,23 @@ logger = logging.getLogger(__name__)
 LONGEST_WORD = 1000
 """Letters, digits or signs in a row that a tokeniser is trained on in one piece."""
 
-_RUN = re.compile(r"[^\W\d_]+|\d+|(?:_|[^\w\s])+")
-
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+
+_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
+_CUT = "\n"  # between pieces that no token may span; no text on one line holds it
+_RUN = re.compile(r"[^\W\d_]+|\d+|(?:_|[^\w\s])+")
+_UNSPACED = re.compile(  # Thai, Lao, Burmese, Khmer; Han, kana, bopomofo and their like
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\ua4cf\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
 
 
 def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTokenizerFast:
-    """Learn a lower-casing byte-level BPE from the documents and the train queries."""
+    """Learn a lower-casing byte-level BPE from the documents and the train queries.
 
+    No token spans words, of scripts without blanks between them as little as of others: whole
+    phrases of a small collection would become tokens that no query has.
+    """
     long = 0
 
     def texts() -> Iterator[str]:
@@ -36,17 +45,21 @@ def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTo
         queries = (collection.queries[row] for row in asked)
         documents = (collection.document(row) for row in range(len(collection)))
         for text in chain(documents, queries):
-            line, cut = _short_words(text)
+            line, cut = _in_pieces(f" {one_line(text)}")
             long += cut
             yield line
 
+    # Not `Digits`: to it the bytes of many letters, as they are spelled here, are digits (ü is Ã¼).
+    steps = [
+        pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        pre_tokenizers.Split(Regex("[0-9]+"), "isolated"),
+    ]
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    plain = [normalizers.NFKC(), normalizers.Lowercase()]
+    tokenizer.normalizer = normalizers.Sequence(plain)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True),
-            pre_tokenizers.Digits(individual_digits=False),
-        ]
+        [pre_tokenizers.Split(_CUT, "removed"), *steps]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
@@ -58,6 +71,8 @@ def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTo
             show_progress=False,
         ),
     )
+    tokenizer.normalizer = normalizers.Sequence([*plain, normalizers.Prepend(" ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     if long:
         logger.warning(
             "%d words of the collection have more than %d characters; the tokeniser is trained on "
@@ -70,21 +85,25 @@ def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTo
     )
 
 
-def _short_words(text: str) -> tuple[str, int]:
-    """A text on one line with its long words in pieces, and how many they were.
+def _in_pieces(line: str) -> tuple[str, int]:
+    """A line cut around the words of scripts without blanks, and inside long words; how many.
 
-    The training takes time with the square of a word's length.
+    The training takes time with the square of a piece's length.
     """
-    line, long = one_line(text), 0
+    if not line.isascii() and _UNSPACED.search(line):
+        places = [(start, stop) for start, stop in words(line) if _UNSPACED.match(line, start)]
+        cuts = sorted({0, len(line), *chain.from_iterable(places)})
+        line = _CUT.join(line[start:stop] for start, stop in zip(cuts[:-1], cuts[1:], strict=True))
     if max(map(len, line.split()), default=0) <= LONGEST_WORD:
         return line, 0
+    long = 0
 
     def pieces(run: re.Match[str]) -> str:
         nonlocal long
         word = run.group()
         long += len(word) > LONGEST_WORD
         starts = range(0, len(word), LONGEST_WORD)
-        return " ".join(word[start : start + LONGEST_WORD] for start in starts)
+        return _CUT.join(word[start : start + LONGEST_WORD] for start in starts)
 
     return _RUN.sub(pieces, line), long
 

@@ -405,7 +405,7 @@ def test_an_odd_document_passes_all_that_reads_texts(name, caplog):
     text = ODD[name]
     collection = collection_of([*tiny_documents(), text], [*tiny_queries()[:6], (text[:50], 40)])
     reader = reader_for(collection)
-    long = name.startswith("B5") and name != "B5-words"
+    long = name in ("B5-one-letter", "B5-one-sign", "B5-marks")
     warned = [one for one in caplog.messages if "1 words of the collection have more" in one]
     assert len(warned) == long
     pairs = build_pairs(collection, PairsSpec(), seed=0)
@@ -429,20 +429,46 @@ def test_an_odd_document_passes_all_that_reads_texts(name, caplog):
     ("word", "pieces"),
     [
         pytest.param("x" * (2 * LONGEST_WORD + 1), 3, id="one-letter"),
-        pytest.param("冰的" * 600, 2, id="chinese"),
+        pytest.param("é" * 1500, 2, id="beyond-ascii"),
+        pytest.param("冰的" * 600, 0, id="chinese"),
         pytest.param("冰岛的火山，" * 600, 0, id="chinese-with-signs"),
         pytest.param("ab1" * 600, 0, id="letters-and-digits"),
         pytest.param("x" * LONGEST_WORD, 0, id="just-short-enough"),
     ],
 )
 def test_long_words_are_cut_for_the_training_of_a_tokeniser(word, pieces, caplog):
-    from genret_dask.training.tokenizer import _short_words
+    from genret_dask.training.tokenizer import _in_pieces
 
-    line, long = _short_words(f"a {word}\nb")
+    line, long = _in_pieces(f"a {word} b")
     assert long == (pieces > 0)
-    assert line.replace(" ", "") == f"a{word}b"
+    assert line.replace("\n", "") == f"a {word} b"
     if pieces:
         assert len(line.split()) == pieces + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        pytest.param("冰岛的火山", [" ", "冰岛", "的", "火山"], id="A4-chinese"),
+        pytest.param(
+            "在冰岛 火山的", [" ", "在", "冰岛", " ", "火山", "的"], id="A4-blanks-between"
+        ),
+        pytest.param(
+            "über 1800年", [" über", " ", "1800", "年"], id="A4-bytes-that-look-like-digits"
+        ),
+        pytest.param("ภูเขาไฟในไอซ์แลนด์", [" ", "ภูเขาไฟ", "ใน", "ไอซ์", "แลนด์"], id="A4-thai"),
+        pytest.param("The volcano in", [" the", " volcano", " in"], id="english"),
+    ],
+)
+def test_no_token_spans_words(text, tokens):
+    documents = [
+        "冰岛的火山在1800年爆发。在冰岛",
+        "ภูเขาไฟในไอซ์แลนด์",
+        "the volcano in über 1800",
+    ] * 9
+    tokenizer = reader_for(collection_of(documents), 1000).tokenizer
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert [tokenizer.decode([one]) for one in ids] == tokens
 
 
 def test_terms_are_words_in_lower_case_without_signs_inside():
