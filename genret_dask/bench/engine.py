@@ -20,7 +20,7 @@ from genret_dask.bench.workload import Workload, random_codes
 from genret_dask.exporters.quantise import quantise
 from genret_dask.inference.beam import Beams
 from genret_dask.inference.resident import searcher
-from genret_dask.inference.session import Session, session_for
+from genret_dask.inference.session import PROVIDER_OPTIONS, Session, session_for
 from genret_dask.models.flops import step_flops
 
 _BEAM = 100
@@ -85,7 +85,9 @@ def _product(rows: int, inner: int, columns: int, provider: str, threads: int) -
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=[f"{provider.upper()}ExecutionProvider"]
+        model.SerializeToString(),
+        options,
+        providers=[(f"{provider.upper()}ExecutionProvider", PROVIDER_OPTIONS[provider])],
     )
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(left, provider))

@@ -21,6 +21,8 @@ from genret_dask.specs import PROVIDERS
 from genret_dask.storage import place_of
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# TF32 would round the operands of float32 products to ten bits.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 _ELEMENTS = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
 """ONNX's number of an input's type; NumPy itself has no bfloat16."""
 
@@ -154,10 +156,11 @@ def open_graph(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # PyTorch's packages bring the CUDA libraries
-    # TF32 would round the operands of float32 products to ten bits.
-    settings = {"use_tf32": "0"} if provider == "cuda" else {}
+        ort.set_default_logger_severity(3)  # one line on stderr for every first TopK otherwise
     try:
-        session = ort.InferenceSession(path, sess_options=options, providers=[(wanted, settings)])
+        session = ort.InferenceSession(
+            path, sess_options=options, providers=[(wanted, PROVIDER_OPTIONS[provider])]
+        )
     except Exception as error:  # ONNX Runtime has a class for every status, and no base of its own
         raise ModelError(
             f"onnxruntime cannot open {path}: {' '.join(str(error).split())[:300]}",
