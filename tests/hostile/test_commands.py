@@ -183,7 +183,7 @@ def test_no_run_directory_at_all(tmp_path, command):
         (["sweep", "--dry-run", "--config", "bad.yaml", "--cluster", "bad.yaml"], 2),
         (["datasets", "validate", "bad.yaml"], 2),
         (["fit", "--points", "bad.yaml"], 2),
-        (["metrics", "."], 1),
+        (["metrics", "."], 2),
     ],
 )
 def test_the_process_itself(tmp_path, arguments, code):
