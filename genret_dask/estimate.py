@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,13 +85,24 @@ class Estimate:
     task_bytes: int
     query_bytes: int
 
-    def seconds(self, cores: int) -> float:
-        """Rough time on that many CPU cores, with a worker each."""
-        work = self.train_flops / CPU_TRAINING_RATE + self.search_flops / CPU_SEARCH_RATE
-        work += self.train_steps * STEP_SECONDS
-        work += self.train_tasks * (TRAINING_SECONDS + self.documents * READ_SECONDS)
-        work += self.export_tasks * EXPORT_SECONDS + self.shards * SHARD_SECONDS
-        return START_SECONDS + self.prepare_seconds + work / max(1, cores)
+    def seconds(self, cores: int, left: Mapping[str, float] | None = None) -> float:
+        """Rough time on that many CPU cores, with a worker each.
+
+        Parameters
+        ----------
+        cores : int
+        left : mapping of str to float, optional
+            The share of a stage's results that are still to be made, as
+            `genret_dask.survey.shares_left` has it; all of a stage that is not named.
+        """
+        share = {"collection": 1.0, "train": 1.0, "export": 1.0, "search": 1.0, **(left or {})}
+        training = self.train_flops / CPU_TRAINING_RATE + self.train_steps * STEP_SECONDS
+        training += self.train_tasks * (TRAINING_SECONDS + self.documents * READ_SECONDS)
+        search = self.search_flops / CPU_SEARCH_RATE + self.shards * SHARD_SECONDS
+        work = share["train"] * training + share["search"] * search
+        work += share["export"] * self.export_tasks * EXPORT_SECONDS
+        prepare = share["collection"] * self.prepare_seconds
+        return START_SECONDS + prepare + work / max(1, cores)
 
 
 def duration(seconds: float) -> str:

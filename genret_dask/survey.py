@@ -199,6 +199,15 @@ def lines_of(steps: Sequence[Step]) -> list[str]:
     return found
 
 
+def shares_left(steps: Sequence[Step]) -> dict[str, float]:
+    """The share of each stage's results that are not done; a cube that is not whole counts as 1."""
+    stages = {step.stage: [s for s in steps if s.stage == step.stage] for step in steps}
+    return {
+        stage: sum(step.state != "done" for step in mine) / len(mine)
+        for stage, mine in stages.items()
+    }
+
+
 # --- what is in the way ---------------------------------------------------------------------------
 
 

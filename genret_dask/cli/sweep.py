@@ -101,7 +101,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
     from genret_dask.model_checks import check_models
     from genret_dask.origins import Origins
     from genret_dask.storage import place_of
-    from genret_dask.survey import cost_of, lines_of, require_current, survey
+    from genret_dask.survey import cost_of, lines_of, require_current, shares_left, survey
     from genret_dask.training.memory import summary, texts_of
 
     load_cluster_spec(cluster_file)
@@ -138,8 +138,9 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
     check_budget(spec, plan)
     texts = texts_of(origins.loaded, spec.training.pairs)
     click.echo(f"workers    {summary(memory_needs(spec, texts))}")
+    left = duration(plan.seconds(cores, shares_left(steps)))
     click.echo(
-        f"time       about {duration(plan.seconds(cores))} on this machine's {cores} cores"
+        f"time       about {left} on this machine's {cores} cores"
         " (a rough guess; a GPU is far faster)"
     )
 

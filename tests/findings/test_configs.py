@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from genret_dask.cli import main
 from genret_dask.datasets import load
 from genret_dask.errors import BudgetError, SpecError
-from genret_dask.estimate import duration, estimate, memory_needs
+from genret_dask.estimate import START_SECONDS, duration, estimate, memory_needs
 from genret_dask.model_checks import check_models, model_problems
 from genret_dask.models.configs import PRESETS
 from genret_dask.specs import (
@@ -411,3 +411,6 @@ def test_a_small_sweep_takes_its_imports_and_steps_not_its_flops(tiny):
     longer = {"training": {"examples": 64_000, "batch_size": 16}}
     more = estimate(tiny_spec(tiny, models=[FEMTO["t5"]], **longer), load(spec.dataset))
     assert more.train_steps == 4000 and more.seconds(1) > 60
+    nothing = dict.fromkeys(("collection", "train", "export", "search"), 0.0)
+    assert more.seconds(1, nothing) == START_SECONDS  # a finished run
+    assert more.seconds(1, {"train": 0.0}) < more.seconds(1, {"train": 0.5}) < more.seconds(1)
