@@ -85,7 +85,7 @@ def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
     if is_exported(task):
         return
     with alone_in_torch(threads=1):
-        report(0.0)  # who waited for the turn may not be wanted any more: this tells it
+        report(0.0)  # raises if the worker closed while this task waited for its turn
         export_model(
             task.family,
             fetched(task.checkpoint),

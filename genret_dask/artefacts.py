@@ -58,8 +58,8 @@ class Artefact:
     record : str
         Its file that tells what is there.
     grows : tuple of str
-        Parts of the origin in which one that is there may differ, as it is then made larger and
-        what was made from it stays right.
+        Parts of the origin that may change without making stale what depends on the artefact: it
+        is then made anew, larger.
     """
 
     folder: Path
@@ -95,6 +95,12 @@ class Artefact:
         if state == "stale":
             require_same(self.folder, self.made_from, record_of(self.folder, self.record, {}))
         return state == "done"
+
+    @property
+    def differing(self) -> list[str]:
+        """Dotted names of the parts that differ from the one that is there."""
+        record = read_record(self.folder / self.record)
+        return self.made_from.differing(record) if record else []
 
     @property
     def differences(self) -> list[str]:

@@ -7,6 +7,8 @@ failed, 2 when the input was wrong.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _LONGEST = 4000  # characters of a part of a message
 
 
@@ -52,6 +54,15 @@ def _rebuild(
     cls: type[GenretError], found: str, expected: str | None, fix: str | None
 ) -> GenretError:
     return cls(found, expected=expected, fix=fix)
+
+
+def together(errors: Sequence[GenretError]) -> None:
+    """Raise an error, or several as one."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        texts = [f"{place}. {error}" for place, error in enumerate(errors, 1)]
+        raise InputError("\n".join([f"{len(errors)} things are in the way:", *texts]))
 
 
 class Terminated(KeyboardInterrupt):

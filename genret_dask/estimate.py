@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,14 @@ from genret_dask.models.flops import (
     training_flops_per_example,
 )
 from genret_dask.shards.plan import padded_widths, plan_shards
-from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec, TrainingSpec
+from genret_dask.specs import (
+    IdentifiersSpec,
+    NgramsIdentifiers,
+    SweepSpec,
+    TrainingSpec,
+    precise_name,
+)
+from genret_dask.survey import Step, left_of
 from genret_dask.template import group_sizes
 from genret_dask.training.memory import (
     SMALLER_EXPORT,
@@ -198,16 +205,23 @@ def _empty_group(kind: str, sizes: dict[str, int], shard_queries: int) -> Group:
     return Group(kind, sizes, shard_queries, model={}, query={}, beam={}, candidates={})
 
 
-def memory_needs(spec: SweepSpec, texts: Texts) -> list[Need]:
-    """What each training and export of a study holds at its widest moment, from above.
+def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[Need]:
+    """What each training and export that is left holds at its widest moment, by estimate.
 
     Parameters
     ----------
     texts : Texts
         `texts_of` the collection and `spec.training.pairs`.
+    steps : sequence of Step
+        Of `genret_dask.survey.survey`; what is done needs nothing.
     """
+    train, export = left_of(steps, "train"), left_of(steps, "export")
     needs = []
     for cell in cells_of(spec):
+        name = f"{cell.kind}/{cell.name}"
+        exported = {f"{cell.kind}/{precise_name(cell.name, one)}" for one in spec.export.precision}
+        if name not in train and exported.isdisjoint(export):
+            continue
         architecture, tied = _architecture(spec, cell)
         training, identifiers = cell.training(spec), cell.identifiers
         needed = training_bytes(
@@ -221,15 +235,19 @@ def memory_needs(spec: SweepSpec, texts: Texts) -> list[Need]:
             tied=tied,
             pretrained=cell.model.pretrained is not None,
         )
-        name = f"{cell.kind}/{cell.name}"
-        needs.append(Need("training", name, needed, SMALLER_TRAINING))
+        if name in train:
+            needs.append(Need("training", name, needed, SMALLER_TRAINING))
         needed = export_bytes(architecture, tied=tied)
         needs.append(Need("export", name, needed, SMALLER_EXPORT))
     return needs
 
 
 def _architecture(spec: SweepSpec, cell: Cell) -> tuple[Architecture, bool]:
-    """The sizes of a cell's model, its vocabulary from above, and whether its head is tied."""
+    """The sizes of a cell's model, and whether its head is tied.
+
+    The vocabulary lacks the codes of the level that makes identifiers unique, which only the
+    collection tells.
+    """
     from genret_dask.models.architectures import architecture_of
     from genret_dask.models.configs import config_of
 

@@ -200,8 +200,7 @@ def _ranks(doc: np.ndarray, own: set[int]) -> list[int]:
 
 def _own(query: str, collection: Collection, spec: InferenceSpec) -> set[int]:
     """Documents that a sweep leaves out for the collection's queries of this text."""
-    rows = np.array([row for row, text in enumerate(collection.queries) if text == query], int)
-    qrels = collection.qrels[spec.split]
+    qrels, rows = collection.qrels[spec.split], _asked(query, collection)
     own = own_documents(collection, qrels, rows, spec.ignore_identical_ids)
     return {int(document) for document in own[own >= 0]}
 
@@ -228,12 +227,18 @@ def _add(
 
 def _relevant(query: str, collection: Collection) -> set[int] | None:
     """Documents that the collection's query of this text is answered by; None where it has none."""
-    asked = one_line(query)
-    rows = {row for row, text in enumerate(collection.queries) if one_line(text) == asked}
-    if not rows:
+    rows = _asked(query, collection)
+    if not len(rows):
         return None
     judged = [one.relevant() for one in collection.qrels.values()]
-    return {int(one) for qrels in judged for one in qrels.document[np.isin(qrels.query, [*rows])]}
+    return {int(one) for qrels in judged for one in qrels.document[np.isin(qrels.query, rows)]}
+
+
+def _asked(query: str, collection: Collection) -> np.ndarray:
+    """Rows of the collection's queries that are read as this one is; int64[n]."""
+    line = one_line(query)
+    rows = (row for row, text in enumerate(collection.queries) if one_line(text) == line)
+    return np.fromiter(rows, dtype=np.int64)
 
 
 def _text(tokens: np.ndarray, tokenizer: Tokenizer, end_token: int) -> str:

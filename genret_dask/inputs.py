@@ -17,7 +17,7 @@ from distributed import span
 from genret_dask.arrays import read_array
 from genret_dask.artefacts import Artefact, fetched, publishing, record_of
 from genret_dask.datasets import artefact
-from genret_dask.datasets.checks import check_usable, nothing_to_train_on
+from genret_dask.datasets.checks import nothing_to_train_on
 from genret_dask.datasets.collection import Collection, count_repeated
 from genret_dask.errors import DatasetError
 from genret_dask.fingerprint import sha256_file
@@ -87,11 +87,9 @@ class Inputs:
     @cached_property
     def collection(self) -> Collection:
         """The collection, loaded once and kept in the run directory."""
-        spec, made = self.spec, self.origins.collection
+        made = self.origins.collection
         if made.is_current:
-            collection = artefact.read(fetched(made.folder) / "beir")
-            check_usable(collection, spec.inference.split, spec.training.pairs)
-            return collection
+            return self.origins.loaded
         self._report("dataset", 0, 1)
         collection = self.origins.loaded
         if repeated := count_repeated(collection):

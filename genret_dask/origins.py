@@ -7,15 +7,15 @@ read the same origins, so a plan and a run cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genret_dask.artefacts import Artefact, record_of
+from genret_dask.artefacts import Artefact, fetched, record_of
 from genret_dask.cube.store import FORMAT
-from genret_dask.datasets import fingerprint_of, load
+from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
@@ -54,6 +54,8 @@ class Origins:
 
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self.spec, self.folder = spec, folder
+        self._weights, self._embedder = cache(_weights), cache(_embedder)
+        self._excluded_rows: np.ndarray | None = None
 
     # --- text ---------------------------------------------------------------------------------
 
@@ -67,8 +69,11 @@ class Origins:
 
     @cached_property
     def loaded(self) -> Collection:
-        """The collection as its source has it, in memory."""
-        collection = load(self.spec.dataset)
+        """The collection in memory: the run's where that is current, else as its source has it."""
+        if self.collection.state == "done":
+            collection = artefact.read(fetched(self.collection.folder) / "beir")
+        else:
+            collection = load(self.spec.dataset)
         check_usable(collection, self.spec.inference.split, self.spec.training.pairs)
         return collection
 
@@ -90,7 +95,7 @@ class Origins:
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
         if model.pretrained is not None:
-            own = {"pretrained": _weights(model.pretrained, tokenizer=True)}
+            own = {"pretrained": self._weights(model.pretrained, tokenizer=True)}
             return Artefact(self.folder / "tokenizers" / model.label, Origin("tokenizer", own))
         settings = {"tokenizer": self.spec.tokenizer, "words": RULES}
         parts = {"collection": self.content_hash, **settings}
@@ -129,7 +134,7 @@ class Origins:
         return self._spans("pairs", kind, model, self.pairs)
 
     def candidate_spans(self, kind: NgramsIdentifiers, model: ModelSpec) -> Artefact:
-        """The spans that stand for each candidate; more queries are no other ones."""
+        """The spans that stand for each candidate; those of more queries hold these."""
         return self._spans("candidates", kind, model, self.candidates, grows=("candidates",))
 
     def _spans(
@@ -141,10 +146,11 @@ class Origins:
         grows: tuple[str, ...] = (),
     ) -> Artefact:
         space = self.space(kind, model)
+        unimportant = {"scoring", "partials", "allow_unreachable"}
         parts = {
             name: texts.fingerprint,
             "index": space.fingerprint,
-            "identifiers": kind.model_dump(mode="json", exclude={"scoring", "partials"}),
+            "identifiers": kind.model_dump(mode="json", exclude=unimportant),
             "seed": self.spec.seed,
             "words": RULES,
         }
@@ -155,7 +161,7 @@ class Origins:
 
     @property
     def candidates(self) -> Artefact:
-        """Positives and negatives of the queries; more queries are no other ones."""
+        """Positives and negatives of the queries; those of more queries hold these."""
         spec = self.spec.inference
         parts = {
             "collection": self.content_hash,
@@ -181,17 +187,21 @@ class Origins:
         int64[n] or None
             None while a space is still to be made.
         """
-        found = np.empty(0, dtype=np.int64)
-        for kind in self.spec.identifiers:
-            if not isinstance(kind, NgramsIdentifiers):
-                continue
-            for model in self.spec.models:
+        if self._excluded_rows is None:
+            spaces: dict[Path, tuple[NgramsIdentifiers, ModelSpec]] = {}
+            for kind in self.spec.identifiers:
+                if isinstance(kind, NgramsIdentifiers):
+                    for model in self.spec.models:
+                        spaces.setdefault(self.tokenizer(model).folder, (kind, model))
+            found = np.empty(0, dtype=np.int64)
+            for kind, model in spaces.values():
                 space = self.space(kind, model)
                 if space.state != "done":
                     return None
                 record = record_of(space.folder, INDEX, {"without_spans": list})
                 found = np.union1d(found, record["without_spans"])
-        return found.astype(np.int64)
+            self._excluded_rows = found.astype(np.int64)
+        return self._excluded_rows
 
     # --- models -------------------------------------------------------------------------------
 
@@ -222,13 +232,13 @@ class Origins:
         unimportant = ("name", "fractions", "training", "pretrained")
         if model.pretrained is None:
             return contents(model, *unimportant)
-        return {**contents(model, *unimportant), "pretrained": _weights(model.pretrained)}
+        return {**contents(model, *unimportant), "pretrained": self._weights(model.pretrained)}
 
     def weights(self, model: ModelSpec) -> str | None:
         """Fingerprint of the bytes of pretrained weights; None where there are none to compare."""
         if model.pretrained is None or model.pretrained.hub is not None:
             return None
-        return str(_weights(model.pretrained)["bytes"])
+        return str(self._weights(model.pretrained)["bytes"])
 
     # --- the cube -----------------------------------------------------------------------------
 
@@ -281,8 +291,8 @@ class Origins:
 
     def _kind(self, kind: IdentifiersSpec) -> dict[str, Any]:
         if isinstance(kind, CodesIdentifiers):
-            return contents(kind, "embedding", embedding=_embedder(kind.embedding))
-        return kind.model_dump(mode="json")
+            return contents(kind, "embedding", embedding=self._embedder(kind.embedding))
+        return kind.model_dump(mode="json", exclude={"allow_unreachable"})
 
     def exported(self, kind: str, name: str) -> Path:
         """The folder of an exported model."""

@@ -48,7 +48,7 @@ def repair_run(study: Study, damages: Sequence[Damage]) -> None:
         ledger = Ledger(study.folder / "markers")
         for shard in shards:
             logger.info("shard %s is to be computed again", shard.key)
-            _remove(ledger.path(shard))
+            ledger.drop(shard)
     study.search()
 
 

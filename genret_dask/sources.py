@@ -7,22 +7,25 @@ again; `recheck` reads all of them.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import fingerprint, plain, sha256_file
+from genret_dask.fingerprint import fingerprint, sha256_file
 from genret_dask.storage import cache, replace_file
 
 logger = logging.getLogger(__name__)
 
 _MEMORY = "hashes.json"
+_REMEMBERED = 10_000  # files; those that were read longest ago are forgotten
 _RACY_SECONDS = 2.0
 """A file changed so lately may change again within the same tick of its file system's clock."""
 
@@ -36,7 +39,7 @@ def source_hash(path: Path) -> str:
     path = Path(path).absolute()
     stamp = _stamp(path)
     known = _read().get(str(path))
-    if known is not None and known[:-1] == stamp:
+    if known and known[:-1] == stamp:
         return str(known[-1])
     digest = sha256_file(path)
     if _stamp(path) == stamp and time.time() - stamp[1] / 1e9 > _RACY_SECONDS:
@@ -80,15 +83,34 @@ def contents(settings: BaseModel, *sources: str, **hashes: Any) -> dict[str, Any
     hashes
         What stands in their place, by name.
     """
-    kept = settings.model_dump(mode="json", exclude=set(sources))
-    return {**plain(kept), **hashes}
+    return {**settings.model_dump(mode="json", exclude=set(sources)), **hashes}
 
 
-def recheck() -> list[Path]:
-    """Read every remembered file of unchanged stat; forget and return those of other bytes."""
+def paths_in(settings: Any) -> list[Path]:
+    """Every path in a record, and in the records and sequences that it holds."""
+    if isinstance(settings, Path):
+        return [settings]
+    if isinstance(settings, BaseModel):
+        settings = [value for _, value in settings]
+    if isinstance(settings, list | tuple):
+        return [path for value in settings for path in paths_in(value)]
+    return []
+
+
+def recheck(places: Iterable[Path]) -> list[Path]:
+    """Read the remembered files of unchanged stat; forget and return those of other bytes.
+
+    Parameters
+    ----------
+    places : iterable of Path
+        Files, and folders of files, that are looked at; others are not.
+    """
+    roots = [place.absolute() for place in places]
     changed = []
     for name, known in _read().items():
         path = Path(name)
+        if not any(path.is_relative_to(root) for root in roots):
+            continue
         try:
             if known[:-1] == _stamp(path) and sha256_file(path) != known[-1]:
                 changed.append(path)
@@ -104,10 +126,14 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _read() -> dict[str, list[Any]]:
+    """Stamp and hash by path; what is not such an entry is left out."""
     try:
-        return dict(json.loads((cache() / _MEMORY).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        found = json.loads((cache() / _MEMORY).read_bytes())
+    except (OSError, ValueError):
         return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: one for name, one in found.items() if isinstance(one, list) and len(one) == 4}
 
 
 def _write(new: dict[str, list[Any]], forget: list[Path] | None = None) -> None:
@@ -115,9 +141,13 @@ def _write(new: dict[str, list[Any]], forget: list[Path] | None = None) -> None:
     gone = {str(path) for path in forget or ()}
     if not new and not gone:
         return
-    kept = {n: known for n, known in _read().items() if n not in gone and os.path.exists(n)}
+    place = cache() / _MEMORY
     try:
-        cache().mkdir(parents=True, exist_ok=True)
-        replace_file(cache() / _MEMORY, json.dumps({**kept, **new}, indent=1).encode())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = {n: known for n, known in _read().items() if n not in gone and n not in new}
+            latest = dict([*kept.items(), *new.items()][-_REMEMBERED:])
+            replace_file(place, json.dumps(latest, indent=1).encode())
     except Exception as error:
         logger.info("hashes are not remembered: %s", error)

@@ -277,6 +277,10 @@ class PretrainedSpec(Record):
         return self
 
 
+_SHARED = {"pairs", "dev_queries"}
+"""Keys of training that make the pairs, which are the same for all models of a study."""
+
+
 class ModelSpec(Record):
     """One model of the grid; it is trained once per data fraction."""
 
@@ -298,6 +302,11 @@ class ModelSpec(Record):
         if self.size is None and self.name is None:
             raise ValueError("a model without a size preset needs a name")
         _without_max_tokens(self.training)
+        if shared := sorted(_SHARED & set(self.training)):
+            raise ValueError(
+                f"training has {', '.join(shared)}, which all models of a study share; "
+                "move it to the study's training"
+            )
         unknown = set(self.training) - set(TrainingSpec.model_fields)
         if unknown:
             raise ValueError(

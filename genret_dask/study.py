@@ -21,14 +21,14 @@ from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
 from genret_dask.cut_queries import warn_of_cut_queries
 from genret_dask.datasets.collection import Collection
+from genret_dask.estimate import memory_needs
 from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.fingerprint import Origin
-from genret_dask.grid import models_of
 from genret_dask.inputs import Inputs
 from genret_dask.lease import Lease
-from genret_dask.model_checks import check_models
-from genret_dask.models.manifest import MANIFEST, Manifest, read_manifest
+from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
+from genret_dask.preview import preview
 from genret_dask.records import read_record
 from genret_dask.results import RESULTS, write_results
 from genret_dask.run_spec import is_run, write_run_spec
@@ -43,9 +43,10 @@ from genret_dask.shards.watch import LOST_TIMEOUT
 from genret_dask.specs import SweepSpec
 from genret_dask.stages import StageLog, machines_of
 from genret_dask.storage import check_writable, is_local, place_of
-from genret_dask.survey import Step, remove_stale, require_current, survey
+from genret_dask.survey import Step, remove_stale
 from genret_dask.tasks import export_tasks, exported_models, training_tasks
 from genret_dask.template import build_template, shard_tasks, versions
+from genret_dask.training.memory import check_memory, texts_of
 from genret_dask.training.task import TrainTask, finished
 
 if TYPE_CHECKING:
@@ -130,11 +131,13 @@ class Study:
     Raises
     ------
     SpecError
-        On making one: models that cannot be trained, exported or embedded with.
+        Models cannot be trained, exported or embedded with.
     StaleError
         Results of the run were made from other inputs or settings, and `redo` is not set.
     BudgetError
         A memory limit or budget is too small for the study.
+    InputError
+        Several of these.
     GenretError
         The run directory cannot be written to.
     LeaseError
@@ -156,8 +159,6 @@ class Study:
     ) -> None:
         self.spec = spec
         self.folder = place_of(runs) / spec.name
-        if not _has_models(spec, self.folder):
-            check_models(spec)
         self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
         self._progress = progress
@@ -189,26 +190,17 @@ class Study:
         return self.inputs.collection
 
     @cached_property
-    @_leased
     def steps(self) -> list[Step]:
-        """What there is of every result, before any work; stale ones are removed to be redone.
+        """What there is of every result, before any work.
 
         Raises
         ------
-        StaleError
-            Some were made from other inputs or settings, and are not to be redone.
+        SpecError, StaleError, BudgetError, InputError
+            As the class says.
         """
-        steps = survey(self.inputs.origins)
-        if self.spec.inference.memory is not None and steps[-1].state != "done":
-            from genret_dask.estimate import check_budget, estimate
-
-            check_budget(self.spec, estimate(self.spec, self.inputs.origins.loaded))
-        if self._redo:
-            check_models(self.spec)
-            remove_stale(steps)
-        else:
-            require_current(steps)
-        return steps
+        seen = preview(self.inputs.origins, redo=self._redo)
+        seen.check()
+        return seen.steps
 
     def _begin(self) -> None:
         """Say in the run directory what this run is.
@@ -237,23 +229,23 @@ class Study:
     @_leased
     def tasks(self) -> list[TrainTask]:
         """The training task of every cell; makes the inputs they read."""
-        _ = self.steps
+        steps = self.steps
         self._begin()
         self._check_memory()
+        if self._redo:
+            remove_stale(steps, self.folder)
         return training_tasks(self.inputs)
 
     def _check_memory(self) -> None:
         """Refuse workers that could not hold what is to be trained and exported."""
-        left = {step.name for step in self.steps if step.state != "done"}
-        if self.client is None or not any(name.startswith(("check", "models")) for name in left):
+        left = any(s.state != "done" for s in self.steps if s.stage in ("train", "export"))
+        if self.client is None or not left:
             return
-        from genret_dask.estimate import memory_needs
-        from genret_dask.training.memory import check_memory, texts_of
 
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         limits = {address: worker["memory_limit"] for address, worker in workers.items()}
         texts = texts_of(self.collection, self.spec.training.pairs)
-        check_memory(limits, memory_needs(self.spec, texts))
+        check_memory(limits, memory_needs(self.spec, texts, self.steps))
 
     @_leased
     def train(self) -> dict[str, dict[str, Any]]:
@@ -408,16 +400,6 @@ class Study:
         self._stages(stage, done, total)
         if self._progress:
             self._progress(stage, done, total)
-
-
-def _has_models(spec: SweepSpec, run: Path) -> bool:
-    """Whether every model was exported before: then what they were made from was looked at."""
-    places = [
-        run / "models" / identifiers.kind / name / MANIFEST
-        for identifiers in spec.identifiers
-        for name in models_of(spec)
-    ]
-    return all(place.is_file() for place in places)
 
 
 def _keys(stage: str, todo: Iterable[Any], tasks: Iterable[Any]) -> list[str]:

@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from genret_dask.artefacts import Artefact
+from genret_dask.artefacts import Artefact, State, record_of
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.store import ROOT, read_attributes
-from genret_dask.errors import CubeError, StaleError
+from genret_dask.errors import CubeError, ModelError, StaleError
 from genret_dask.fingerprint import Origin
 from genret_dask.grid import Cell, cells_of
 from genret_dask.models.manifest import MANIFEST, read_manifest
 from genret_dask.origins import UNKNOWN, Origins
 from genret_dask.records import read_record
 from genret_dask.specs import NgramsIdentifiers, precise_name
-from genret_dask.storage import remove
+from genret_dask.storage import names_in, remove
 
-State = Literal["done", "to do", "grows", "stale"]
 STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates")
 """Stages before training, in order; then come train, export and search."""
 
@@ -97,8 +96,9 @@ def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
     """The checkpoint of a cell, then its exports."""
     made = origins.checkpoint(cell)
     step = _step("train", made, origins.folder)
-    # What it was made from is known again when its tokeniser is.
+    # What follows from its tokeniser is known again when that is made.
     waits = step.state == "stale" and _waits_for_tokenizer(origins, cell)
+    waits = waits and {*made.differing} <= {"identifiers", "spans"}
     if waits:
         step = replace(step, state="done", why=())
     record = read_record(made.folder / "training.json") or {}
@@ -110,7 +110,11 @@ def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
         if not (folder / MANIFEST).is_file():
             yield Step("export", place, folder, "to do")
             continue
-        manifest = read_manifest(folder, verify=False)
+        try:
+            manifest = read_manifest(folder, verify=False)
+        except ModelError as error:
+            yield Step("export", place, folder, "stale", (error.found,))
+            continue
         found = (manifest.provenance.get("made_from"), manifest.precision)
         if waits or found == (made.fingerprint, precision):
             yield Step("export", place, folder, "done")
@@ -199,6 +203,15 @@ def lines_of(steps: Sequence[Step]) -> list[str]:
     return found
 
 
+def left_of(steps: Sequence[Step], stage: str) -> set[str]:
+    """Names, as `kind/model`, of the models whose training or export is not done."""
+    return {
+        f"{step.place.parent.name}/{step.place.name}"
+        for step in steps
+        if step.stage == stage and step.state != "done"
+    }
+
+
 def shares_left(steps: Sequence[Step]) -> dict[str, float]:
     """The share of each stage's results that are not done; a cube that is not whole counts as 1."""
     stages = {step.stage: [s for s in steps if s.stage == step.stage] for step in steps}
@@ -244,10 +257,10 @@ def cost_of(stale: Sequence[Step]) -> str:
     others = [step.name for step in stale if step.stage in STAGES]
     if others:
         parts.append(f"prepare {', '.join(others)}")
-    cube = [step for step in stale if step.stage == "search"]
-    if cube and all(line.startswith("inference.beams") for line in cube[0].why):
+    why = [line for step in stale if step.stage == "search" for line in step.why]
+    if why and not (trained or exported) and all(one.startswith("inference.beams") for one in why):
         parts.append("only the search is computed anew, not the candidates' losses")
-    elif cube or trained or exported:
+    elif trained or exported or any(step.stage == "search" for step in stale):
         parts.append("search and score the shards that they lead to")
     return "; ".join(parts)
 
@@ -257,8 +270,23 @@ def _reasons(step: Step) -> str:
     return "; ".join([*step.why[:_REASONS], *([f"and {more} more"] if more > 0 else [])])
 
 
-def remove_stale(steps: Sequence[Step]) -> None:
-    """Remove results that were made from something else; a cube is revised shard by shard."""
+def remove_stale(steps: Sequence[Step], run: Path) -> None:
+    """Remove results that were made from something else; a cube is revised shard by shard.
+
+    With a tokeniser go the index and the spans that only it led to.
+    """
+    tokenizers = [step for step in steps if step.stage == "tokenizer" and step.state != "to do"]
+    kept = {_digest(step.place) for step in tokenizers if step.state == "done"}
+    for digest in {_digest(step.place) for step in tokenizers} - kept:
+        remove(run / "identifiers" / "ngrams" / digest)
+        for name in names_in(run / "spans"):
+            if name.endswith(f"-{digest}"):
+                remove(run / "spans" / name)
     for step in steps:
         if step.state == "stale" and step.stage != "search":
             remove(step.place)
+
+
+def _digest(tokenizer: Path) -> str:
+    """What the index and the spans of a tokeniser are named by."""
+    return str(record_of(tokenizer)["files"]["tokenizer.json"])[:12]

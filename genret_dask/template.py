@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache, partial
 from importlib.metadata import version
 
 import numpy as np
@@ -55,24 +56,24 @@ def shard_tasks(template: Template) -> list[ShardTask]:
     A shard is a function of one model and of its own queries and candidates: others that a study
     has, or gets later, play no part.
     """
-    return [
-        replace(task, fingerprints=_fingerprints(group, task))
-        for group in template.groups
-        for task in plan_shards(
-            group.kind, group.model["model"].tolist(), group.sizes["query"], group.shard_queries
-        )
-    ]
+    tasks = []
+    for group in template.groups:
+        read = cache(partial(_read_by, group))
+        names, queries = group.model["model"].tolist(), group.sizes["query"]
+        for task in plan_shards(group.kind, names, queries, group.shard_queries):
+            prints = tuple(
+                (dataset, fingerprint(made_from[task.model], read(task.start, task.stop)[dataset]))
+                for dataset, made_from in group.made_from.items()
+            )
+            tasks.append(replace(task, fingerprints=prints))
+    return tasks
 
 
-def _fingerprints(group: Group, task: ShardTask) -> tuple[tuple[str, str], ...]:
-    mine = slice(task.start, task.stop)
-    queries = {name: values[mine].tolist() for name, values in group.query.items()}
-    documents = group.candidates["doc"][mine].tolist()
-    read = {SEARCH: [queries], CONTRAST: [queries, documents]}
-    return tuple(
-        (dataset, fingerprint(made_from[task.model], *read[dataset]))
-        for dataset, made_from in group.made_from.items()
-    )
+def _read_by(group: Group, start: int, stop: int) -> dict[str, str]:
+    """Hash the queries and the candidates that a shard reads; by dataset."""
+    queries = {name: values[start:stop].tolist() for name, values in group.query.items()}
+    documents = group.candidates["doc"][start:stop].tolist()
+    return {SEARCH: fingerprint(queries), CONTRAST: fingerprint(queries, documents)}
 
 
 def versions() -> dict[str, str]:

@@ -27,9 +27,10 @@ from genret_dask.fingerprint import sha256_file
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.models.manifest import MANIFEST, read_manifest
 from genret_dask.records import read_record
+from genret_dask.run_spec import is_run, read_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
-from genret_dask.sources import recheck
+from genret_dask.sources import paths_in, recheck
 from genret_dask.storage import PARTIAL, files_in, place_of
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,11 @@ def verify_run(
         for name in dict.fromkeys(map(_leftover, names))
         if name is not None
     ]
-    checks = [*_artefact_checks(run, names), *_cube_checks(run, names), _check_sources]
+    checks = [
+        *_artefact_checks(run, names),
+        *_cube_checks(run, names),
+        partial(_check_sources, run),
+    ]
     with ThreadPoolExecutor(usable_cores()) as pool:
         for done, damages in enumerate(pool.map(lambda check: check(), checks), 1):
             found += damages
@@ -146,10 +151,12 @@ def _check_index(folder: Path) -> None:
         artefacts.check_hash(folder / name / artefacts.RECORD, digest)
 
 
-def _check_sources() -> list[Damage]:
-    """Files outside of runs, whose hashes this host remembers; one that lies is forgotten."""
+def _check_sources(run: Path) -> list[Damage]:
+    """Compare the study's own files with the hashes that this host remembers."""
+    if not is_run(run):
+        return []
     found = "has other bytes than before, though its size and time are the same"
-    return [Damage("source", str(path), found) for path in recheck()]
+    return [Damage("source", str(path), found) for path in recheck(paths_in(read_run_spec(run)))]
 
 
 # --- the cube -------------------------------------------------------------------------------------

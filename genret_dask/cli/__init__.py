@@ -84,10 +84,8 @@ def _signals_handled() -> Iterator[threading.Event]:
             if callable(signal.getsignal(signal.SIGINT)):
                 signal.raise_signal(signal.SIGINT)  # who holds Ctrl-C back holds this back too
                 return
-        if "distributed" in sys.modules and not _is_verbose():
-            from genret_dask.monitoring.quiet import silence
-
-            silence()
+        if not _is_verbose():
+            _silence_dask()
         raise Terminated if terminated.is_set() else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
@@ -102,6 +100,15 @@ def _signals_handled() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _silence_dask() -> None:
+    """Let Dask's logger say nothing any more: the run ends, and its cluster with it.
+
+    Imports nothing: a signal may come in the middle of an import.
+    """
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.CRITICAL + 1)
 
 
 def _is_verbose() -> bool:

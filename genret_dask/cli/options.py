@@ -139,10 +139,10 @@ def running(
     timeout = cluster.lost_timeout
     study = Study(spec, runs=runs, progress=bars, lost_timeout=timeout, lease=lease, redo=redo)
     with ExitStack() as stack:
-        stack.enter_context(_noting_what_is_done(place))
+        stack.enter_context(_noting_what_is_done(place, spec))
+        _ = study.steps  # whatever is refused is refused before anything is written or started
         stack.enter_context(lease)
         stack.enter_context(bars)
-        _ = study.steps  # whatever is refused is refused before a cluster starts
         client = study.client = stack.enter_context(connect(cluster))
         stack.enter_context(_reported(client, page))
         check_cluster(client, spec, place, newcomers=cluster.address is None)
@@ -155,14 +155,14 @@ def running(
 
 
 @contextmanager
-def _noting_what_is_done(run: Path) -> Iterator[None]:
+def _noting_what_is_done(run: Path, spec: SweepSpec) -> Iterator[None]:
     """Add to what ends a run before its end, Ctrl-C or a lost cluster, how far the run is."""
     try:
         yield
     except (KeyboardInterrupt, ClusterError) as error:
         from genret_dask.monitoring.done import what_is_done
 
-        error.add_note(what_is_done(run))
+        error.add_note(what_is_done(run, spec))
         raise
 
 

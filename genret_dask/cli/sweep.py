@@ -97,20 +97,25 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
 
     from genret_dask.cluster_arguments import usable_cores
     from genret_dask.clusters import load_cluster_spec
-    from genret_dask.estimate import check_budget, duration, estimate, memory_needs
-    from genret_dask.model_checks import check_models
+    from genret_dask.estimate import duration, memory_needs
     from genret_dask.origins import Origins
+    from genret_dask.preview import preview
     from genret_dask.storage import place_of
-    from genret_dask.survey import cost_of, lines_of, require_current, shares_left, survey
+    from genret_dask.survey import cost_of, lines_of, shares_left
     from genret_dask.training.memory import summary, texts_of
 
     load_cluster_spec(cluster_file)
-    check_models(spec)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
     origins = Origins(spec, place_of(runs) / spec.name)
-    steps = survey(origins)
-    plan = estimate(spec, origins.loaded)
-    cores = usable_cores()
+    seen = preview(origins, redo=redo)
+    steps = seen.steps
+    for line in lines_of(steps):
+        click.echo(line)
+    seen.check()
+    stale = [step for step in steps if step.state == "stale"]
+    if stale:
+        click.echo(f"anew       {cost_of(stale)}")
+    plan, cores = seen.estimate, usable_cores()
     click.echo(f"run        {runs / spec.name}")
     click.echo(f"documents  {plan.documents:,}")
     click.echo(f"queries    {plan.queries:,} of the {spec.inference.split} split")
@@ -128,16 +133,8 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
         f"models; budget {spec.inference.memory or '60 % of the memory limit'} a worker"
     )
     click.echo(f"FLOPs      {plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search")
-    for line in lines_of(steps):
-        click.echo(line)
-    stale = [step for step in steps if step.state == "stale"]
-    if stale and redo:
-        click.echo(f"anew       {cost_of(stale)}")
-    else:
-        require_current(steps)
-    check_budget(spec, plan)
     texts = texts_of(origins.loaded, spec.training.pairs)
-    click.echo(f"workers    {summary(memory_needs(spec, texts))}")
+    click.echo(f"workers    {summary(memory_needs(spec, texts, steps)) or 'no model is left'}")
     left = duration(plan.seconds(cores, shares_left(steps)))
     click.echo(
         f"time       about {left} on this machine's {cores} cores"

@@ -139,11 +139,13 @@ def residual_quantise(vectors: np.ndarray, levels: int, codes: int, seed: int) -
 
 def _separate(cells: np.ndarray, residual: np.ndarray, centroids: np.ndarray) -> None:
     """Reassign the last cells, in place, where they repeat below one prefix."""
-    _, group, sizes = np.unique(cells[:, :-1], axis=0, return_inverse=True, return_counts=True)
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
-    for rows in members:
-        if len(np.unique(cells[rows, -1])) == len(rows):
-            continue
+    _, group = np.unique(cells[:, :-1], axis=0, return_inverse=True)
+    _, cell, sizes = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    repeating = np.unique(group[sizes[cell] > 1])
+    order = np.argsort(group, kind="stable")
+    first, last = (np.searchsorted(group[order], repeating, side) for side in ("left", "right"))
+    for start, stop in zip(first.tolist(), last.tolist(), strict=True):
+        rows = order[start:stop]
         cells[rows, -1] = assign_evenly(residual[rows], centroids)
 
 

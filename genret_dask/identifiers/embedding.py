@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
-from genret_dask.datasets.words import terms
+from genret_dask.datasets.words import one_line, terms
 from genret_dask.errors import DatasetError, ModelError
 from genret_dask.models.pretrained import load_tokenizer, load_weights
 from genret_dask.models.torch_state import alone_in_torch
@@ -89,9 +89,10 @@ def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder.to(device)
 
-    texts = [collection.document(row) for row in range(len(collection))]
+    texts = [one_line(collection.document(row)) for row in range(len(collection))]
     order = np.argsort([len(text) for text in texts], kind="stable")[::-1]
     vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+    cut = 0
     with torch.inference_mode():
         for start in range(0, len(order), spec.batch_size):
             rows = order[start : start + spec.batch_size]
@@ -100,14 +101,22 @@ def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) 
                 padding=True,
                 truncation=True,
                 max_length=spec.max_length,
+                split_special_tokens=True,  # as text, where a document spells one
                 return_tensors="pt",
             ).to(device)
+            cut += int((batch["attention_mask"].sum(1) == spec.max_length).sum())
             states = encoder(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
             ).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1)
             mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
             vectors[rows] = mean.float().cpu().numpy()
+    logger.info(
+        "%d of %d documents fill the %d tokens that the embedding reads, or are cut to them",
+        cut,
+        len(texts),
+        spec.max_length,
+    )
     return vectors
 
 

@@ -23,7 +23,7 @@ _ROUNDS = 24  # for each
 def assign_evenly(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Cells of vectors, none with more than ``ceil(vectors / cells)`` of them.
 
-    Takes ``n log n`` time above `EXACT`, and memory for 64 distances a vector.
+    Takes ``n log n`` time above `EXACT`, and some 3 kB of memory a vector.
 
     Parameters
     ----------

@@ -53,15 +53,16 @@ def build_candidates(
     """
     judged = {row: (docs, grades) for row, docs, grades in qrels.relevant().by_query()}
     width = candidate_width(qrels, negatives, len(collection))
+    without = np.asarray(excluded, dtype=np.int64)
     doc = np.full((len(queries), width), -1, dtype=np.int32)
     relevance = np.zeros((len(queries), width), dtype=np.int32)
     for place, row in enumerate(queries):
         positives, grades = judged[int(row)]
         name = collection.query_ids[int(row)]
-        mine = [] if own is None or own[place] < 0 else [int(own[place])]
+        left_out = positives if own is None or own[place] < 0 else [*positives, own[place]]
         sampled = sample_negatives(
             len(collection),
-            np.union1d(positives, np.asarray([*excluded, *mine], dtype=positives.dtype)),
+            np.union1d(without, left_out),
             negatives,
             seed,
             name,

@@ -43,17 +43,18 @@ def own_documents(
     if ignore is False:
         return own
     rows = {collection.query_ids[int(row)]: place for place, row in enumerate(queries)}
+    same = [(row, rows[name]) for row, name in enumerate(collection.document_ids) if name in rows]
     relevant = qrels.relevant()
-    judged = set(zip(relevant.query.tolist(), relevant.document.tolist(), strict=True))
+    mine = np.isin(relevant.document, [document for document, _ in same])
+    judged = {*zip(relevant.query[mine].tolist(), relevant.document[mine].tolist(), strict=True)}
     others = []
-    for document, name in enumerate(collection.document_ids):
-        place = rows.get(name)
-        if place is None or (int(queries[place]), document) in judged:
+    for document, place in same:
+        if (int(queries[place]), document) in judged:
             continue
         if ignore or _same_text(collection, int(queries[place]), document):
             own[place] = document
         else:
-            others.append(name)
+            others.append(collection.document_ids[document])
     if others:
         logger.warning(
             "%d of %d queries have the id of a document of another text (%s): they stay in the "

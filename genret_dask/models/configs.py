@@ -5,6 +5,8 @@ Importing this needs neither torch nor transformers; only what is not a preset l
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -198,13 +200,22 @@ def source_of(spec: ModelSpec, source: PretrainedSpec) -> tuple[str, dict[str, A
 def _pretrained_config(spec: ModelSpec, source: PretrainedSpec) -> Any:
     """The configuration of pretrained weights, once they are known to be of the family."""
     where, options = source_of(spec, source)
-    config = load_config(where, **options)
+    if source.gguf is not None:
+        config = deepcopy(_gguf_config(where, source.gguf.name, source.gguf.stat().st_mtime_ns))
+    else:
+        config = load_config(where, **options)
     if config.model_type != spec.family:
         raise ModelError(
             f"model {spec.label}: {where} holds a {config.model_type}",
             expected=f"a {spec.family}",
         )
     return config
+
+
+@lru_cache(maxsize=16)
+def _gguf_config(folder: str, name: str, mtime: int) -> Any:
+    """The configuration of a GGUF file; transformers reads all of its vocabulary for it."""
+    return load_config(folder, gguf_file=name)
 
 
 def pretrained_tokenizer(spec: ModelSpec, source: PretrainedSpec) -> Any:

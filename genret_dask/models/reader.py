@@ -24,7 +24,7 @@ _UNSPEAKABLE = "\n"  # no text on one line holds it
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns texts into token ids. Nothing else in the package does.
+    """Turns texts into the token ids of a generative model, wherever one reads.
 
     A text is put on one line first. Special tokens that it spells are read as plain text.
 
@@ -93,7 +93,7 @@ class Reader:
         """Token ids of each text with the opening and closing ones; no row is empty."""
         room = None
         if self.max_tokens is not None:
-            room = self.max_tokens - len(self.opening) - len(self.closing)
+            room = max(0, self.max_tokens - len(self.opening) - len(self.closing))
         parts, lengths, cut = [np.empty(0, np.int32)], [0], 0
         for chunk in self.bare(texts):
             cut += sum(room is not None and len(ids) > room for ids in chunk)

@@ -7,13 +7,21 @@ from pathlib import Path
 from genret_dask.artefacts import RECORD
 from genret_dask.errors import GenretError
 from genret_dask.monitoring.status import ModelStatus, read_status
+from genret_dask.run_spec import is_run
+from genret_dask.specs import SweepSpec
 from genret_dask.storage import place_of
 
 _INPUTS = ("collection", "pairs", "tokenizer")
 
 
-def what_is_done(folder: Path) -> str:
+def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
     """Say what a run directory holds, and that the same command goes on from there.
+
+    Parameters
+    ----------
+    folder : Path
+    spec : SweepSpec, optional
+        Of the study that is run; what the directory says by default.
 
     Examples
     --------
@@ -22,7 +30,7 @@ def what_is_done(folder: Path) -> str:
     """
     folder = place_of(folder)
     try:
-        status = read_status(folder)
+        status = read_status(folder, spec if is_run(folder) else None)
     except GenretError:  # there is no run yet
         return "Nothing is done yet. The same command starts anew."
     done = [name for name in _INPUTS if (folder / name / RECORD).is_file()]

@@ -36,14 +36,3 @@ def quieten() -> None:
 def is_no_end(record: logging.LogRecord) -> bool:
     """Whether a record tells of something else: neither a traceback nor a task that was left."""
     return record.exc_info is None and not str(record.msg).startswith("Async instruction")
-
-
-def silence() -> None:
-    """Let Dask's logger say nothing any more: the run ends, and its cluster with it."""
-    for handler in logging.getLogger("distributed").handlers:
-        handler.addFilter(is_nothing)
-
-
-def is_nothing(record: logging.LogRecord) -> bool:
-    """False, for every record."""
-    return False

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genret_dask.arrays import read_array
-from genret_dask.artefacts import RECORD, fetched
+from genret_dask.artefacts import RECORD, fetched, record_of
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
@@ -22,7 +22,7 @@ from genret_dask.monitoring.log import read_log, unit_of
 from genret_dask.run_spec import read_run_spec
 from genret_dask.shards.failures import read_failures
 from genret_dask.shards.plan import plan_shards
-from genret_dask.specs import ModelSpec, SweepSpec, precise_name
+from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.storage import names_in
 
 _TAIL = 2**18  # bytes of the log that tell of the present
@@ -118,8 +118,14 @@ class RunStatus:
         return asdict(self)
 
 
-def read_status(folder: Path) -> RunStatus:
+def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     """Look at a run directory.
+
+    Parameters
+    ----------
+    folder : Path
+    spec : SweepSpec, optional
+        Of the study that the run is to become, where it grows; what the directory says by default.
 
     Raises
     ------
@@ -128,7 +134,7 @@ def read_status(folder: Path) -> RunStatus:
     StaleError
         Its spec is damaged.
     """
-    spec = read_run_spec(folder)
+    spec = spec or read_run_spec(folder)
     cube = read_attributes(folder / CUBE) if (folder / CUBE / ROOT).is_file() else {}
     events = list(read_log(folder, _TAIL))
     events = [event for event in events if event.get("run") == events[-1].get("run")]
@@ -149,16 +155,18 @@ def read_status(folder: Path) -> RunStatus:
     else:
         state = "running" if age is not None and age < _QUIET else "stopped"
     began = next((event for event in events if event["event"] == "run_started"), {})
-    spaces = list((folder / "identifiers").glob(f"ngrams/*/{INDEX}"))
-    codes = (folder / "identifiers" / "codes" / RECORD).is_file()
+    kinds = {identifiers.kind for identifiers in spec.identifiers}
+    indexes = [_is_indexed(folder, one) for one in _tokenizers(spec) if "ngrams" in kinds]
+    if "codes" in kinds:
+        indexes.append((folder / "identifiers" / "codes" / RECORD).is_file())
     return RunStatus(
         folder=str(folder),
         state=state,
         why=_why(last) if state == "failed" else None,
         stage=None if over else _stage(events),
         models=tuple(_models(folder, spec)),
-        indexes=_spaces(spec),
-        indexes_done=codes + len(spaces),
+        indexes=len(indexes),
+        indexes_done=sum(indexes),
         failures=tuple(asdict(failure) for failure in read_failures(folder)),
         client=asdict(client) if client else None,
         dashboard=None if over or state == "stopped" else began.get("dashboard"),
@@ -207,16 +215,20 @@ def _queries(folder: Path, spec: SweepSpec, kind: str) -> tuple[int, int] | None
     return queries, spec.inference.shard_queries
 
 
-def _spaces(spec: SweepSpec) -> int:
-    """One of codes, and one for each tokeniser of n-grams: the study's, or the weights' own."""
+def _tokenizers(spec: SweepSpec) -> set[str]:
+    """Places of the tokenisers that n-grams are indexed under: the study's, or the weights' own."""
+    return {
+        f"tokenizers/{model.label}" if model.pretrained else "tokenizer" for model in spec.models
+    }
 
-    def tokenizer(model: ModelSpec) -> str:
-        return model.label if model.pretrained else ""
 
-    kinds = [identifiers.kind for identifiers in spec.identifiers]
-    return len({tokenizer(model) for model in spec.models if "ngrams" in kinds}) + (
-        "codes" in kinds
-    )
+def _is_indexed(folder: Path, tokenizer: str) -> bool:
+    try:
+        files = record_of(folder / tokenizer)["files"]
+    except GenretError:
+        return False
+    digest = str(files.get("tokenizer.json"))[:12]
+    return (folder / "identifiers" / "ngrams" / digest / INDEX).is_file()
 
 
 def _stage(events: list[dict[str, Any]]) -> StageStatus | None:

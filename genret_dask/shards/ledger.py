@@ -62,11 +62,7 @@ class Ledger:
         paths = {key: path for key, path in paths.items() if path.name in there}
         found = {}
         for key, text in read_files(paths).items():
-            try:
-                marker = _of(wanted[key], parse_record(text, paths[key]))
-            except ModelError as error:
-                logger.warning(_DAMAGED, error.found)
-                continue
+            marker = _of(wanted[key], _parsed(text, paths[key]))
             if marker is not None:
                 found[key] = marker
         return found
@@ -99,6 +95,11 @@ class Ledger:
         self._kept(task).unlink(missing_ok=True)
         return marker
 
+    def drop(self, task: ShardTask) -> None:
+        """Have a shard count as not done, and nothing of it as kept."""
+        self.path(task).unlink(missing_ok=True)
+        self._kept(task).unlink(missing_ok=True)
+
     def revise(self, tasks: Sequence[ShardTask]) -> dict[str, set[str]]:
         """Take back markers that no longer hold, whole or for one of their datasets.
 
@@ -109,12 +110,12 @@ class Ledger:
         """
         wanted = {task.key: task for task in tasks}
         found: dict[str, set[str]] = {}
-        for name in names_in(self.folder):
-            if not name.endswith(".json"):
-                continue
-            path = self.folder / name
+        there = [name for name in names_in(self.folder) if name.endswith(".json")]
+        paths = {name: self.folder / name for name in there}
+        texts = read_files(paths)
+        for name, path in paths.items():
             task = wanted.get(name.removesuffix(".json").removesuffix(".kept"))
-            holding = _holding(task, _trusted(path)) if task else {}
+            holding = _holding(task, _parsed(texts.get(name), path)) if task else {}
             if task is not None and holding:
                 found.setdefault(task.key, set()).update(holding)
                 if path == self.path(task) and len(holding) == len(task.fingerprints):
@@ -142,6 +143,15 @@ class Ledger:
                 )
             total.update(json.dumps(markers[task.key], sort_keys=True).encode())
         return total.hexdigest()
+
+
+def _parsed(text: bytes | None, path: Path) -> dict[str, Any] | None:
+    """What the text of a marker's file says; None where it is missing or damaged."""
+    try:
+        return None if text is None else parse_record(text, path)
+    except ModelError as error:
+        logger.warning(_DAMAGED, error.found)
+        return None
 
 
 def _trusted(path: Path) -> dict[str, Any] | None:

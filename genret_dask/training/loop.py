@@ -68,12 +68,12 @@ def train(task: TrainTask, threads: int = 1, progress: Progress | None = None) -
     TrainingError
         The loss of training or of the dev pairs is not finite, or no pair has an identifier.
     """
-    if (record := finished(task)) is not None:
-        return record
     with alone_in_torch(threads):
+        if (record := finished(task)) is not None:  # a twin of this task may have been first
+            return record
         run = _Run(task)
         run.resume()
-        if progress:  # who waited for the turn may not be wanted any more: this tells it
+        if progress:  # raises if the worker closed while this task waited for its turn
             progress(run.step, run.steps)
         while not run.done:
             run.train_until_evaluation(progress)

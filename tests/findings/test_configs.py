@@ -17,6 +17,7 @@ from genret_dask.cli import main
 from genret_dask.datasets import load
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.estimate import START_SECONDS, duration, estimate, memory_needs
+from genret_dask.grid import cells_of
 from genret_dask.model_checks import check_models, model_problems
 from genret_dask.models.configs import PRESETS
 from genret_dask.specs import (
@@ -28,6 +29,7 @@ from genret_dask.specs import (
     SweepSpec,
 )
 from genret_dask.study import Study
+from genret_dask.survey import Step
 from genret_dask.training.loop import _Run
 from genret_dask.training.memory import Texts, check_memory, summary, texts_of
 from genret_dask.training.pairs import build_pairs
@@ -338,6 +340,8 @@ def test_every_command_refuses_with_the_same_words_and_writes_nothing(tmp_path, 
     with pytest.raises(SpecError) as caught:
         check_models(SweepSpec.model_validate(content))
     assert result.exit_code == 2 and str(caught.value) in result.output
+    assert "2 things are in the way" in result.output
+    assert "no-collection is missing" in result.output
     assert not (tmp_path / "runs").exists()
 
 
@@ -356,6 +360,26 @@ PEAKS = {
 words: batches of 64, texts of at most 24 tokens, default pairs and vocabulary, on a CPU."""
 
 
+def to_train(spec: SweepSpec, done: str = "") -> list[Step]:
+    """Steps of a study of which nothing, or one model, is done."""
+    return [
+        Step(
+            stage, "", Path(folder, cell.kind, cell.name), "done" if cell.name == done else "to do"
+        )
+        for cell in cells_of(spec)
+        for stage, folder in (("train", "checkpoints"), ("export", "models"))
+    ]
+
+
+def test_what_is_done_needs_no_memory():
+    """B10: neither a plan nor a refusal counts a large model that is there."""
+    models = (ModelSpec(family="t5", size="large"), ModelSpec(family="t5", size="femto"))
+    spec = SweepSpec(models=models)
+    needs = memory_needs(spec, SMALL, to_train(spec, done="t5-large"))
+    assert [need.task for need in needs] == ["codes/t5-femto"] * 2
+    assert memory_needs(spec, SMALL, to_train(spec))[0].nbytes > 2 * max(n.nbytes for n in needs)
+
+
 @pytest.mark.parametrize(
     ("family", "size", "kind", "texts", "trained", "exported"), PEAKS.values(), ids=PEAKS
 )
@@ -363,7 +387,7 @@ def test_the_need_bounds_what_processes_held(family, size, kind, texts, trained,
     """B10"""
     model = ModelSpec(family=family, size=size)
     spec = SweepSpec(models=(model,), identifiers=(kind,))
-    training, export = memory_needs(spec, texts)
+    training, export = memory_needs(spec, texts, to_train(spec))
     assert trained * 1e6 <= training.nbytes <= 1.5 * trained * 1e6
     assert exported * 1e6 <= export.nbytes <= 1.5 * exported * 1e6
 
@@ -371,7 +395,7 @@ def test_the_need_bounds_what_processes_held(family, size, kind, texts, trained,
 def test_a_worker_too_small_for_a_training_is_refused_in_one_line(tiny):
     """B10"""
     texts = replace(SMALL, documents=50_000, pairs=850_000, document_bytes=50_000_000)
-    needs = memory_needs(SweepSpec(), texts)
+    needs = memory_needs(SweepSpec(), texts, to_train(SweepSpec()))
     check_memory({"a": None, "b": 0}, needs)
     check_memory({"a": 8 * 10**9}, needs)
     check_memory({"a": 1}, [])

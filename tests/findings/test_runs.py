@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from click.testing import CliRunner, Result
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from genret_dask.cli import main
-from genret_dask.errors import StaleError
+from genret_dask.errors import InputError, StaleError
 from genret_dask.models.manifest import read_manifest
+from genret_dask.shards.ledger import Ledger
 from genret_dask.specs import SweepSpec
 from genret_dask.storage import files_in
 from genret_dask.study import Study
 from genret_dask.survey import survey
+from genret_dask.template import shard_tasks
 from tests.findings.conftest import FEMTO, tiny_spec, write_tiny
 
 KINDS = [{"kind": "codes", "levels": 2, "codes": 8}, {"kind": "ngrams", "spans": 3}]
@@ -193,7 +196,8 @@ def test_a3_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
         assert sources.source_hash(path) == first
     path.write_bytes(b"c" * 100)
     os.utime(path, ns=(10**18, 10**18))
-    assert sources.recheck() == [path]
+    assert sources.recheck([tmp_path / "others"]) == []
+    assert sources.recheck([tmp_path]) == [path]
     assert sources.source_hash(path) not in (first, second)
 
 
@@ -329,3 +333,101 @@ def test_b9_interrupted_while_it_grows_it_goes_on(root, run, monkeypatch):
     search(grown, run)
     search(grown, run.parent / "once")
     assert files(run / "tiny") == files(run.parent / "once" / "tiny")
+
+
+# --- what is current, redone and counted ----------------------------------------------------------
+
+
+def test_a_checkpoint_of_other_settings_is_stale_without_its_tokeniser_too(root, run):
+    shutil.rmtree(run / "tiny" / "tokenizer")
+    assert states(spec_of(root), run)["checkpoints/ngrams/t5"] == "done"
+    changed = spec_of(root, training={"learning_rate": 0.001})
+    assert states(changed, run)["checkpoints/ngrams/t5"] == "stale"
+
+
+def test_a_permission_makes_nothing_stale(root, run):
+    allowed = spec_of(root, identifiers=[KINDS[0], {**KINDS[1], "allow_unreachable": True}])
+    assert set(states(allowed, run).values()) == {"done"}
+
+
+def test_a_damaged_manifest_is_redone(root, run):
+    (run / "tiny" / "models" / "codes" / "t5" / "manifest.json").write_text("{}")
+    assert states(spec_of(root), run)["models/codes/t5"] == "stale"
+    assert search(spec_of(root), run, redo=True)["export"] == 1
+
+
+def test_indexes_of_a_tokeniser_that_is_no_more_go_with_it(root, run):
+    from genret_dask.monitoring.done import what_is_done
+
+    (before,) = (run / "tiny" / "identifiers" / "ngrams").iterdir()
+    changed = spec_of(root, tokenizer={"vocab_size": 380})
+    search(changed, run, redo=True)
+    (after,) = (run / "tiny" / "identifiers" / "ngrams").iterdir()
+    assert after.name != before.name
+    spans = {path.name for path in (run / "tiny" / "spans").iterdir()}
+    assert spans == {f"pairs-{after.name}", f"candidates-{after.name}"}
+    assert "2 of 2 identifier spaces" in what_is_done(run / "tiny")
+
+
+def test_a_run_that_grows_says_how_far_it_is_of_what_it_becomes(root, run):
+    from genret_dask.monitoring.done import what_is_done
+
+    grown = spec_of(root, models=("t5", "llama"))
+    Study(grown, runs=run).train()
+    assert "4 of 4 models trained, 2 of 4 exported" in what_is_done(run / "tiny", grown)
+
+
+def test_what_a_redo_costs_counts_the_losses_of_models_that_are_trained_anew(root, run):
+    changed = spec_of(root, training={"learning_rate": 0.001}, inference={"beams": [1]})
+    with pytest.raises(StaleError, match="search and score the shards"):
+        search(changed, run)
+
+
+def test_everything_in_the_way_is_said_at_once(root, run):
+    models = ("t5", {"family": "t5", "name": "other", "size": "giant"})
+    changed = spec_of(
+        root, models=models, training={"learning_rate": 0.001}, inference={"memory": "2MB"}
+    )
+    with pytest.raises(InputError) as error:
+        search(changed, run)
+    assert "2 things are in the way" in str(error.value)
+    assert "no size 'giant'" in str(error.value) and "learning_rate" in str(error.value)
+    small = spec_of(root, training={"learning_rate": 0.001}, inference={"memory": "2MB"})
+    with pytest.raises(InputError, match="(?s)memory budget.*learning_rate"):
+        search(small, run)
+    shown = dry(root, run, small)
+    assert shown.exit_code == 2 and "2 things are in the way" in shown.stderr
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 5}', "{", '{"a": [1]}'])
+def test_a_damaged_memory_of_hashes_is_no_memory(tmp_path, monkeypatch, text):
+    from genret_dask import sources
+
+    monkeypatch.setenv("GENRET_CACHE", str(tmp_path))
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "hashes.json").write_text(text.replace('"a"', json.dumps(str(tmp_path / "file"))))
+    assert len(sources.source_hash(tmp_path / "file")) == 64
+    assert sources.recheck([tmp_path]) == []
+
+
+def test_writers_of_the_memory_of_hashes_lose_nothing(tmp_path, monkeypatch):
+    from genret_dask import sources
+
+    monkeypatch.setenv("GENRET_CACHE", str(tmp_path / "cache"))
+    paths = [tmp_path / f"file{number}" for number in range(40)]
+    for path in paths:
+        path.write_text(path.name)
+        os.utime(path, ns=(10**18, 10**18))
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(sources.source_hash, paths))) == 40
+    assert len(json.loads((tmp_path / "cache" / "hashes.json").read_text())) == 40
+
+
+def test_a_shard_to_be_computed_again_keeps_nothing(root, run):
+    study = Study(spec_of(root), runs=run)
+    ledger, shards = Ledger(run / "tiny" / "markers"), shard_tasks(study.template)
+    marker = (run / "tiny" / "markers" / f"{shards[0].key}.json").read_bytes()
+    (run / "tiny" / "markers" / f"{shards[0].key}.kept.json").write_bytes(marker)
+    assert ledger.kept(shards[0])
+    ledger.drop(shards[0])
+    assert not ledger.is_done(shards[0]) and not ledger.kept(shards[0])

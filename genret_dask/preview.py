@@ -1,0 +1,78 @@
+"""All that can be known of a run before it works, for `--dry-run` and for the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from genret_dask.errors import GenretError, ModelError, together
+from genret_dask.estimate import Estimate, check_budget, estimate
+from genret_dask.model_checks import check_models
+from genret_dask.origins import Origins
+from genret_dask.survey import Step, require_current, survey
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What there is of a study, and what is in its way.
+
+    Attributes
+    ----------
+    origins : Origins
+    steps : list of Step
+        Every result of the study; empty where what they are made from cannot be read.
+    problems : list of GenretError
+        Of the models, the dataset, what was made from something else, and the memory budget.
+    """
+
+    origins: Origins
+    steps: list[Step]
+    problems: list[GenretError]
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """What the whole study takes; loads its collection."""
+        return estimate(self.origins.spec, self.origins.loaded)
+
+    def check(self) -> None:
+        """Raise what is in the way, all of it at once."""
+        together(self.problems)
+
+
+def preview(origins: Origins, *, redo: bool = False) -> Preview:
+    """Look at the models, the run directory and the memory budget of a study; writes nothing.
+
+    Models are looked at where one is still to be exported.
+
+    Parameters
+    ----------
+    origins : Origins
+    redo : bool
+        Whether results that were made from something else are to be made anew.
+
+    """
+    spec = origins.spec
+    try:
+        steps = survey(origins)
+    except GenretError as error:
+        problems = _caught(check_models, spec)  # says more of weights than their hash does
+        said = problems and isinstance(error, ModelError)
+        return Preview(origins, [], problems if said else [*problems, error])
+    seen = Preview(origins, steps, [])
+    if any(step.stage == "export" and step.state != "done" for step in steps):
+        seen.problems.extend(_caught(check_models, spec))
+    if not seen.problems and steps[-1].state != "done" and spec.inference.memory is not None:
+        seen.problems.extend(_caught(check_budget, spec, seen.estimate))
+    if not redo:
+        seen.problems.extend(_caught(require_current, steps))
+    return seen
+
+
+def _caught(check: Callable[..., None], *arguments: Any) -> list[GenretError]:
+    try:
+        check(*arguments)
+    except GenretError as error:
+        return [error]
+    return []
