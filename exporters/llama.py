@@ -6,6 +6,7 @@ prefill, as those of later tokens come out of steps. The output head is a graph 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ def check(config: Any) -> list[str]:
             f"rotary positions are scaled as {kind!r}, which follows the length of the text; "
             f"expected one of {', '.join(_ROTARY)}"
         )
+    elif kind != "default":
+        problems += _scaling_problems(rope)
     if (factor := rope.get("partial_rotary_factor", 1.0)) != 1.0:
         problems.append(f"partial_rotary_factor is {factor}; expected 1.0")
     problems += activation_problems("hidden_act", getattr(config, "hidden_act", "silu"))
@@ -111,6 +114,16 @@ def check(config: Any) -> list[str]:
     if shape.d_head % 2:
         problems.append(f"a head has {shape.d_head} dimensions; expected an even number")
     return problems
+
+
+def _scaling_problems(rope: Mapping[str, Any]) -> Iterator[str]:
+    """Settings of scaled rotary positions that no finite frequency comes of."""
+    factor = rope.get("factor")
+    if not isinstance(factor, int | float) or not 1 <= factor < float("inf"):
+        yield f"the factor of its rotary positions is {factor!r}; expected a number of 1 or more"
+    low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
+    if low is not None and high is not None and not 0 < low < high:
+        yield f"low_freq_factor is {low} and high_freq_factor {high}; expected 0 < low < high"
 
 
 class _Writer:

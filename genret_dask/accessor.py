@@ -69,9 +69,10 @@ class KindAccessor:
         self._tree = tree
 
     def __repr__(self) -> str:
-        search = self._kind[SEARCH]
-        sizes = ", ".join(f"{search.sizes[dim]} {dim}" for dim in ("model", "query", "beam"))
-        return f"<genret accessor of {self.kind}: {sizes}>"
+        names = ", ".join(str(kind.name) for kind in self._kinds) or "no identifier kind"
+        sizes = self._kinds[0][SEARCH].sizes if self._kinds else {}
+        counts = ", ".join(f"{sizes[dim]} {dim}" for dim in ("model", "query", "beam") if sizes)
+        return f"<genret accessor of {names}: {counts}>"
 
     def documents(self, run: Path | str | None = None) -> xr.Dataset:
         """The documents that `doc` of the cube counts: id, title and text along `doc`.
@@ -179,14 +180,13 @@ class KindAccessor:
         raise InputError(f"there is no metric {name!r}", expected=f"one of {expected}")
 
     @property
+    def _kinds(self) -> list[xr.DataTree]:
+        trees = [self._tree, *self._tree.children.values()]
+        return [tree for tree in trees if {SEARCH, CONTRAST} <= set(tree.children)]
+
+    @property
     def _kind(self) -> xr.DataTree:
-        if {SEARCH, CONTRAST} <= set(self._tree.children):
-            return self._tree
-        children = [
-            child
-            for child in self._tree.children.values()
-            if {SEARCH, CONTRAST} <= set(child.children)
-        ]
+        children = self._kinds
         if len(children) != 1:
             names = ", ".join(str(child.name) for child in children) or "none"
             raise InputError(

@@ -116,11 +116,7 @@ def keywords(spec: ClusterSpec) -> dict[str, Any]:
 def _local_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
     _check_local(kwargs)
     threads = kwargs.get("threads_per_worker") or 1
-    if kwargs.get("n_workers") is None:
-        if spec.adapt is not None:
-            kwargs["n_workers"] = spec.adapt.minimum
-        else:
-            kwargs["n_workers"] = spec.scale or max(1, usable_cores() // threads)
+    kwargs["n_workers"] = _local_workers(kwargs, spec)
     kwargs["threads_per_worker"] = threads
     kwargs.setdefault("processes", True)
     if kwargs.get("memory_limit") == "auto":
@@ -132,6 +128,14 @@ def _local_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]
         options = {"dashboard_address": "127.0.0.1:0", **(kwargs.get("scheduler_kwargs") or {})}
         kwargs["scheduler_kwargs"] = options
     return kwargs
+
+
+def _local_workers(kwargs: Mapping[str, Any], spec: ClusterSpec) -> int:
+    if kwargs.get("n_workers") is not None:
+        return int(kwargs["n_workers"])
+    if spec.adapt is not None:
+        return spec.adapt.minimum
+    return spec.scale or max(1, usable_cores() // (kwargs.get("threads_per_worker") or 1))
 
 
 def _queue_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
@@ -195,6 +199,32 @@ def usable_cores() -> int:
     from dask.system import cpu_count
 
     return cpu_count()
+
+
+def memory_limit(spec: ClusterSpec) -> int | None:
+    """Bytes that the file lets each worker process hold; None where only the workers know."""
+    if spec.address is not None:
+        return None
+    from dask.utils import parse_bytes
+    from distributed.system import MEMORY_LIMIT
+    from distributed.worker_memory import parse_memory_limit
+
+    kwargs: dict[str, Any] = dict(spec.kwargs)
+    match spec.kind.family:
+        case "local":
+            limit = kwargs.get("memory_limit", "auto")
+            if limit == "auto":
+                limit = MEMORY_LIMIT // max(1, _local_workers(kwargs, spec))
+        case "ssh":
+            limit = (kwargs.get("worker_options") or {}).get("memory_limit")
+        case "queue" if kwargs.get("memory"):
+            limit = parse_bytes(kwargs["memory"]) // (kwargs.get("processes") or 1)
+        case _:
+            return None
+    if limit == "auto":
+        return None
+    found: int | None = parse_memory_limit(limit, 1, logger=logger)
+    return found
 
 
 def workers_a_host(kwargs: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
 from genret_dask.specs import InferenceSpec, NgramsIdentifiers, SweepSpec
 from genret_dask.storage import names_in
 from genret_dask.validation import validate
+
+logger = logging.getLogger(__name__)
 
 _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
 
@@ -114,7 +117,13 @@ def explain(
     reader = Reader.of_model(
         folder / "tokenizer.json", session.manifest.provenance, spec.max_tokens
     )
-    padded = reader.read([query]).padded(np.array([0]))
+    tokens = reader.read([query])
+    if tokens.cut:
+        logger.warning(
+            "the query has more than %d tokens; the first are read, as in the sweep",
+            spec.max_tokens,
+        )
+    padded = tokens.padded(np.array([0]))
     identifiers, own = kinds[kind], _own(query, collection, spec.inference)
     if not isinstance(identifiers, NgramsIdentifiers):
         beam = min(beam, len(collection))

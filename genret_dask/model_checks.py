@@ -120,6 +120,25 @@ def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) ->
         yield f"{label}: its tokeniser has no tokenizer.json, and cannot be converted to one"
     elif tokenizer.eos_token_id is None:
         yield f"{label}: its tokeniser has no end token; set eos_token in tokenizer_config.json"
+    else:
+        yield from (f"{label}: {one}" for one in _reading_problems(tokenizer, model.family))
+
+
+def _reading_problems(tokenizer: Any, family: str) -> Iterator[str]:
+    """What keeps a tokeniser from reading any text, and its ids from being followed by others."""
+    from genret_dask.training.families import reader_of
+
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= len(tokenizer):
+        yield (
+            f"its tokeniser has {len(tokenizer):,} tokens, and ids up to {highest:,}; "
+            "expected ids without holes"
+        )
+    try:
+        reader_of(tokenizer, family, max_tokens=8).read(["a", "\u2603 \U0001f30b"])
+    except Exception as error:  # the tokenizers package raises nothing narrower
+        found = error.found if isinstance(error, GenretError) else str(error)
+        yield f"its tokeniser does not read every text: {found}"
 
 
 def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]:

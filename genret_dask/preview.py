@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from genret_dask.errors import GenretError, ModelError, together
-from genret_dask.estimate import Estimate, check_budget, estimate
+from genret_dask.estimate import Estimate, check_budget, estimate, memory_needs
 from genret_dask.model_checks import check_models
 from genret_dask.origins import Origins
 from genret_dask.survey import Step, require_current, survey
+from genret_dask.training.memory import Need, check_memory, texts_of
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,21 @@ class Preview:
         """What the whole study takes; loads its collection."""
         return estimate(self.origins.spec, self.origins.loaded)
 
+    @cached_property
+    def memory(self) -> list[Need]:
+        """What trainings and exports that are left hold; loads the collection."""
+        spec = self.origins.spec
+        texts = texts_of(self.origins.loaded, spec.training.pairs)
+        return memory_needs(spec, texts, self.steps)
+
     def check(self) -> None:
         """Raise what is in the way, all of it at once."""
         together(self.problems)
 
 
-def preview(origins: Origins, *, redo: bool = False) -> Preview:
+def preview(
+    origins: Origins, *, redo: bool = False, limits: Mapping[str, int | None] | None = None
+) -> Preview:
     """Look at the models, the run directory and the memory budget of a study; writes nothing.
 
     Models are looked at where one is still to be exported.
@@ -51,6 +61,8 @@ def preview(origins: Origins, *, redo: bool = False) -> Preview:
     origins : Origins
     redo : bool
         Whether results that were made from something else are to be made anew.
+    limits : mapping of str to int or None, optional
+        Memory limits in bytes, as a cluster's file gives them to its workers.
 
     """
     spec = origins.spec
@@ -63,8 +75,11 @@ def preview(origins: Origins, *, redo: bool = False) -> Preview:
     seen = Preview(origins, steps, [])
     if any(step.stage == "export" and step.state != "done" for step in steps):
         seen.problems.extend(_caught(check_models, spec))
-    if not seen.problems and steps[-1].state != "done" and spec.inference.memory is not None:
-        seen.problems.extend(_caught(check_budget, spec, seen.estimate))
+    if not seen.problems and steps[-1].state != "done":
+        if spec.inference.memory is not None:
+            seen.problems.extend(_caught(check_budget, spec, seen.estimate))
+        if any((limits or {}).values()):
+            seen.problems.extend(_caught(check_memory, limits, seen.memory))
     if not redo:
         seen.problems.extend(_caught(require_current, steps))
     return seen

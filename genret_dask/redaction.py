@@ -16,7 +16,7 @@ MASK = "***"
 
 _SECRET_NAME = re.compile(
     r"passw|passphrase|pwd|secret|token(?!i[sz])|credential|private|api_?key|access_?key"
-    r"|auth(?!or(?!i[sz]))|(^|[_-])key($|[_-])",
+    r"|auth(?!or(?!i[sz]))|(^|[_-])key($|[_-](?!value))",
     re.IGNORECASE,
 )
 # `max_tokens` and its like count tokens; they are no tokens.

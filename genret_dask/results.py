@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
+
+import xarray as xr
 
 from genret_dask.cube import kinds, open_cube
 from genret_dask.datasets.collection import Collection
@@ -15,8 +18,25 @@ from genret_dask.metrics.runs import write_qrels, write_run
 from genret_dask.metrics.table import records_of
 from genret_dask.specs import SweepSpec
 
+logger = logging.getLogger(__name__)
+
 RESULTS = ("metrics", "fits", "precision")
 """Stems of the JSON files that `write_results` leaves."""
+
+
+def _warn_of_empty_rankings(kind: str, search: xr.Dataset) -> None:
+    """Say so where n-grams rank nothing: none is likelier to its model than in the corpus."""
+    beam = search["beam"].max()
+    doc = search["doc"].sel(beam=beam).isel(rank=0)
+    if empty := int((doc < 0).sum().compute()):
+        logger.warning(
+            "%d of %d rankings of %s at beam %d hold no document: none of their n-grams is "
+            "likelier to the model than in the corpus, so that none weighs anything",
+            empty,
+            doc.size,
+            kind,
+            int(beam),
+        )
 
 
 def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
@@ -24,6 +44,7 @@ def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: P
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
     draws, seed = spec.fits.bootstrap, spec.seed
     for kind, search, contrast in kinds(open_cube(cube)):
+        _warn_of_empty_rankings(kind, search)
         values = reduce_queries(search, contrast)
         found["metrics"] += records_of(kind, values, draws, seed)
         found["fits"] += fit_records_of(kind, values, draws, seed)

@@ -7,7 +7,8 @@ inputs and settings is there. The same code runs serially and on a Dask cluster.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,14 +22,13 @@ from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
 from genret_dask.cut_queries import warn_of_cut_queries
 from genret_dask.datasets.collection import Collection
-from genret_dask.estimate import memory_needs
 from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.fingerprint import Origin
 from genret_dask.inputs import Inputs
 from genret_dask.lease import Lease
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
-from genret_dask.preview import preview
+from genret_dask.preview import Preview, preview
 from genret_dask.records import read_record
 from genret_dask.results import RESULTS, write_results
 from genret_dask.run_spec import is_run, write_run_spec
@@ -46,11 +46,13 @@ from genret_dask.storage import check_writable, is_local, place_of
 from genret_dask.survey import Step, remove_stale
 from genret_dask.tasks import export_tasks, exported_models, training_tasks
 from genret_dask.template import build_template, shard_tasks, versions
-from genret_dask.training.memory import check_memory, texts_of
+from genret_dask.training.memory import check_memory
 from genret_dask.training.task import TrainTask, finished
 
 if TYPE_CHECKING:
     from distributed import Client
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -120,6 +122,8 @@ class Study:
         Seconds without scheduler, or without any worker, before a stage gives up.
     lease : Lease, optional
         Of the run directory, where it is held already.
+    limits : mapping of str to int or None, optional
+        Memory limits in bytes that workers are to have, by where that is said.
 
     Attributes
     ----------
@@ -156,6 +160,7 @@ class Study:
         lost_timeout: float = LOST_TIMEOUT,
         lease: Lease | None = None,
         redo: bool = False,
+        limits: Mapping[str, int | None] | None = None,
     ) -> None:
         self.spec = spec
         self.folder = place_of(runs) / spec.name
@@ -163,6 +168,7 @@ class Study:
         self.memory: list[MemoryUse] = []
         self._progress = progress
         self.client, self._lost_timeout, self._redo = client, lost_timeout, redo
+        self._limits = limits
         self.log = RunLog(self.folder)
         self._stages = StageLog(self.log)
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
@@ -198,9 +204,12 @@ class Study:
         SpecError, StaleError, BudgetError, InputError
             As the class says.
         """
-        seen = preview(self.inputs.origins, redo=self._redo)
-        seen.check()
-        return seen.steps
+        self._preview.check()
+        return self._preview.steps
+
+    @cached_property
+    def _preview(self) -> Preview:
+        return preview(self.inputs.origins, redo=self._redo, limits=self._limits)
 
     def _begin(self) -> None:
         """Say in the run directory what this run is.
@@ -244,8 +253,7 @@ class Study:
 
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         limits = {address: worker["memory_limit"] for address, worker in workers.items()}
-        texts = texts_of(self.collection, self.spec.training.pairs)
-        check_memory(limits, memory_needs(self.spec, texts, self.steps))
+        check_memory(limits, self._preview.memory)
 
     @_leased
     def train(self) -> dict[str, dict[str, Any]]:
@@ -269,6 +277,7 @@ class Study:
                     progress=partial(self._report, "train"),
                 )
             records.update({record["name"]: record for record in trained})
+            _say_how_many_are_cut(trained, self.spec.max_tokens)
         return {name: record for name, record in records.items() if record is not None}
 
     # --- export -------------------------------------------------------------------------------
@@ -407,6 +416,20 @@ def _keys(stage: str, todo: Iterable[Any], tasks: Iterable[Any]) -> list[str]:
     rows = {task.name: row for row, task in enumerate(tasks)}
     places = [(task.name.partition("/"), rows[task.name]) for task in todo]
     return [task_key(stage, kind, name, row) for (kind, _, name), row in places]
+
+
+def _say_how_many_are_cut(trained: Sequence[dict[str, Any]], max_tokens: int) -> None:
+    """Log a line, of the model that reads most, where training texts were longer than is read."""
+    most = max(trained, key=lambda record: record["texts_cut"], default=None)
+    if most is not None and most["texts_cut"]:
+        logger.warning(
+            "%d of the %d training texts of %s have more than %d tokens and are cut; max_tokens "
+            "sets how many are read",
+            most["texts_cut"],
+            most["texts"],
+            most["name"],
+            max_tokens,
+        )
 
 
 def _train(task: TrainTask, report: Callable[[float], None]) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def lines_of(steps: Sequence[Step]) -> list[str]:
             for stage in several
         ]
         reasons = [f"{step.name} ({_reasons(step)})" for step in mine if step.why]
-        said = reasons if state == "grows" else [*names, *counts]
+        said = reasons if state == "grows" and reasons else [*names, *counts]
         found.append(f"{heading:<11}{', '.join(said)}")
     return found
 

@@ -74,7 +74,8 @@ def _signals_handled() -> Iterator[threading.Event]:
     """Have SIGTERM do what Ctrl-C does, and Dask be silent from then on.
 
     Gives an event that SIGTERM sets. Where Ctrl-C is ignored, as in a shell's background, it stays
-    ignored.
+    ignored. A signal that comes while Python runs a finaliser or a callback of its garbage
+    collector, which Dask has, is lost there, as every exception; it is sent again.
     """
     terminated = threading.Event()
 
@@ -88,6 +89,13 @@ def _signals_handled() -> Iterator[threading.Event]:
             _silence_dask()
         raise Terminated if terminated.is_set() else KeyboardInterrupt
 
+    def lost(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):  # from outside of this frame
+            again = (threading.main_thread().ident, signal.SIGINT)
+            threading.Timer(0.01, signal.pthread_kill, again).start()
+        else:
+            hook(unraisable)
+
     if threading.current_thread() is not threading.main_thread():
         yield terminated
         return
@@ -95,9 +103,11 @@ def _signals_handled() -> Iterator[threading.Event]:
     if callable(signal.getsignal(signal.SIGINT)):
         numbers.append(signal.SIGINT)
     before = {number: signal.signal(number, interrupt) for number in numbers}
+    hook, sys.unraisablehook = sys.unraisablehook, lost
     try:
         yield terminated
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

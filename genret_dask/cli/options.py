@@ -124,6 +124,7 @@ def running(
     """The study of a spec; see `running_study`."""
     if page and not page.absolute().parent.is_dir():
         raise SpecError(f"--performance-report {page}: there is no folder {page.parent}")
+    from genret_dask.cluster_arguments import memory_limit
     from genret_dask.clusters import connect, load_cluster_spec
     from genret_dask.lease import Lease
 
@@ -136,8 +137,15 @@ def running(
     lease = Lease(place)
     _hush_dask()
     bars = ProgressBars()
-    timeout = cluster.lost_timeout
-    study = Study(spec, runs=runs, progress=bars, lost_timeout=timeout, lease=lease, redo=redo)
+    study = Study(
+        spec,
+        runs=runs,
+        progress=bars,
+        lost_timeout=cluster.lost_timeout,
+        lease=lease,
+        redo=redo,
+        limits={str(cluster_file): memory_limit(cluster)},
+    )
     with ExitStack() as stack:
         stack.enter_context(_noting_what_is_done(place, spec))
         _ = study.steps  # whatever is refused is refused before anything is written or started

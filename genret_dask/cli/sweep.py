@@ -95,19 +95,19 @@ def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, A
 def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> None:
     from dask.utils import format_bytes
 
-    from genret_dask.cluster_arguments import usable_cores
+    from genret_dask.cluster_arguments import memory_limit, usable_cores
     from genret_dask.clusters import load_cluster_spec
-    from genret_dask.estimate import duration, memory_needs
+    from genret_dask.estimate import duration
     from genret_dask.origins import Origins
     from genret_dask.preview import preview
     from genret_dask.storage import place_of
     from genret_dask.survey import cost_of, lines_of, shares_left
-    from genret_dask.training.memory import summary, texts_of
+    from genret_dask.training.memory import summary
 
-    load_cluster_spec(cluster_file)
+    cluster = load_cluster_spec(cluster_file)
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
     origins = Origins(spec, place_of(runs) / spec.name)
-    seen = preview(origins, redo=redo)
+    seen = preview(origins, redo=redo, limits={str(cluster_file): memory_limit(cluster)})
     steps = seen.steps
     for line in lines_of(steps):
         click.echo(line)
@@ -133,8 +133,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
         f"models; budget {spec.inference.memory or '60 % of the memory limit'} a worker"
     )
     click.echo(f"FLOPs      {plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search")
-    texts = texts_of(origins.loaded, spec.training.pairs)
-    click.echo(f"workers    {summary(memory_needs(spec, texts, steps)) or 'no model is left'}")
+    click.echo(f"workers    {summary(seen.memory) or 'no model is left to be made'}")
     left = duration(plan.seconds(cores, shares_left(steps)))
     click.echo(
         f"time       about {left} on this machine's {cores} cores"

@@ -68,6 +68,10 @@ def list_remarks(facts: dict[str, Any]) -> list[str]:
         "documents_repeated": (
             "documents have the text of another, up to white space: nothing tells them apart"
         ),
+        "queries_with_a_documents_id": (
+            "queries have the id of a document: it is left out of their rankings where the texts "
+            "coincide too, or as inference.ignore_identical_ids says"
+        ),
         "queries_without_text": "queries have no text",
         "test_documents_without_train_query": (
             f"of {splits['test']['documents']} relevant documents of the test split have no "

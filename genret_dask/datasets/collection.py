@@ -201,7 +201,7 @@ def summary(collection: Collection) -> dict[str, Any]:
         words of a document (title included) and of a query; queries_with_answers;
         queries_without_qrels (in no split, or judged only as irrelevant);
         queries_in_two_splits; documents_without_text; documents_repeated (those whose text, up to
-        white space, an earlier one has); queries_without_text;
+        white space, an earlier one has); queries_with_a_documents_id; queries_without_text;
         documents_without_train_query, test_documents_without_train_query.
     """
     splits = {split: collection.qrels[split].relevant() for split in SPLITS}
@@ -235,6 +235,7 @@ def summary(collection: Collection) -> dict[str, Any]:
         "queries_in_two_splits": int((appearances > 1).sum()),
         "documents_without_text": sum(not text.strip() for text in texts),
         "documents_repeated": count_repeated(collection),
+        "queries_with_a_documents_id": len({*collection.query_ids} & {*collection.document_ids}),
         "queries_without_text": sum(not text.strip() for text in collection.queries),
         "documents_without_train_query": len(collection) - len(wanted["train"]),
         "test_documents_without_train_query": len(np.setdiff1d(wanted["test"], wanted["train"])),

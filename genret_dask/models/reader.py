@@ -165,9 +165,20 @@ def _rename(model: dict[str, Any], special: set[str]) -> None:
 
 
 def ends_of(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens that a tokeniser itself puts before and behind a text."""
+    """The special tokens that a tokeniser itself puts before and behind a text.
+
+    Raises
+    ------
+    ModelError
+        It does not read even a letter.
+    """
     encoding = tokenizer.encode("a", add_special_tokens=True)
     own = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
+    if not len(own):
+        raise ModelError(
+            "the tokeniser has no token for the letter a",
+            expected="one that reads every text, by bytes or with an unknown token",
+        )
     return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[-1] + 1 :])
 
 

@@ -324,6 +324,7 @@ class _Run:
             "examples": seen,
             "start_token": self.start,
             "max_tokens": self.task.max_tokens,
+            "texts": len(self.pairs),
             "texts_cut": self.tokens.cut,
             "begin_tokens": list(self.reader.opening),
             "end_tokens": list(self.reader.closing),

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from distributed.system import MEMORY_LIMIT
 
 from genret_dask.cli import main
+from genret_dask.cluster_arguments import memory_limit
+from genret_dask.clusters import ClusterSpec
 from genret_dask.datasets import load
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.estimate import START_SECONDS, duration, estimate, memory_needs
@@ -137,6 +140,21 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "num_key_value_heads is",
     ),
     "heads": ("llama", {"config": {**LLAMA, "hidden_size": 25}}, "hidden_size is 25; expected a m"),
+    "scaled-by-0": (
+        "llama",
+        {"config": {**LLAMA, "rope_scaling": {**LLAMA3, "factor": 0.0}}},
+        "the factor of its rotary positions is 0.0; expected a number of 1 or more",
+    ),
+    "equal-frequencies": (
+        "llama",
+        {"config": {**LLAMA, "rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}}},
+        "low_freq_factor is 4.0 and high_freq_factor 4.0; expected 0 < low < high",
+    ),
+    "no-kv-heads": (
+        "llama",
+        {"config": {**LLAMA, "num_key_value_heads": 0}},
+        "num_key_value_heads: Input should be greater than 0 (found 0)",
+    ),
     "odd-head": ("llama", {"config": {**LLAMA, "head_dim": 7}}, "a head has 7 dimensions; expec"),
     "activation": ("llama", {"config": {**LLAMA, "hidden_act": "mish"}}, "hidden_act is 'mish'; e"),
     "t5-activation": (
@@ -215,6 +233,23 @@ def drop_a_weight(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def other_words(*words: str, **rows: int) -> Callable[[Path], None]:
+    """Gives the tokeniser other words, and no token for others unless it is among them."""
+
+    def change(folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        record = json.loads(path.read_text())
+        vocab = {word: row for row, word in enumerate(("</s>", *words))} | rows
+        record["model"] |= {"vocab": vocab}
+        record["added_tokens"] = [one for one in record["added_tokens"] if one["content"] in vocab]
+        path.write_text(json.dumps(record))
+        if "<unk>" not in vocab:
+            edit("tokenizer_config.json", unk_token=None)(folder)
+            edit("special_tokens_map.json", unk_token="</s>")(folder)
+
+    return change
+
+
 def drop_the_tokeniser(folder: Path) -> None:
     for path in folder.glob("*token*"):
         path.unlink()
@@ -241,6 +276,8 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "its tokeniser: cannot load",
     ),
     "quantised": (edit("config.json", quantization_config={"quant_method": "awq"}), "quantised"),
+    "reads-no-letter": (other_words("Iceland", "Peru"), "does not read every text"),
+    "ids-with-holes": (other_words("<unk>", Peru=17), "3 tokens, and ids up to 17"),
 }
 
 
@@ -413,6 +450,48 @@ def test_pairs_are_bounded_without_building_them():
     built, bound = build_pairs(collection, pairs, 0), texts_of(collection, pairs)
     assert len(built) <= bound.pairs <= 2.5 * len(built)
     assert sum(map(len, built.texts)) <= bound.pair_bytes
+
+
+@pytest.mark.parametrize("command", ["sweep", "sweep --dry-run"])
+def test_a_memory_limit_of_the_clusters_file_is_held_against_the_need(tiny, tmp_path, command):
+    """B8, B10: known before a cluster starts or anything is written, to the plan too."""
+    (tmp_path / "study.yaml").write_text(tiny_spec(tiny).model_dump_json())
+    kwargs = {"n_workers": 1, "memory_limit": "300MB"}
+    cluster = {"version": 1, "module": "distributed", "class": "LocalCluster", "kwargs": kwargs}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
+    files = {"--cluster": "cluster.yaml", "--config": "study.yaml", "--runs": "runs"}
+    words = [word for key, one in files.items() for word in (key, str(tmp_path / one))]
+    result = CliRunner().invoke(main, [*command.split(), *words])
+    assert result.exit_code == 1
+    assert "Error: a memory limit of 286.10 MiB (" in result.stderr
+    assert "for the training of codes/t5" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "limit"),
+    [
+        ({"class": "LocalCluster", "kwargs": {"n_workers": 4, "memory_limit": "2GB"}}, 2 * 10**9),
+        ({"class": "LocalCluster", "kwargs": {"n_workers": 4}}, MEMORY_LIMIT // 4),
+        ({"class": "LocalCluster", "scale": 2, "kwargs": {}}, MEMORY_LIMIT // 2),
+        ({"class": "LocalCluster", "kwargs": {"memory_limit": 0}}, None),
+        ({"class": "LocalCluster", "kwargs": {"n_workers": 0}}, MEMORY_LIMIT),
+        (
+            {
+                "module": "dask_jobqueue",
+                "class": "SLURMCluster",
+                "scale": 2,
+                "kwargs": {"cores": 4, "processes": 4, "memory": "8GB"},
+            },
+            2 * 10**9,
+        ),
+        ({"address": "tcp://127.0.0.1:8786"}, None),
+    ],
+)
+def test_what_a_clusters_file_lets_a_worker_hold(content, limit):
+    if "address" not in content:
+        content = {"module": "distributed", **content}
+    assert memory_limit(ClusterSpec.model_validate(content)) == limit
 
 
 # --- time -------------------------------------------------------------------------------------

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import pty
+import random
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +25,8 @@ import yaml
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 
-from genret_dask.cli import main
-from genret_dask.errors import ClusterError, GenretError
+from genret_dask.cli import _signals_handled, main
+from genret_dask.errors import ClusterError, GenretError, Terminated
 from genret_dask.monitoring.done import what_is_done
 from genret_dask.monitoring.log import read_log
 from genret_dask.monitoring.status import read_status
@@ -219,3 +223,68 @@ def test_a_task_that_failed_does_not_count_as_done(cluster, kind):
             )
     assert seen[-1] == (2.0, 3.0)
     assert max(done for done, _ in seen) < 3
+
+
+class InAFinaliser:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def in_a_callback_of_the_collector() -> None:
+    def callback(phase: str, info: dict[str, int]) -> None:
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [(InAFinaliser, KeyboardInterrupt), (in_a_callback_of_the_collector, Terminated)],
+)
+def test_a_signal_that_python_would_drop_is_not_lost(sent, error, capsys):
+    """B6: Dask has callbacks of the garbage collector, and Python drops what is raised in one."""
+    with pytest.raises(KeyboardInterrupt) as caught, _signals_handled():
+        sent()
+        time.sleep(5)
+    assert type(caught.value) is error
+    assert "ignored" not in capsys.readouterr().err
+
+
+def test_a_signal_in_the_middle_of_an_import_imports_nothing(monkeypatch):
+    """B6"""
+    monkeypatch.setitem(sys.modules, "distributed", types.ModuleType("distributed"))
+    with pytest.raises(KeyboardInterrupt), _signals_handled():
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_at_random_moments_of_a_process(tmp_path, sign):
+    """B6: of a process of its own, to all of its processes, between two bytecodes of anything."""
+    kwargs = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    cluster = {"version": 1, "module": "dask.distributed", "class": "LocalCluster"}
+    words = write_study(tmp_path, {**cluster, "kwargs": kwargs})
+    run, rng, ended = tmp_path / "runs" / "tiny", random.Random(0), 0
+    program = "from genret_dask.cli import main; main()"
+    for _ in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while not (run / "collection").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 6))
+        os.killpg(process.pid, sign)
+        _, shown = process.communicate(timeout=60)
+        if process.returncode == 0:
+            ended += 1
+            continue
+        assert process.returncode == (130 if sign == signal.SIGINT else 143), shown
+        assert "Traceback" not in shown and "distributed" not in shown, shown
+    assert ended < 5

@@ -21,7 +21,7 @@ from genret_dask.cube.schema import SHARDED
 from genret_dask.datasets import beir
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.errors import DatasetError, InputError, NumericError, TrainingError
-from genret_dask.explain import explain
+from genret_dask.explain import _own, explain
 from genret_dask.fits.fitting import fit_points
 from genret_dask.fits.points import Points
 from genret_dask.identifiers import evenly
@@ -35,7 +35,7 @@ from genret_dask.inference.session import BeamSession
 from genret_dask.metrics.table import records
 from genret_dask.shards import task
 from genret_dask.shards.failures import read_failures
-from genret_dask.specs import load_spec
+from genret_dask.specs import InferenceSpec, load_spec
 from genret_dask.study import Study
 from tests.conftest import FAMILIES, make_model, random_codes
 from tests.findings.conftest import FEMTO, tiny_documents, tiny_spec, write_collection
@@ -277,6 +277,38 @@ def test_a6_which_document_is_a_query_s_own(ignore, expected, warned, title, cap
 def test_a6_a_title_belongs_to_the_text():
     collection = replace(arguments("The case"), queries=("The case Cats are better", *"bcde"))
     assert own_documents(collection, collection.qrels["test"], np.array([0]), None).tolist() == [0]
+
+
+def test_a6_a_query_that_is_explained_has_the_same_own_document_however_it_is_spaced():
+    collection = replace(arguments(), queries=("Cats are better", *"bcde"))
+    own = own_documents(collection, collection.qrels["test"], np.array([0]), True)
+    for text in ("Cats are better", " Cats\u00a0are  better\n"):
+        assert _own(text, collection, InferenceSpec(ignore_identical_ids=True)) == {int(own[0])}
+
+
+def test_a6_a_collection_that_is_validated_says_so(tmp_path):
+    folder = write_collection(
+        tmp_path, {"1": "a", "2": "b"}, {"1": "q", "x": "r"}, {"test": [("1", "2", 1)]}
+    )
+    result = CliRunner().invoke(main, ["datasets", "validate", str(folder)])
+    assert result.exit_code == 0 and "1 queries have the id of a document" in result.stdout
+
+
+def test_rankings_of_n_grams_that_hold_nothing_are_said(tmp_path, caplog):
+    """B1: SEAL weighs an n-gram 0 that is no likelier to the model than in the corpus."""
+    folder = write_collection(
+        tmp_path / "beir", ["ice in the north"], ["ice"], {"test": [("q0", "d0", 1)]}
+    )
+    spec = tiny_spec(
+        folder, identifiers=[{"kind": "ngrams", "spans": 2}], inference={"beams": [1, 5]}
+    )
+    study = Study(spec, runs=tmp_path)
+    cube = open_cube(study.search())["ngrams/search"].to_dataset()
+    empty = int((cube["doc"].sel(beam=5).isel(rank=0) < 0).sum())
+    study.analyse()
+    assert (f"{empty} of 1 rankings of ngrams at beam 5 hold no document" in caplog.text) == (
+        empty > 0
+    )
 
 
 def test_a6_no_query_has_itself_as_a_negative():

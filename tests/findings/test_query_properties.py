@@ -157,6 +157,12 @@ def test_collections_of_any_text_sweep_to_the_end_or_are_refused(drawn, tmp_path
     sweep_of(*drawn, tmp_path_factory.mktemp("any"))
 
 
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(drawn=collections())
+def test_some_collections_of_any_text_sweep_to_the_end(drawn, tmp_path_factory):
+    sweep_of(*drawn, tmp_path_factory.mktemp("some"))
+
+
 def test_a_collection_of_odd_texts_sweeps_to_the_end(tmp_path):
     documents = [
         "</s> <pad>",

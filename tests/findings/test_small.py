@@ -284,6 +284,10 @@ def test_reprs_are_short(run: Path):
     assert len(text) < 200 and "1,000 draws" in text and "exponent" in text
     text = repr(genret_dask.open_cube(run).genret)
     assert text == "<genret accessor of codes: 2 model, 6 query, 3 beam>"
+    codes = genret_dask.open_cube(run)["codes"]
+    both = xr.DataTree(children={"codes": codes, "ngrams": codes.copy()})
+    assert repr(both.genret) == "<genret accessor of codes, ngrams: 2 model, 6 query, 3 beam>"
+    assert repr(xr.DataTree().genret) == "<genret accessor of no identifier kind: >"
 
 
 # --- README ---------------------------------------------------------------------------------------

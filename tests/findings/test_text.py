@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from tokenizers import processors
 
@@ -29,6 +31,7 @@ from genret_dask.specs import (
     ModelSpec,
     NgramsIdentifiers,
     PairsSpec,
+    SentenceEmbedding,
     SweepSpec,
     TfidfEmbedding,
     TokenizerSpec,
@@ -483,3 +486,51 @@ def test_a_reader_neither_pads_nor_cuts_as_a_tokeniser_was_told():
     again = Reader(plain(tokenizer), None, reader.opening, reader.closing, reader.empty)
     text = "The volcano in Iceland erupted in 1800."
     assert next(again.bare([text])) == next(reader_at("bytes", None)[0].bare([text]))
+
+
+def test_an_embedder_reads_as_models_do(tmp_path, caplog):
+    """A5, of embedders: one line, special tokens as text, cut texts counted."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "SEP", "[", "]"]
+    words = Tokenizer(
+        models.WordPiece({one: row for row, one in enumerate(pieces)}, unk_token="[UNK]")
+    )
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Punctuation(), pre_tokenizers.Whitespace()]
+    )
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    BertModel(BertConfig(vocab_size=9, intermediate_size=8, **sizes)).save_pretrained(tmp_path)
+    spec = SentenceEmbedding(kind="sentence", path=tmp_path, max_length=8)
+    with caplog.at_level(logging.INFO, logger="genret_dask"):
+        found = embed(
+            collection_of(["a [SEP] b", "a [ SEP ] b", "a\u2003[SEP]\tb", "a b", "a " * 50]), spec
+        )
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-6)
+    assert np.abs(found[0] - found[3]).max() > 1e-3
+    assert "1 of 5 documents fill the 8 tokens" in caplog.text
+
+
+def test_texts_that_are_cut_are_said(tmp_path, caplog):
+    """Of training, a line a study; of a query that is explained, too."""
+    folder = write_collection(
+        tmp_path / "beir",
+        tiny_documents(),
+        ["volcano " * 9, "harvest"],
+        {"test": [("q0", "d1", 1)]},
+    )
+    spec = tiny_spec(folder, max_tokens=4)
+    sweep(spec, runs=tmp_path)
+    assert re.search(
+        r"\d+ of the \d+ training texts of codes/t5 have more than 4 tokens", caplog.text
+    )
+    caplog.clear()
+    explain(tmp_path / "tiny", "harvest", "t5", 3)
+    assert "tokens" not in caplog.text
+    explain(tmp_path / "tiny", "volcano harvest election festival railway in Peru", "t5", 3)
+    assert "the query has more than 4 tokens" in caplog.text

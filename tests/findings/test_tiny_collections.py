@@ -117,9 +117,20 @@ def plain_cgl(losses: dict[int, float], relevant: set[int]) -> float:
     return -math.log(total / (total + best))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_pieces_are_those_of_a_plain_loop(seed):
+    check_pieces(seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_pieces_of_many_are_those_of_a_plain_loop(seed):
+    check_pieces(seed)
+
+
+def check_pieces(seed: int) -> None:
     drawn = draw(seed)
     collection = drawn.collection()
     try:
