@@ -101,7 +101,9 @@ class ProgressBars:
 
     def _line(self, stage: str, done: float, total: float) -> str:
         unit, elapsed = unit_of(stage), time.monotonic() - self._began
-        line = f"{stage:<20}{done / total:4.0%}  {done:,.0f}/{total:,.0f} {unit}  {elapsed:.0f} s"
+        form = ",.0f" if total >= 10 or total == int(total) else ",.2f"
+        counted = f"{done:{form}}/{total:{form}}"
+        line = f"{stage:<20}{done / total:4.0%}  {counted} {unit}  {elapsed:.0f} s"
         if self._before < done < total:
             rate = (done - self._before) / elapsed
             line += f", {rate:,.1f} {unit}/s, {(total - done) / rate:.0f} s left"

@@ -50,6 +50,13 @@ def test_lines_elsewhere_come_now_and_then_with_rate_and_remaining_time(clock):
     assert lines[-1] == "search              100%  100/100 queries  40 s"
 
 
+def test_a_small_total_is_told_from_nothing(clock):
+    out = io.StringIO()
+    with ProgressBars(out) as bars:
+        bars("train", 0.314, 0.314)
+    assert "0.31/0.31 GFLOP" in out.getvalue()
+
+
 def test_work_done_before_does_not_count_in_the_rate(clock):
     out = io.StringIO()
     with ProgressBars(out) as bars:

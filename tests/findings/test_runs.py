@@ -16,7 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from genret_dask.cli import main
 from genret_dask.errors import InputError, StaleError
+from genret_dask.grid import cells_of
 from genret_dask.models.manifest import read_manifest
+from genret_dask.origins import Origins
 from genret_dask.shards.ledger import Ledger
 from genret_dask.specs import SweepSpec
 from genret_dask.storage import files_in
@@ -153,6 +155,32 @@ def test_a3_other_bytes_at_the_same_place_are_stale(ready, tmp_path, change, sta
     assert now == stale if stale else {"collection", "pairs", "identifiers/codes"} <= now
     with pytest.raises(StaleError, match="other inputs or settings"):
         search(spec, moved / "runs")
+
+
+@pytest.mark.parametrize("source", ["gguf", "embedder"])
+def test_a3_bytes_of_other_sources_decide_too(root, ready, tmp_path, source):
+    def made_from(place: Path) -> str:
+        if source == "gguf":
+            model = {"family": "llama", "name": "mine", "pretrained": {"gguf": str(place)}}
+            spec = spec_of(root, models=(model,), identifiers=KINDS[:1])
+            return Origins(spec, tmp_path).checkpoint(cells_of(spec)[0]).fingerprint
+        embedding = {"kind": "encoder", "path": str(place)}
+        spec = spec_of(root, identifiers=[{**KINDS[0], "embedding": embedding}])
+        return Origins(spec, tmp_path).space(spec.identifiers[0], spec.models[0]).fingerprint
+
+    def write(place: Path, content: bytes) -> Path:
+        if source == "gguf":
+            place.write_bytes(content)
+            return place
+        shutil.copytree(ready / "weights", place)
+        (place / "model.safetensors").write_bytes(content)
+        return place
+
+    first, twin, other = (
+        write(tmp_path / name, content)
+        for name, content in (("one", b"some weights"), ("two", b"some weights"), ("three", b"x"))
+    )
+    assert made_from(first) == made_from(twin) != made_from(other)
 
 
 def test_a3_a_worker_with_another_copy_of_the_weights_refuses(ready, tmp_path):
