@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from genret_dask.errors import SpecError
-from genret_dask.validation import Record
+from genret_dask.specs.validation import Record
 
 logger = logging.getLogger(__name__)
 

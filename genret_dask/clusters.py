@@ -33,8 +33,8 @@ from genret_dask.cluster_security import (
     tls_settings,
 )
 from genret_dask.errors import GenretError, SpecError
-from genret_dask.strict_yaml import read_yaml
-from genret_dask.validation import Record, validate
+from genret_dask.specs.strict_yaml import read_yaml
+from genret_dask.specs.validation import Record, validate
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -11,7 +11,6 @@ from dask.utils import format_bytes
 from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import BudgetError
-from genret_dask.grid import Cell, cells_of, models_of
 from genret_dask.inference.candidates import candidate_width, select_queries
 from genret_dask.inference.memory import Decoding
 from genret_dask.models.flops import (
@@ -28,6 +27,7 @@ from genret_dask.specs import (
     TrainingSpec,
     precise_name,
 )
+from genret_dask.specs.grid import Cell, cells_of, models_of
 from genret_dask.survey import Step, left_of
 from genret_dask.template import group_sizes
 from genret_dask.training.memory import (

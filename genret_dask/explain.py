@@ -27,8 +27,8 @@ from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
 from genret_dask.specs import InferenceSpec, NgramsIdentifiers, SweepSpec
+from genret_dask.specs.validation import validate
 from genret_dask.storage import names_in
-from genret_dask.validation import validate
 
 logger = logging.getLogger(__name__)
 

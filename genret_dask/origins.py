@@ -21,7 +21,6 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
 from genret_dask.fingerprint import Origin, fingerprint
-from genret_dask.grid import Cell, models_of
 from genret_dask.identifiers.embedding import model_folder
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.sources import contents, model_hash, tokenizer_hash
@@ -35,6 +34,7 @@ from genret_dask.specs import (
     SweepSpec,
     TfidfEmbedding,
 )
+from genret_dask.specs.grid import Cell, models_of
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 

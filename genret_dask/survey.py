@@ -16,11 +16,11 @@ from genret_dask.cube.open import CUBE
 from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import CubeError, ModelError, StaleError
 from genret_dask.fingerprint import Origin
-from genret_dask.grid import Cell, cells_of
 from genret_dask.models.manifest import MANIFEST, read_manifest
 from genret_dask.origins import UNKNOWN, Origins
 from genret_dask.records import read_record
 from genret_dask.specs import NgramsIdentifiers, precise_name
+from genret_dask.specs.grid import Cell, cells_of
 from genret_dask.storage import names_in, remove
 
 STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates")

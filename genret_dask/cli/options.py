@@ -15,7 +15,7 @@ from genret_dask.cli.places import PLACE
 from genret_dask.cli.progress import ProgressBars, say
 from genret_dask.errors import ClusterError, SpecError
 from genret_dask.specs import SweepSpec, load_spec
-from genret_dask.validation import validate
+from genret_dask.specs.validation import validate
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveFloat
 from genret_dask.errors import ModelError, SpecError
 from genret_dask.models.pretrained import load_config, load_tokenizer
 from genret_dask.specs import ModelSpec, PretrainedSpec
-from genret_dask.validation import Record, validate
+from genret_dask.specs.validation import Record, validate
 
 
 def _t5(d_model: int, d_ff: int, encoder: int, decoder: int, heads: int, d_kv: int) -> dict:

@@ -12,7 +12,7 @@ from genret_dask.cli import main
 from genret_dask.cli.datasets import KINDS, dataset_of, sample_pairs
 from genret_dask.datasets import load
 from genret_dask.specs import PydocDataset, SweepSpec
-from genret_dask.validation import validate
+from genret_dask.specs.validation import validate
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from genret_dask.clusters import ClusterSpec
 from genret_dask.datasets import load
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.estimate import START_SECONDS, duration, estimate, memory_needs
-from genret_dask.grid import cells_of
 from genret_dask.model_checks import check_models, model_problems
 from genret_dask.models.configs import PRESETS
 from genret_dask.specs import (
@@ -31,6 +30,7 @@ from genret_dask.specs import (
     PretrainedSpec,
     SweepSpec,
 )
+from genret_dask.specs.grid import cells_of
 from genret_dask.study import Study
 from genret_dask.survey import Step
 from genret_dask.training.loop import _Run

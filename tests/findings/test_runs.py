@@ -16,11 +16,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from genret_dask.cli import main
 from genret_dask.errors import InputError, StaleError
-from genret_dask.grid import cells_of
 from genret_dask.models.manifest import read_manifest
 from genret_dask.origins import Origins
 from genret_dask.shards.ledger import Ledger
 from genret_dask.specs import SweepSpec
+from genret_dask.specs.grid import cells_of
 from genret_dask.storage import files_in
 from genret_dask.study import Study
 from genret_dask.survey import survey

@@ -19,11 +19,11 @@ from genret_dask.errors import GenretError
 from genret_dask.estimate import estimate
 from genret_dask.fingerprint import Origin
 from genret_dask.fits import read_points
-from genret_dask.grid import cells_of
 from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.models.manifest import read_manifest
 from genret_dask.specs import BeirDataset, DprDataset, SweepSpec, load_spec
+from genret_dask.specs.grid import cells_of
 from genret_dask.training.task import TrainTask, finished
 from tests.conftest import make_collection, write_beir
 from tests.hostile.mutations import COMMAS, JSON, LINES, RECORD, TABS, YAML, Source

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
-from genret_dask.strict_yaml import read_yaml
-from genret_dask.validation import Record, validate
+from genret_dask.specs.strict_yaml import read_yaml
+from genret_dask.specs.validation import Record, validate
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Provider = Literal["cpu", "cuda"]

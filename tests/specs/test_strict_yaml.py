@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genret_dask.errors import SpecError
-from genret_dask.strict_yaml import DEEPEST, LARGEST_FILE, MOST_VALUES, read_yaml
+from genret_dask.specs.strict_yaml import DEEPEST, LARGEST_FILE, MOST_VALUES, read_yaml
 from tests.hostile.mutations import BOMB, MERGE_BOMB
 
 
