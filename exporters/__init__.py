@@ -16,7 +16,7 @@ from typing import Any
 from genret_dask.errors import ModelError
 from genret_dask.models.manifest import Manifest
 from genret_dask.models.torch_state import alone_in_torch
-from genret_dask.storage import place_of
+from genret_dask.storage.places import place_of
 
 GROUP = "genret_dask.exporters"
 

@@ -20,7 +20,7 @@ from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import MANIFEST, Manifest, Parity, hash_files, write_manifest
 from genret_dask.models.pretrained import load_config, load_whole
 from genret_dask.specs import Precision
-from genret_dask.storage import PARTIAL, place_of, staged
+from genret_dask.storage.places import PARTIAL, place_of, staged
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genret_dask.artefacts import fetched
 from genret_dask.errors import ModelError
 from genret_dask.exporters import export_model
 from genret_dask.models.manifest import read_manifest
 from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.specs import Precision
-from genret_dask.storage import is_local
+from genret_dask.storage.artefacts import fetched
+from genret_dask.storage.places import is_local
 
 _KEPT = (
     "n_train",

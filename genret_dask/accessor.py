@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from genret_dask.artefacts import RECORD, fetched
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.datasets import artefact
 from genret_dask.errors import InputError
@@ -23,7 +22,8 @@ from genret_dask.metrics import contrastive, ranking
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.metrics.contrastive import Form
 from genret_dask.metrics.queries import per_query, reduce_queries
-from genret_dask.storage import place_of
+from genret_dask.storage.artefacts import RECORD, fetched
+from genret_dask.storage.places import place_of
 
 
 @xr.register_dataarray_accessor("genret")

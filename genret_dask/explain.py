@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from genret_dask.artefacts import fetched
 from genret_dask.cube.open import cube_path
 from genret_dask.cube.store import read_attributes
 from genret_dask.datasets import artefact
@@ -28,7 +27,8 @@ from genret_dask.models.tokens import read_tokenizer
 from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
 from genret_dask.specs import InferenceSpec, NgramsIdentifiers, SweepSpec
 from genret_dask.specs.validation import validate
-from genret_dask.storage import names_in
+from genret_dask.storage.artefacts import fetched
+from genret_dask.storage.places import names_in
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from distributed import span
 
-from genret_dask.arrays import read_array
-from genret_dask.artefacts import Artefact, fetched, publishing, record_of
 from genret_dask.datasets import artefact
 from genret_dask.datasets.checks import nothing_to_train_on
 from genret_dask.datasets.collection import Collection, count_repeated
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import sha256_file
 from genret_dask.identifiers import build_codes, write_codes
 from genret_dask.identifiers.index_task import (
     IndexTask,
@@ -48,6 +45,9 @@ from genret_dask.specs import (
     NgramsIdentifiers,
     SweepSpec,
 )
+from genret_dask.storage.arrays import read_array
+from genret_dask.storage.artefacts import Artefact, fetched, publishing, record_of
+from genret_dask.storage.fingerprint import sha256_file
 
 if TYPE_CHECKING:
     from genret_dask.shards.run import DaskExecutor

@@ -22,7 +22,7 @@ from types import TracebackType
 import psutil
 
 from genret_dask.errors import GenretError, LeaseError
-from genret_dask.storage import create_file, is_local, names_in, replace_file, unwritable
+from genret_dask.storage.places import create_file, is_local, names_in, replace_file, unwritable
 
 logger = logging.getLogger(__name__)
 

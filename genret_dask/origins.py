@@ -13,17 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from genret_dask.artefacts import Artefact, fetched, record_of
 from genret_dask.cube.store import FORMAT
 from genret_dask.datasets import artefact, fingerprint_of, load
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import Origin, fingerprint
 from genret_dask.identifiers.embedding import model_folder
 from genret_dask.identifiers.ngrams import INDEX
-from genret_dask.sources import contents, model_hash, tokenizer_hash
 from genret_dask.specs import (
     CodesIdentifiers,
     EmbeddingSpec,
@@ -35,6 +32,9 @@ from genret_dask.specs import (
     TfidfEmbedding,
 )
 from genret_dask.specs.grid import Cell, models_of
+from genret_dask.storage.artefacts import Artefact, fetched, record_of
+from genret_dask.storage.fingerprint import Origin, fingerprint
+from genret_dask.storage.sources import contents, model_hash, tokenizer_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 

@@ -20,7 +20,7 @@ from dask.utils import format_bytes
 
 from genret_dask import probe
 from genret_dask.errors import GenretError
-from genret_dask.storage import check_writable, names_in, replace_file
+from genret_dask.storage.places import check_writable, names_in, replace_file
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from genret_dask.cube.store import restore_template, unseal_cube
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.shards.ledger import Ledger
-from genret_dask.storage import remove
+from genret_dask.storage.places import remove
 from genret_dask.verification import Damage, verify_run
 
 if TYPE_CHECKING:

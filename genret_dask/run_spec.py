@@ -8,7 +8,7 @@ from pathlib import Path
 from genret_dask.errors import GenretError, InputError, StaleError
 from genret_dask.specs import SweepSpec
 from genret_dask.specs.validation import validate
-from genret_dask.storage import place_of, replace_file
+from genret_dask.storage.places import place_of, replace_file
 
 FILE = "spec.json"
 

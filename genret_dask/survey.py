@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genret_dask.artefacts import Artefact, State, record_of
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import CubeError, ModelError, StaleError
-from genret_dask.fingerprint import Origin
 from genret_dask.models.manifest import MANIFEST, read_manifest
 from genret_dask.origins import UNKNOWN, Origins
-from genret_dask.records import read_record
 from genret_dask.specs import NgramsIdentifiers, precise_name
 from genret_dask.specs.grid import Cell, cells_of
-from genret_dask.storage import names_in, remove
+from genret_dask.storage.artefacts import Artefact, State, record_of
+from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.places import names_in, remove
+from genret_dask.storage.records import read_record
 
 STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates")
 """Stages before training, in order; then come train, export and search."""

@@ -17,21 +17,21 @@ from typing import Any
 
 import zarr
 
-from genret_dask import artefacts
 from genret_dask.cluster_arguments import usable_cores
 from genret_dask.cube.open import CUBE, WholeStore
 from genret_dask.cube.schema import SHARDED
 from genret_dask.cube.store import ROOT, SEAL, digest_of, read_attributes, store_at
 from genret_dask.errors import CubeError, GenretError, InputError
-from genret_dask.fingerprint import sha256_file
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.models.manifest import MANIFEST, read_manifest
-from genret_dask.records import read_record
 from genret_dask.run_spec import is_run, read_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
-from genret_dask.sources import paths_in, recheck
-from genret_dask.storage import PARTIAL, files_in, place_of
+from genret_dask.storage import artefacts
+from genret_dask.storage.fingerprint import sha256_file
+from genret_dask.storage.places import PARTIAL, files_in, place_of
+from genret_dask.storage.records import read_record
+from genret_dask.storage.sources import paths_in, recheck
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ import genret_dask
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube
 from genret_dask.errors import InputError
-from genret_dask.fingerprint import Origin
 from genret_dask.fits import fit_over, fits_of
 from genret_dask.metrics import (
     MEASURES,
@@ -32,6 +31,7 @@ from genret_dask.metrics import (
 )
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.metrics.queries import per_query, reduce_queries
+from genret_dask.storage.fingerprint import Origin
 from tests.fits.conftest import MODELS, write_law_cube
 
 CHUNK = re.compile(r"^(?P<array>.+)/c(/|$)")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from genret_dask import open_cube
-from genret_dask.artefacts import record_of
 from genret_dask.errors import DatasetError, ModelError, StaleError
 from genret_dask.explain import explain
 from genret_dask.identifiers.ngrams import INDEX, read_index
@@ -19,6 +18,7 @@ from genret_dask.metrics import cgl
 from genret_dask.models.manifest import read_manifest
 from genret_dask.shards.decoders import check_index
 from genret_dask.specs import ModelSpec, NgramsIdentifiers, PretrainedSpec
+from genret_dask.storage.artefacts import record_of
 from genret_dask.study import Study
 from genret_dask.training.targets import IGNORED, NgramTargets
 from tests.conftest import make_collection, write_beir

@@ -18,7 +18,7 @@ from genret_dask import lease
 from genret_dask.errors import GenretError, LeaseError
 from genret_dask.lease import FOLDER, Lease, read_holder
 from genret_dask.shards.serial import SerialExecutor
-from genret_dask.storage import create_file, replace_file
+from genret_dask.storage.places import create_file, replace_file
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.shards.run import DaskExecutor
 from genret_dask.shards.usage import resident
 from genret_dask.specs import BeirDataset, InferenceSpec, ModelSpec, SweepSpec, TrainingSpec
-from genret_dask.storage import remove
+from genret_dask.storage.places import remove
 from genret_dask.study import Study
 
 if TYPE_CHECKING:

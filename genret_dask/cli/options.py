@@ -130,7 +130,7 @@ def running(
 
     cluster = load_cluster_spec(cluster_file)
     from genret_dask.preflight import check_cluster
-    from genret_dask.storage import place_of
+    from genret_dask.storage.places import place_of
     from genret_dask.study import Study
 
     place = place_of(runs) / spec.name

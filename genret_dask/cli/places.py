@@ -15,7 +15,7 @@ class Place(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """`Path`, or `upath.UPath`; `InputError` where the URL cannot be taken."""
-        from genret_dask.storage import place_of
+        from genret_dask.storage.places import place_of
 
         return place_of(value) if isinstance(value, str) and "://" in value else Path(value)
 

@@ -25,7 +25,7 @@ def repair(ctx: click.Context, run: Path, cluster_file: Path) -> None:
     from genret_dask.cli.options import running
     from genret_dask.repair import repair_run
     from genret_dask.run_spec import read_run_spec
-    from genret_dask.storage import place_of
+    from genret_dask.storage.places import place_of
     from genret_dask.verification import verify_run
 
     folder = place_of(run)

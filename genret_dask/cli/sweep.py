@@ -100,7 +100,7 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
     from genret_dask.estimate import duration
     from genret_dask.origins import Origins
     from genret_dask.preview import preview
-    from genret_dask.storage import place_of
+    from genret_dask.storage.places import place_of
     from genret_dask.survey import cost_of, lines_of, shares_left
     from genret_dask.training.memory import summary
 

@@ -19,7 +19,7 @@ from zarr.storage import WrapperStore
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, store_at
 from genret_dask.errors import CubeError, GenretError, InputError
-from genret_dask.storage import place_of
+from genret_dask.storage.places import place_of
 
 CUBE = "cube.zarr"
 """The cube's name in a run directory."""

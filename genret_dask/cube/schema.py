@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genret_dask.fingerprint import Origin
+from genret_dask.storage.fingerprint import Origin
 
 SEARCH, CONTRAST = "search", "contrast"
 

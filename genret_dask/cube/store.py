@@ -20,7 +20,6 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore
 
-from genret_dask.artefacts import require_same
 from genret_dask.cube.schema import (
     CONTRAST,
     COORDINATE_ATTRIBUTES,
@@ -30,9 +29,9 @@ from genret_dask.cube.schema import (
     Template,
 )
 from genret_dask.errors import CubeError, GenretError
-from genret_dask.fingerprint import Origin
-from genret_dask.records import dump_record
-from genret_dask.storage import (
+from genret_dask.storage.artefacts import require_same
+from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.places import (
     files_in,
     fsync,
     is_local,
@@ -42,6 +41,7 @@ from genret_dask.storage import (
     staged,
     unwritable,
 )
+from genret_dask.storage.records import dump_record
 
 FORMAT = 2
 ROOT = "zarr.json"

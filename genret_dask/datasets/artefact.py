@@ -18,8 +18,8 @@ MANIFEST = "collection.json"
 def write(collection: Collection, folder: Path) -> None:
     """Write a collection as a BEIR folder with a manifest; equal collections give equal bytes.
 
-    The folder must not be there yet; see `genret_dask.storage.staged` for one that appears whole or
-    not at all.
+    The folder must not be there yet; see `genret_dask.storage.places.staged` for one that appears
+    whole or not at all.
     """
     (folder / "qrels").mkdir(parents=True)
     documents = zip(collection.document_ids, collection.titles, collection.texts, strict=True)

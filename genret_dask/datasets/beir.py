@@ -16,9 +16,9 @@ from typing import Any
 
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels, encodable
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import fingerprint
-from genret_dask.sources import source_hash
 from genret_dask.specs import BeirDataset
+from genret_dask.storage.fingerprint import fingerprint
+from genret_dask.storage.sources import source_hash
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ import numpy as np
 from genret_dask.datasets.beir import malformed, read_lines
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import fingerprint
-from genret_dask.sources import source_hash
 from genret_dask.specs import DprDataset
+from genret_dask.storage.fingerprint import fingerprint
+from genret_dask.storage.sources import source_hash
 
 logger = logging.getLogger(__name__)
 

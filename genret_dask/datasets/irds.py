@@ -14,8 +14,8 @@ from typing import Any
 from genret_dask.datasets.beir import Judgement, resolve_judgements
 from genret_dask.datasets.collection import SPLITS, Collection
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import fingerprint
 from genret_dask.specs import IrDatasetsDataset
+from genret_dask.storage.fingerprint import fingerprint
 
 
 def load(spec: IrDatasetsDataset) -> Collection:

@@ -32,8 +32,8 @@ from typing import Any
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.datasets.docstrings import Pair, parse
 from genret_dask.errors import DatasetError
-from genret_dask.fingerprint import fingerprint
 from genret_dask.specs import PydocDataset
+from genret_dask.storage.fingerprint import fingerprint
 
 RECIPE = 1
 """Raise it when the way from docstring to pair changes: it is part of the fingerprint."""

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from genret_dask.arrays import read_array
-from genret_dask.artefacts import RECORD, fetched, publishing, record_of
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import ModelError, NumericError
-from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.embedding import embed
 from genret_dask.identifiers.evenly import assign_evenly
 from genret_dask.identifiers.trie import Trie
 from genret_dask.specs import CodesIdentifiers
+from genret_dask.storage.arrays import read_array
+from genret_dask.storage.artefacts import RECORD, fetched, publishing, record_of
+from genret_dask.storage.fingerprint import Origin
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from genret_dask.artefacts import fetched, is_current, publishing
 from genret_dask.datasets.collection import Collection
-from genret_dask.fingerprint import Origin
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.stream import tokenize_stream
 from genret_dask.models.reader import Reader
 from genret_dask.specs import NgramsIdentifiers
+from genret_dask.storage.artefacts import fetched, is_current, publishing
+from genret_dask.storage.fingerprint import Origin
 
 
 @dataclass(frozen=True)

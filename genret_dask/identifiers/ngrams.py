@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from genret_dask.arrays import read_array
-from genret_dask.artefacts import RECORD, check_hash, fetched, record_of
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import Origin, sha256_file
 from genret_dask.identifiers.stream import Stream
 from genret_dask.identifiers.suffix_array import SuffixArray
-from genret_dask.records import dump_record
-from genret_dask.storage import replace_file
+from genret_dask.storage.arrays import read_array
+from genret_dask.storage.artefacts import RECORD, check_hash, fetched, record_of
+from genret_dask.storage.fingerprint import Origin, sha256_file
+from genret_dask.storage.places import replace_file
+from genret_dask.storage.records import dump_record
 
 INDEX = "index.json"
 LISTED = 32

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genret_dask.arrays import read_array
+from genret_dask.storage.arrays import read_array
 
 
 @dataclass(frozen=True)

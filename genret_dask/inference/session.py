@@ -18,7 +18,7 @@ from genret_dask.errors import DeviceError, ModelError
 from genret_dask.models.manifest import Manifest, fetched_model, read_manifest
 from genret_dask.monitoring.meter import count, phase
 from genret_dask.specs import PROVIDERS
-from genret_dask.storage import place_of
+from genret_dask.storage.places import place_of
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would round the operands of float32 products to ten bits.

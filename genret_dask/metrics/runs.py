@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.errors import CubeError, DatasetError, InputError
-from genret_dask.storage import unwritable
+from genret_dask.storage.places import unwritable
 
 _BLANK = re.compile(r"\s")
 _LOWEST = np.finfo(np.float32).min

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
-from genret_dask.artefacts import check_hash, hashes_of
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import fingerprint
-from genret_dask.host_cache import fetch
 from genret_dask.models.flops import Architecture
-from genret_dask.records import dump_record, parse_record, stays_inside
 from genret_dask.specs import Precision
-from genret_dask.storage import is_local, place_of
+from genret_dask.storage.artefacts import check_hash, hashes_of
+from genret_dask.storage.fingerprint import fingerprint
+from genret_dask.storage.host_cache import fetch
+from genret_dask.storage.places import is_local, place_of
+from genret_dask.storage.records import dump_record, parse_record, stays_inside
 
 MANIFEST = "manifest.json"
 
@@ -136,7 +136,7 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
 
 
 def fetched_model(folder: Path) -> Path:
-    """An exported model as a folder of this machine; see `genret_dask.host_cache.fetch`."""
+    """An exported model as a folder of this machine; see `genret_dask.storage.host_cache.fetch`."""
     return fetch(folder, MANIFEST)
 
 

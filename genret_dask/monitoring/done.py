@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genret_dask.artefacts import RECORD
 from genret_dask.errors import GenretError
 from genret_dask.monitoring.status import ModelStatus, read_status
 from genret_dask.run_spec import is_run
 from genret_dask.specs import SweepSpec
-from genret_dask.storage import place_of
+from genret_dask.storage.artefacts import RECORD
+from genret_dask.storage.places import place_of
 
 _INPUTS = ("collection", "pairs", "tokenizer")
 

@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Any
 
 from genret_dask.errors import GenretError, Terminated
-from genret_dask.host_cache import working_folder
 from genret_dask.redaction import redact
-from genret_dask.storage import is_local, replace_file
+from genret_dask.storage.host_cache import working_folder
+from genret_dask.storage.places import is_local, replace_file
 
 logger = logging.getLogger(__name__)
 

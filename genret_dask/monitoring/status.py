@@ -9,8 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from genret_dask.arrays import read_array
-from genret_dask.artefacts import RECORD, fetched, record_of
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
@@ -23,7 +21,9 @@ from genret_dask.shards.failures import read_failures
 from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
-from genret_dask.storage import names_in
+from genret_dask.storage.arrays import read_array
+from genret_dask.storage.artefacts import RECORD, fetched, record_of
+from genret_dask.storage.places import names_in
 
 _TAIL = 2**18  # bytes of the log that tell of the present
 _RECENT = 600.0  # seconds that a rate is taken over

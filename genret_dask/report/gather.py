@@ -23,7 +23,7 @@ from genret_dask.fits.published import published_points
 from genret_dask.fits.series import ERROR, Means, groups_of, means_of
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.queries import reduce_queries
-from genret_dask.storage import place_of
+from genret_dask.storage.places import place_of
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from genret_dask import __version__
-from genret_dask.artefacts import RECORD, publishing
 from genret_dask.cube.store import read_attributes
-from genret_dask.fingerprint import Origin
 from genret_dask.fits.points import number
 from genret_dask.fits.published import SOURCE
-from genret_dask.records import read_record
 from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
 from genret_dask.report.drawing import PALETTES, Drawing
 from genret_dask.report.figures import doubts, joint_figures, law_figures
@@ -32,6 +29,9 @@ from genret_dask.report.provenance import (
 )
 from genret_dask.report.queries import document_names, extreme_queries
 from genret_dask.report.text import clean, decimal, estimate, share, short
+from genret_dask.storage.artefacts import RECORD, publishing
+from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.records import read_record
 
 FOLDER, PAGE = "report", "index.html"
 

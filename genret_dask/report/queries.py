@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from genret_dask.artefacts import RECORD, fetched
 from genret_dask.cube.open import reading
 from genret_dask.datasets import artefact
 from genret_dask.errors import GenretError
 from genret_dask.report.gather import Kind
 from genret_dask.report.text import clean, decimal
+from genret_dask.storage.artefacts import RECORD, fetched
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genret_dask.storage import is_local
+from genret_dask.storage.places import is_local
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genret_dask.errors import GenretError
 from genret_dask.redaction import redact
-from genret_dask.storage import replace_file
+from genret_dask.storage.places import replace_file
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from genret_dask.errors import CubeError, ModelError
-from genret_dask.records import dump_record, parse_record, read_record
 from genret_dask.shards.plan import ShardTask
-from genret_dask.storage import create_file, is_local, names_in, read_files, replace_file
+from genret_dask.storage.places import create_file, is_local, names_in, read_files, replace_file
+from genret_dask.storage.records import dump_record, parse_record, read_record
 
 logger = logging.getLogger(__name__)
 

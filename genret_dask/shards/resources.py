@@ -15,7 +15,6 @@ from dask.system import CPU_COUNT
 from distributed import WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 
-from genret_dask.artefacts import RECORD, fetched
 from genret_dask.errors import SpecError
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.ngrams import INDEX, NgramIndex, read_index
@@ -24,7 +23,8 @@ from genret_dask.models.manifest import MANIFEST, fetched_model
 from genret_dask.monitoring.meter import phase
 from genret_dask.shards.usage import MemoryUse, Peak, resident
 from genret_dask.specs import Provider
-from genret_dask.storage import is_local
+from genret_dask.storage.artefacts import RECORD, fetched
+from genret_dask.storage.places import is_local
 
 PLUGIN = "genret-resources"
 SHARE = 0.6

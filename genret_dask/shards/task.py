@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from genret_dask.arrays import read_array
 from genret_dask.cube.open import check_codecs
 from genret_dask.cube.schema import CONTRAST, SEARCH, SHARDED
 from genret_dask.cube.store import store_at, write_shard
@@ -29,6 +28,7 @@ from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Resources, worker_resources
 from genret_dask.shards.usage import MemoryUse
 from genret_dask.specs import IdentifiersSpec, InferenceSpec, NgramsIdentifiers
+from genret_dask.storage.arrays import read_array
 
 Report = Callable[[float], None]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from dask.utils import format_bytes
 
-from genret_dask.storage import replace_file
+from genret_dask.storage.places import replace_file
 
 logger = logging.getLogger(__name__)
 

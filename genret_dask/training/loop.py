@@ -18,9 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from genret_dask.artefacts import fetched, publishing, record_of
 from genret_dask.errors import TrainingError
-from genret_dask.host_cache import working_folder
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.configs import config_of
@@ -28,8 +26,10 @@ from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.models.torch_state import alone_in_torch
-from genret_dask.records import dump_record
-from genret_dask.storage import beside, replace_file, writing
+from genret_dask.storage.artefacts import fetched, publishing, record_of
+from genret_dask.storage.host_cache import working_folder
+from genret_dask.storage.places import beside, replace_file, writing
+from genret_dask.storage.records import dump_record
 from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import identifier_logits, identifier_loss, reader_of

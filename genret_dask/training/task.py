@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from genret_dask.arrays import read_array
-from genret_dask.artefacts import fetched, is_current, record_of
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import Origin
-from genret_dask.sources import model_hash
 from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
+from genret_dask.storage.arrays import read_array
+from genret_dask.storage.artefacts import fetched, is_current, record_of
+from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.sources import model_hash
 from genret_dask.training.pairs import Pairs, read_pairs
 
 _RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}

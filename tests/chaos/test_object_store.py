@@ -16,7 +16,7 @@ from genret_dask.inference.session import open_session
 from genret_dask.repair import repair_run
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask
-from genret_dask.storage import check_writable, create_file, files_in, place_of
+from genret_dask.storage.places import check_writable, create_file, files_in, place_of
 from genret_dask.study import Study
 from genret_dask.verification import verify_run
 from tests.chaos.flaky_proxy import FlakyProxy
@@ -166,13 +166,13 @@ def test_a_host_fetches_a_model_once_and_checks_it(bucket, server, local, tmp_pa
 
 
 def test_a_store_that_ignores_conditions_is_refused(bucket, monkeypatch):
-    import genret_dask.storage
+    import genret_dask.storage.places
 
     folder = place_of(f"s3://{bucket}/runs")
     check_writable(folder)
     assert not files_in(folder)
     monkeypatch.setattr(
-        genret_dask.storage,
+        genret_dask.storage.places,
         "_create_object",
         lambda path, content: path.write_bytes(content) or True,
     )

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from genret_dask import storage
 from genret_dask.cube.schema import SHARDED
 from genret_dask.cube.store import create_cube, write_shard
 from genret_dask.errors import GenretError
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask
+from genret_dask.storage import places as storage
 from genret_dask.study import Study
 from genret_dask.verification import verify_run
 from tests.conftest import make_collection, write_beir

@@ -14,7 +14,7 @@ from genret_dask.cube import store
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, unseal_cube, write_shard
 from genret_dask.errors import CubeError, GenretError, InputError, StaleError
-from genret_dask.fingerprint import Origin
+from genret_dask.storage.fingerprint import Origin
 
 QUERIES = 5
 KINDS = ("codes", "ngrams")

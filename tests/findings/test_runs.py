@@ -21,7 +21,7 @@ from genret_dask.origins import Origins
 from genret_dask.shards.ledger import Ledger
 from genret_dask.specs import SweepSpec
 from genret_dask.specs.grid import cells_of
-from genret_dask.storage import files_in
+from genret_dask.storage.places import files_in
 from genret_dask.study import Study
 from genret_dask.survey import survey
 from genret_dask.template import shard_tasks
@@ -203,7 +203,7 @@ def test_a3_the_seed_is_no_part_of_a_collection(root, run):
 
 
 def test_a3_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
-    from genret_dask import sources
+    from genret_dask.storage import sources
 
     monkeypatch.setenv("GENRET_CACHE", str(tmp_path / "cache"))
     read: list[Path] = []
@@ -429,7 +429,7 @@ def test_everything_in_the_way_is_said_at_once(root, run):
 
 @pytest.mark.parametrize("text", ["[]", '{"a": 5}', "{", '{"a": [1]}'])
 def test_a_damaged_memory_of_hashes_is_no_memory(tmp_path, monkeypatch, text):
-    from genret_dask import sources
+    from genret_dask.storage import sources
 
     monkeypatch.setenv("GENRET_CACHE", str(tmp_path))
     (tmp_path / "file").write_text("x")
@@ -439,7 +439,7 @@ def test_a_damaged_memory_of_hashes_is_no_memory(tmp_path, monkeypatch, text):
 
 
 def test_writers_of_the_memory_of_hashes_lose_nothing(tmp_path, monkeypatch):
-    from genret_dask import sources
+    from genret_dask.storage import sources
 
     monkeypatch.setenv("GENRET_CACHE", str(tmp_path / "cache"))
     paths = [tmp_path / f"file{number}" for number in range(40)]

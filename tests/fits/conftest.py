@@ -10,8 +10,8 @@ import xarray as xr
 
 from genret_dask.cube.schema import SHARDED, Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, write_shard
-from genret_dask.fingerprint import Origin
 from genret_dask.metrics.queries import reduce_queries
+from genret_dask.storage.fingerprint import Origin
 
 BEAMS = (1, 3, 10, 30)
 # name, family, N, D, fraction

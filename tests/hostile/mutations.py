@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from genret_dask.records import dump_record
+from genret_dask.storage.records import dump_record
 
 Content = bytes | str
 """A file's bytes, or what stands in its place: "missing", "folder", "loop"."""

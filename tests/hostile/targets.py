@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from genret_dask.artefacts import record_of, verify
 from genret_dask.clusters import load_cluster_spec
 from genret_dask.datasets import artefact, beir, dpr, summary
 from genret_dask.errors import GenretError
 from genret_dask.estimate import estimate
-from genret_dask.fingerprint import Origin
 from genret_dask.fits import read_points
 from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.models.manifest import read_manifest
 from genret_dask.specs import BeirDataset, DprDataset, SweepSpec, load_spec
 from genret_dask.specs.grid import cells_of
+from genret_dask.storage.artefacts import record_of, verify
+from genret_dask.storage.fingerprint import Origin
 from genret_dask.training.task import TrainTask, finished
 from tests.conftest import make_collection, write_beir
 from tests.hostile.mutations import COMMAS, JSON, LINES, RECORD, TABS, YAML, Source
@@ -180,7 +180,7 @@ ORIGIN = Origin("test", {"seed": 0})
 
 
 def _manifest() -> dict[str, Any]:
-    from genret_dask.fingerprint import sha256_file
+    from genret_dask.storage.fingerprint import sha256_file
 
     with contextlib.ExitStack() as stack:
         import tempfile

@@ -25,22 +25,22 @@ from onnx.external_data_helper import convert_model_to_external_data
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from genret_dask.arrays import read_array
-from genret_dask.artefacts import publishing
 from genret_dask.clusters import load_cluster_spec
 from genret_dask.cube import open_cube
 from genret_dask.cube.store import seal_cube
 from genret_dask.datasets import beir
 from genret_dask.errors import CubeError, DatasetError, ModelError, SpecError
 from genret_dask.exporters import export_model
-from genret_dask.fingerprint import Origin
 from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.embedding import embed
 from genret_dask.inference.session import open_session
 from genret_dask.models.configs import config_of, pretrained_tokenizer
 from genret_dask.models.manifest import MANIFEST, hash_files, read_manifest
-from genret_dask.records import dump_record, parse_record
 from genret_dask.specs import ModelSpec, PretrainedSpec, SentenceEmbedding, load_spec
+from genret_dask.storage.arrays import read_array
+from genret_dask.storage.artefacts import publishing
+from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.records import dump_record, parse_record
 from genret_dask.training.architectures import build_model
 from tests.conftest import make_collection, make_model, random_codes
 from tests.fits.conftest import write_law_cube

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from genret_dask.errors import DatasetError, ModelError
-from genret_dask.fingerprint import Origin
 from genret_dask.identifiers import build_codes, read_codes, write_codes
 from genret_dask.identifiers.codes import make_unique, residual_quantise
 from genret_dask.identifiers.embedding import embed
 from genret_dask.specs import CodesIdentifiers, SentenceEmbedding, TfidfEmbedding
+from genret_dask.storage.fingerprint import Origin
 from tests.conftest import make_collection
 
 

@@ -13,10 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from genret_dask.errors import ModelError
 from genret_dask.exporters import export_model
-from genret_dask.fingerprint import sha256_file
 from genret_dask.inference.session import open_session
 from genret_dask.models.manifest import read_manifest
-from genret_dask.records import dump_record, parse_record
+from genret_dask.storage.fingerprint import sha256_file
+from genret_dask.storage.records import dump_record, parse_record
 
 
 @pytest.fixture(scope="module")

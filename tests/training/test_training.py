@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from genret_dask.errors import ModelError, SpecError, TrainingError
-from genret_dask.fingerprint import Origin
 from genret_dask.models.configs import PRESETS, config_of
 from genret_dask.specs import (
     BeirDataset,
@@ -26,6 +25,7 @@ from genret_dask.specs import (
     TokenizerSpec,
     TrainingSpec,
 )
+from genret_dask.storage.fingerprint import Origin
 from genret_dask.study import Study
 from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches

@@ -3,7 +3,8 @@
 Paths of this machine are `pathlib.Path`, those of an object store `upath.UPath`; both take the
 same operators. On disks a file is durable when it and its folder were synced, and whole when it was
 renamed into place; an object store acknowledges whole objects only. Files that a library must map
-are fetched once per host, into a cache that is checked by hash (see `genret_dask.host_cache`).
+are fetched once per host, into a cache that is checked by hash (see
+`genret_dask.storage.host_cache`).
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from genret_dask.artefacts import fetched, is_current, publishing, verify
 from genret_dask.errors import GenretError, ModelError, StaleError
-from genret_dask.fingerprint import Origin
-from genret_dask.records import dump_record, parse_record, read_record
+from genret_dask.storage.artefacts import fetched, is_current, publishing, verify
+from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.records import dump_record, parse_record, read_record
 
 X = Origin("thing", {"rate": 0.002, "layers": [1, 2], "model": {"size": "nano"}})
 

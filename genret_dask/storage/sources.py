@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from genret_dask.errors import ModelError
-from genret_dask.fingerprint import fingerprint, sha256_file
-from genret_dask.storage import cache, replace_file
+from genret_dask.storage.fingerprint import fingerprint, sha256_file
+from genret_dask.storage.places import cache, replace_file
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genret_dask.errors import StaleError
-from genret_dask.fingerprint import Origin, sha256_file
-from genret_dask.host_cache import fetch
-from genret_dask.records import damaged, dump_record, read_record
-from genret_dask.storage import staged
+from genret_dask.storage.fingerprint import Origin, sha256_file
+from genret_dask.storage.host_cache import fetch
+from genret_dask.storage.places import staged
+from genret_dask.storage.records import damaged, dump_record, read_record
 
 RECORD = "artefact.json"
 
@@ -31,7 +31,7 @@ def record_of(
     Parameters
     ----------
     needs : mapping of key to type
-        What the record must have; see `genret_dask.records.read_record`.
+        What the record must have; see `genret_dask.storage.records.read_record`.
 
     Raises
     ------

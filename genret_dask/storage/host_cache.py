@@ -7,9 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from genret_dask.fingerprint import sha256_file
-from genret_dask.records import damaged, parse_record
-from genret_dask.storage import cache, is_local, staged
+from genret_dask.storage.fingerprint import sha256_file
+from genret_dask.storage.places import cache, is_local, staged
+from genret_dask.storage.records import damaged, parse_record
 
 
 def fetch(folder: Path, record: str) -> Path:
