@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from genret_dask.cluster_arguments import usable_cores
+from genret_dask.clusters.keywords import usable_cores
 from genret_dask.monitoring.log import RunLog, read_log
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 
 import zarr
 
-from genret_dask.cluster_arguments import usable_cores
+from genret_dask.clusters.keywords import usable_cores
 from genret_dask.cube.open import CUBE, WholeStore
 from genret_dask.cube.schema import SHARDED
 from genret_dask.cube.store import ROOT, SEAL, digest_of, read_attributes, store_at

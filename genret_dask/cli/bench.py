@@ -59,7 +59,7 @@ def bench(
     """
     from genret_dask.bench.run import CASES, run
     from genret_dask.cli.tables import format_table
-    from genret_dask.cluster_arguments import usable_cores
+    from genret_dask.clusters.keywords import usable_cores
     from genret_dask.errors import InputError
 
     cases = (*named, *cases)

@@ -25,7 +25,7 @@ def certificates(folder: Path, hosts: tuple[str, ...], days: int) -> None:
 
     Run again without node.pem, the CA in DIR signs another one.
     """
-    from genret_dask.certificates import make_certificates
+    from genret_dask.clusters.certificates import make_certificates
 
     written = make_certificates(folder, hosts, days)
     for path in written:

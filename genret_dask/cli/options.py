@@ -124,12 +124,12 @@ def running(
     """The study of a spec; see `running_study`."""
     if page and not page.absolute().parent.is_dir():
         raise SpecError(f"--performance-report {page}: there is no folder {page.parent}")
-    from genret_dask.cluster_arguments import memory_limit
     from genret_dask.clusters import connect, load_cluster_spec
+    from genret_dask.clusters.keywords import memory_limit
     from genret_dask.lease import Lease
 
     cluster = load_cluster_spec(cluster_file)
-    from genret_dask.preflight import check_cluster
+    from genret_dask.clusters.preflight import check_cluster
     from genret_dask.storage.places import place_of
     from genret_dask.study import Study
 

@@ -95,8 +95,8 @@ def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, A
 def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> None:
     from dask.utils import format_bytes
 
-    from genret_dask.cluster_arguments import memory_limit, usable_cores
     from genret_dask.clusters import load_cluster_spec
+    from genret_dask.clusters.keywords import memory_limit, usable_cores
     from genret_dask.estimate import duration
     from genret_dask.origins import Origins
     from genret_dask.preview import preview

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from genret_dask.certificates import make_certificates
+from genret_dask.clusters.certificates import make_certificates
 from genret_dask.specs import load_spec
 from genret_dask.study import Study
 from tests.cluster.servers import wait_for

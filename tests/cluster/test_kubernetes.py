@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genret_dask.cluster_arguments import keywords
 from genret_dask.clusters import ClusterSpec, cluster_class, load_cluster_spec
+from genret_dask.clusters.keywords import keywords
 
 operator = pytest.importorskip("dask_kubernetes.operator")
 jsonschema = pytest.importorskip("jsonschema")

@@ -11,7 +11,7 @@ import pytest
 from distributed import Client
 from distributed.security import Security
 
-from genret_dask.cluster_security import ROLES, ClusterSecurity, tls_settings
+from genret_dask.clusters.security import ROLES, ClusterSecurity, tls_settings
 from tests.cluster.conftest import security
 from tests.cluster.servers import dask_processes, process, wait_for
 from tests.cluster.test_sweeps import environment

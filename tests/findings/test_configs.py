@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from distributed.system import MEMORY_LIMIT
 
 from genret_dask.cli import main
-from genret_dask.cluster_arguments import memory_limit
 from genret_dask.clusters import ClusterSpec
+from genret_dask.clusters.keywords import memory_limit
 from genret_dask.datasets import load
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.estimate import START_SECONDS, duration, estimate, memory_needs

@@ -21,17 +21,18 @@ import psutil
 import pytest
 import yaml
 
-from genret_dask import cluster_arguments, clusters
-from genret_dask.certificates import make_certificates
-from genret_dask.cluster_arguments import keywords
-from genret_dask.cluster_security import ROLES, ClusterSecurity, tls_settings
 from genret_dask.clusters import ClusterSpec, cluster_class, connect, load_cluster_spec
+from genret_dask.clusters import client as clusters
+from genret_dask.clusters import keywords as arguments
+from genret_dask.clusters.certificates import make_certificates
+from genret_dask.clusters.keywords import keywords
+from genret_dask.clusters.security import ROLES, ClusterSecurity, tls_settings
 from genret_dask.errors import GenretError, SpecError
 
 # Workers cannot import a test module by its name.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-SHIPPED = sorted((Path(__file__).parent.parent / "cluster_specs").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "cluster_specs").glob("*.yaml"))
 LOCAL = {"module": "dask.distributed", "class": "LocalCluster"}
 SLURM = {"module": "dask_jobqueue", "class": "SLURMCluster"}
 SSH = {"module": "dask.distributed", "class": "SSHCluster"}
@@ -96,7 +97,7 @@ def test_shipped_file_is_valid_and_its_class_is_there_or_named(path):
 
 
 def test_shipped_local_file_uses_every_core_on_loopback(monkeypatch):
-    monkeypatch.setattr(cluster_arguments, "usable_cores", lambda: 5)
+    monkeypatch.setattr(arguments, "usable_cores", lambda: 5)
     path = next(path for path in SHIPPED if path.stem == "local")
     kwargs = keywords(load_cluster_spec(path))
     assert (kwargs["n_workers"], kwargs["threads_per_worker"], kwargs["processes"]) == (5, 1, True)
@@ -105,7 +106,7 @@ def test_shipped_local_file_uses_every_core_on_loopback(monkeypatch):
 
 
 def test_bare_local_cluster_gets_our_defaults(monkeypatch):
-    monkeypatch.setattr(cluster_arguments, "usable_cores", lambda: 6)
+    monkeypatch.setattr(arguments, "usable_cores", lambda: 6)
     kwargs = keywords(spec(LOCAL))
     assert (kwargs["n_workers"], kwargs["threads_per_worker"], kwargs["processes"]) == (6, 1, True)
     assert keywords(spec(LOCAL, scale=4))["n_workers"] == 4

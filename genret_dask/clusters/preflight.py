@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 from dask.utils import format_bytes
 
-from genret_dask import probe
+from genret_dask.clusters import probe
 from genret_dask.errors import GenretError
 from genret_dask.storage.places import check_writable, names_in, replace_file
 

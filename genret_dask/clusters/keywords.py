@@ -7,90 +7,15 @@ import logging
 import shlex
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, StrictBool, with_config
-from typing_extensions import TypedDict
-
-from genret_dask.cluster_security import tls_environment, tls_settings
+from genret_dask.clusters.security import tls_environment, tls_settings
+from genret_dask.clusters.spec import ClusterSpec
 from genret_dask.errors import SpecError
-
-if TYPE_CHECKING:
-    from genret_dask.clusters import ClusterSpec
 
 logger = logging.getLogger(__name__)
 
 _DASHBOARD = "127.0.0.1:8787"
-
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Size = int | float | str | None  # of memory: bytes, a share of it, or a text such as 4GB
-Value = StrictBool | int | float | str  # of an environment variable
-
-
-@with_config(ConfigDict(extra="allow"))
-class Listening(TypedDict, total=False):
-    """Options of a scheduler or of an SSH connection."""
-
-    port: Port | list[Port]
-    dashboard_address: str | int | None
-
-
-@with_config(ConfigDict(extra="allow"))
-class Workers(TypedDict, total=False):
-    """Options of a worker."""
-
-    n_workers: PositiveInt
-    nthreads: PositiveInt | None
-    memory_limit: Size
-    env: dict[str, Value] | None
-
-
-@with_config(ConfigDict(extra="allow"))
-class Variable(TypedDict, total=False):
-    """An environment variable as Kubernetes writes it; `value` or where to find it."""
-
-    name: str
-    value: str
-
-
-@with_config(ConfigDict(extra="allow"))
-class Arguments(TypedDict, total=False):
-    """Keyword arguments of Dask's cluster classes whose types are checked here.
-
-    Dask itself finds out late, in another process, and says so in a traceback.
-    """
-
-    n_workers: NonNegativeInt | None
-    threads_per_worker: PositiveInt | None
-    processes: StrictBool | PositiveInt | None
-    memory_limit: Size
-    scheduler_port: Port | None
-    dashboard_address: str | int | None
-    worker_dashboard_address: str | int | None
-    host: str | None
-    interface: str | None
-    protocol: str | None
-    local_directory: str | None
-    env: dict[str, Value] | list[Variable] | None
-    scheduler_kwargs: Listening | None
-    scheduler_options: Listening | None
-    worker_options: Workers | None
-    connect_options: Listening | list[Listening] | None
-    remote_python: str | list[str] | None
-    cores: PositiveInt | None
-    memory: str | int | None
-    queue: str | int | None
-    account: str | int | None
-    walltime: str | None
-    job_script_prologue: list[str] | None
-    job_extra_directives: list[str] | dict[str, Any] | None  # of HTCondor a dict
-    log_directory: str | None
-    death_timeout: int | float | str | None
-    name: str | int | None
-    namespace: str | None
-    image: str | None
-    resources: dict[str, Any] | None
 
 
 def keywords(spec: ClusterSpec) -> dict[str, Any]:
@@ -225,11 +150,6 @@ def memory_limit(spec: ClusterSpec) -> int | None:
         return None
     found: int | None = parse_memory_limit(limit, 1, logger=logger)
     return found
-
-
-def workers_a_host(kwargs: Mapping[str, Any]) -> int:
-    """Worker processes that SSHCluster starts on each host."""
-    return int((kwargs.get("worker_options") or {}).get("n_workers", 1))
 
 
 def strings(environment: Mapping[str, str | int | float]) -> dict[str, str]:

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from distributed import Client
 
 from genret_dask.cli import main
+from genret_dask.clusters.preflight import check_cluster
+from genret_dask.clusters.probe import comparable, differences
 from genret_dask.errors import GenretError
-from genret_dask.preflight import check_cluster
-from genret_dask.probe import comparable, differences
 from genret_dask.specs import InferenceSpec, ModelSpec, PretrainedSpec, SweepSpec
 from tests.cluster.servers import SECONDS, dask_processes, wait_for
 

@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from genret_dask.cli import main
-from genret_dask.cluster_security import ROLES, ClusterSecurity, tls_settings
+from genret_dask.clusters.security import ROLES, ClusterSecurity, tls_settings
 from genret_dask.errors import InputError
 
 x509 = pytest.importorskip("cryptography.x509")
 
-from genret_dask.certificates import make_certificates  # noqa: E402
+from genret_dask.clusters.certificates import make_certificates  # noqa: E402
 
-DOCS = Path(__file__).parents[1] / "docs" / "clusters.md"
+DOCS = Path(__file__).parents[2] / "docs" / "clusters.md"
 
 
 def read(path):
