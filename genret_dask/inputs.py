@@ -50,8 +50,8 @@ from genret_dask.storage.artefacts import Artefact, fetched, publishing, record_
 from genret_dask.storage.fingerprint import sha256_file
 
 if TYPE_CHECKING:
-    from genret_dask.shards.run import DaskExecutor
-    from genret_dask.shards.serial import SerialExecutor
+    from genret_dask.executors.dask import DaskExecutor
+    from genret_dask.executors.serial import SerialExecutor
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,10 @@ from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
 from genret_dask.cut_queries import warn_of_cut_queries
 from genret_dask.datasets.collection import Collection
+from genret_dask.executors.dask import DaskExecutor
+from genret_dask.executors.failures import FailureLog
+from genret_dask.executors.serial import SerialExecutor
+from genret_dask.executors.watch import LOST_TIMEOUT
 from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.inputs import Inputs
 from genret_dask.lease import Lease
@@ -29,14 +33,10 @@ from genret_dask.monitoring.log import RunLog
 from genret_dask.preview import Preview, preview
 from genret_dask.results import RESULTS, write_results
 from genret_dask.run_spec import is_run, write_run_spec
-from genret_dask.shards.failures import FailureLog
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, task_key
-from genret_dask.shards.run import DaskExecutor
-from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
-from genret_dask.shards.watch import LOST_TIMEOUT
 from genret_dask.specs import SweepSpec
 from genret_dask.stages import StageLog, machines_of
 from genret_dask.storage.artefacts import RECORD, publishing, verify

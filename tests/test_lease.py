@@ -16,8 +16,8 @@ import pytest
 
 from genret_dask import lease
 from genret_dask.errors import GenretError, LeaseError
+from genret_dask.executors.serial import SerialExecutor
 from genret_dask.lease import FOLDER, Lease, read_holder
-from genret_dask.shards.serial import SerialExecutor
 from genret_dask.storage.places import create_file, replace_file
 
 

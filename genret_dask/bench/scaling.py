@@ -16,7 +16,7 @@ from genret_dask.clusters import ClusterSpec, connect
 from genret_dask.cube.store import read_attributes
 from genret_dask.datasets import artefact
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
-from genret_dask.shards.run import DaskExecutor
+from genret_dask.executors.dask import DaskExecutor
 from genret_dask.shards.usage import resident
 from genret_dask.specs import BeirDataset, InferenceSpec, ModelSpec, SweepSpec, TrainingSpec
 from genret_dask.storage.places import remove

@@ -6,8 +6,8 @@ import pytest
 
 from genret_dask import open_cube
 from genret_dask.errors import CubeError, GenretError
-from genret_dask.shards.backlog import DEATHS
-from genret_dask.shards.failures import read_failures
+from genret_dask.executors.backlog import DEATHS
+from genret_dask.executors.failures import read_failures
 from tests.chaos.conftest import Stand, cluster
 
 pytestmark = pytest.mark.chaos

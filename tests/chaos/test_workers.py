@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from genret_dask.errors import ClusterError
-from genret_dask.shards.run import DaskExecutor
+from genret_dask.executors.dask import DaskExecutor
 from genret_dask.study import _train
 from genret_dask.training.task import finished
 from tests.chaos.conftest import Killer, cluster, kill

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from genret_dask.cli import main
-from genret_dask.shards.watch import Watch
+from genret_dask.executors.watch import Watch
 from genret_dask.study import Study
 
 

@@ -22,6 +22,7 @@ import genret_dask
 from genret_dask.cli import main
 from genret_dask.cli.progress import ProgressBars, say
 from genret_dask.errors import InputError
+from genret_dask.executors.dask import DaskExecutor
 from genret_dask.fits import fit_over
 from genret_dask.fits.compare import _matched, better
 from genret_dask.fits.doubts import doubts_of_draws
@@ -29,7 +30,6 @@ from genret_dask.fits.frontier import frontier
 from genret_dask.fits.series import means_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.monitoring.log import unit_of
-from genret_dask.shards.run import DaskExecutor
 from genret_dask.specs import SweepSpec
 from genret_dask.study import Study
 from tests.findings.conftest import FEMTO, tiny_documents, tiny_spec, write_tiny

@@ -16,10 +16,10 @@ from distributed.utils import key_split
 from prometheus_client.parser import text_string_to_metric_families
 
 from genret_dask import open_cube
+from genret_dask.executors.dask import DaskExecutor
 from genret_dask.monitoring.log import read_log
 from genret_dask.monitoring.meter import PHASES, UNITS
 from genret_dask.shards.plan import task_key
-from genret_dask.shards.run import DaskExecutor
 from genret_dask.study import Study
 from tests.monitoring.conftest import one_beam
 from tests.shards.test_shards import copy_models

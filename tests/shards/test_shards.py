@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from genret_dask import open_cube
 from genret_dask.errors import CubeError, GenretError
+from genret_dask.executors.dask import DaskExecutor
+from genret_dask.executors.serial import SerialExecutor
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, batches, plan_shards
 from genret_dask.shards.resources import Resources
-from genret_dask.shards.run import DaskExecutor
-from genret_dask.shards.serial import SerialExecutor
 from genret_dask.shards.task import Exported, SweepContext, run_shard
 from genret_dask.specs import (
     BeirDataset,
@@ -182,14 +182,14 @@ def test_a_broken_off_run_does_only_what_is_left(root, tmp_path, monkeypatch):
         done.append(task.key)
         return real(task, *rest)
 
-    monkeypatch.setattr("genret_dask.shards.serial.run_shard", breaks)
+    monkeypatch.setattr("genret_dask.executors.serial.run_shard", breaks)
     with pytest.raises(KeyboardInterrupt):
         study.search()
     with pytest.raises(CubeError, match="not sealed"):
         open_cube(tmp_path / "toy")
     again = []
     monkeypatch.setattr(
-        "genret_dask.shards.serial.run_shard",
+        "genret_dask.executors.serial.run_shard",
         lambda task, *rest: (again.append(task.key), real(task, *rest))[1],
     )
     cube = Study(make_spec(root), runs=tmp_path).search()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from genret_dask.errors import BudgetError, GenretError, ModelError
-from genret_dask.shards.failures import FailureLog, read_failures, summary
-from genret_dask.shards.serial import SerialExecutor
+from genret_dask.executors.failures import FailureLog, read_failures, summary
+from genret_dask.executors.serial import SerialExecutor
 
 
 def test_what_failed_is_kept_until_it_succeeds(tmp_path):

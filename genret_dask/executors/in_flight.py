@@ -13,12 +13,12 @@ from distributed import Client, Future, KilledWorker, Status, get_worker
 from distributed.scheduler import NoValidWorkerError
 
 from genret_dask.errors import ClusterError, TaskError
+from genret_dask.executors.backlog import DEATHS, LOSSES, Backlog, Work
+from genret_dask.executors.failures import FailureLog
+from genret_dask.executors.spans import TaskSpans
 from genret_dask.monitoring.log import Event, silent
 from genret_dask.monitoring.meter import measured
-from genret_dask.monitoring.spans import TaskSpans
 from genret_dask.monitoring.workers import workers_heard
-from genret_dask.shards.backlog import DEATHS, LOSSES, Backlog, Work
-from genret_dask.shards.failures import FailureLog
 
 logger = logging.getLogger(__name__)
 

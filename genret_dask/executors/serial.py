@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from genret_dask.executors.failures import FailureLog, summary
 from genret_dask.monitoring.log import Event, silent
 from genret_dask.monitoring.meter import measured
-from genret_dask.shards.failures import FailureLog, summary
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import SweepContext, run_shard
 from genret_dask.shards.usage import MemoryUse, Peaks

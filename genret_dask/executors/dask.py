@@ -7,16 +7,16 @@ from typing import Any
 
 from distributed import Client
 
+from genret_dask.executors.backlog import Backlog
+from genret_dask.executors.failures import FailureLog, summary
+from genret_dask.executors.in_flight import CLUSTER, TOPIC, Flight
+from genret_dask.executors.watch import LOST_TIMEOUT, Watch
 from genret_dask.monitoring.log import Event, silent
 from genret_dask.monitoring.quiet import QuietPlugin
 from genret_dask.monitoring.workers import MetricsPlugin
-from genret_dask.shards.backlog import Backlog
-from genret_dask.shards.failures import FailureLog, summary
-from genret_dask.shards.flight import CLUSTER, TOPIC, Flight
 from genret_dask.shards.resources import ResourcesPlugin, session_bytes
 from genret_dask.shards.task import SweepContext, run_shard
 from genret_dask.shards.usage import MemoryUse, Peaks
-from genret_dask.shards.watch import LOST_TIMEOUT, Watch
 
 _LISTEN_SECONDS = 1.0
 

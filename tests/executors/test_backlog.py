@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genret_dask.shards.backlog import DEATHS, LOSSES, TRIES, Backlog
+from genret_dask.executors.backlog import DEATHS, LOSSES, TRIES, Backlog
 
 
 def make(tasks: int) -> Backlog:
