@@ -16,7 +16,7 @@ from genret_dask.bench.measure import Measurement, compare, quantity
 from genret_dask.bench.peers import Prefixes, allowed, dict_trie
 from genret_dask.bench.workload import LEVELS, Scale, random_codes
 from genret_dask.identifiers import Trie
-from genret_dask.inference.candidates import sample_negatives
+from genret_dask.study.candidates import sample_negatives
 
 _BEAM = 100
 

@@ -20,7 +20,7 @@ from genret_dask.executors.dask import DaskExecutor
 from genret_dask.shards.usage import resident
 from genret_dask.specs import BeirDataset, InferenceSpec, ModelSpec, SweepSpec, TrainingSpec
 from genret_dask.storage.places import remove
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 
 if TYPE_CHECKING:
     from distributed import Client

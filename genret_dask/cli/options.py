@@ -20,7 +20,7 @@ from genret_dask.specs.validation import validate
 if TYPE_CHECKING:
     from distributed import Client
 
-    from genret_dask.study import Study
+    from genret_dask.study.sweep import Study
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def running(
     cluster = load_cluster_spec(cluster_file)
     from genret_dask.clusters.preflight import check_cluster
     from genret_dask.storage.places import place_of
-    from genret_dask.study import Study
+    from genret_dask.study.sweep import Study
 
     place = place_of(runs) / spec.name
     lease = Lease(place)

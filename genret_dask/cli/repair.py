@@ -23,9 +23,9 @@ from genret_dask.cli.verify import verified
 def repair(ctx: click.Context, run: Path, cluster_file: Path) -> None:
     """Redo just what is damaged in RUN, and remove what writers that died have left."""
     from genret_dask.cli.options import running
-    from genret_dask.repair import repair_run
     from genret_dask.run_spec import read_run_spec
     from genret_dask.storage.places import place_of
+    from genret_dask.study.repair import repair_run
     from genret_dask.verification import verify_run
 
     folder = place_of(run)

@@ -13,7 +13,7 @@ from genret_dask.cli.progress import say
 
 if TYPE_CHECKING:
     from genret_dask.specs import SweepSpec
-    from genret_dask.study import Study
+    from genret_dask.study.sweep import Study
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,11 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
 
     from genret_dask.clusters import load_cluster_spec
     from genret_dask.clusters.keywords import memory_limit, usable_cores
-    from genret_dask.estimate import duration
-    from genret_dask.origins import Origins
-    from genret_dask.preview import preview
     from genret_dask.storage.places import place_of
-    from genret_dask.survey import cost_of, lines_of, shares_left
+    from genret_dask.study.estimate import duration
+    from genret_dask.study.origins import Origins
+    from genret_dask.study.preview import preview
+    from genret_dask.study.survey import cost_of, lines_of, shares_left
     from genret_dask.training.memory import summary
 
     cluster = load_cluster_spec(cluster_file)

@@ -14,7 +14,7 @@ import pytest
 
 from genret_dask.errors import ClusterError
 from genret_dask.executors.dask import DaskExecutor
-from genret_dask.study import _train
+from genret_dask.study.sweep import _train
 from genret_dask.training.task import finished
 from tests.chaos.conftest import Killer, cluster, kill
 

@@ -16,7 +16,7 @@ from genret_dask.errors import GenretError
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask
 from genret_dask.storage import places as storage
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from genret_dask.verification import verify_run
 from tests.conftest import make_collection, write_beir
 from tests.cube.test_cube import make_arrays, make_template

@@ -18,7 +18,7 @@ import yaml
 
 from genret_dask.clusters.certificates import make_certificates
 from genret_dask.specs import load_spec
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.cluster.servers import wait_for
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import differing

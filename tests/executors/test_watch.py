@@ -11,9 +11,9 @@ from distributed import Client, Future
 from distributed.worker_state_machine import FreeKeysEvent
 
 from genret_dask.errors import ClusterError, GenretError
+from genret_dask.executors import watch
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.failures import FailureLog
-from genret_dask.shards import watch
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from genret_dask.cli import main
 from genret_dask.executors.watch import Watch
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 
 
 class Moment:

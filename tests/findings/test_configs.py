@@ -19,8 +19,6 @@ from genret_dask.clusters import ClusterSpec
 from genret_dask.clusters.keywords import memory_limit
 from genret_dask.datasets import load
 from genret_dask.errors import BudgetError, SpecError
-from genret_dask.estimate import START_SECONDS, duration, estimate, memory_needs
-from genret_dask.model_checks import check_models, model_problems
 from genret_dask.models.configs import PRESETS
 from genret_dask.specs import (
     CodesIdentifiers,
@@ -31,8 +29,10 @@ from genret_dask.specs import (
     SweepSpec,
 )
 from genret_dask.specs.grid import cells_of
-from genret_dask.study import Study
-from genret_dask.survey import Step
+from genret_dask.study.estimate import START_SECONDS, duration, estimate, memory_needs
+from genret_dask.study.model_checks import check_models, model_problems
+from genret_dask.study.survey import Step
+from genret_dask.study.sweep import Study
 from genret_dask.training.loop import _Run
 from genret_dask.training.memory import Texts, check_memory, summary, texts_of
 from genret_dask.training.pairs import build_pairs

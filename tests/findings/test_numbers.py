@@ -28,7 +28,6 @@ from genret_dask.fits.points import Points
 from genret_dask.identifiers import evenly
 from genret_dask.identifiers.codes import residual_quantise
 from genret_dask.inference import beam, ngram_search, resident
-from genret_dask.inference.candidates import build_candidates, count_negatives
 from genret_dask.inference.own import own_documents, without_own
 from genret_dask.inference.prefixes import Rules
 from genret_dask.inference.score import score
@@ -36,7 +35,8 @@ from genret_dask.inference.session import BeamSession
 from genret_dask.metrics.table import records
 from genret_dask.shards import task
 from genret_dask.specs import InferenceSpec, load_spec
-from genret_dask.study import Study
+from genret_dask.study.candidates import build_candidates, count_negatives
+from genret_dask.study.sweep import Study
 from tests.conftest import FAMILIES, make_model, random_codes
 from tests.findings.conftest import FEMTO, tiny_documents, tiny_spec, write_collection
 from tests.identifiers.test_ngrams import VOCABULARY, make_index

@@ -22,7 +22,7 @@ from genret_dask.inference.session import open_session
 from genret_dask.metrics import recall
 from genret_dask.models.reader import Reader
 from genret_dask.shards.decoders import CodeDecoder, Decoder, NgramDecoder
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.findings.conftest import FEMTO, tiny_spec, write_tiny
 from tests.findings.test_text_properties import spelled_alike
 

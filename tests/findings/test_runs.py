@@ -17,14 +17,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from genret_dask.cli import main
 from genret_dask.errors import InputError, StaleError
 from genret_dask.models.manifest import read_manifest
-from genret_dask.origins import Origins
 from genret_dask.shards.ledger import Ledger
 from genret_dask.specs import SweepSpec
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.places import files_in
-from genret_dask.study import Study
-from genret_dask.survey import survey
-from genret_dask.template import shard_tasks
+from genret_dask.study.origins import Origins
+from genret_dask.study.survey import survey
+from genret_dask.study.sweep import Study
+from genret_dask.study.template import shard_tasks
 from tests.findings.conftest import FEMTO, tiny_spec, write_tiny
 
 KINDS = [{"kind": "codes", "levels": 2, "codes": 8}, {"kind": "ngrams", "spans": 3}]

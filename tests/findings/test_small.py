@@ -31,7 +31,7 @@ from genret_dask.fits.series import means_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.monitoring.log import unit_of
 from genret_dask.specs import SweepSpec
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.findings.conftest import FEMTO, tiny_documents, tiny_spec, write_tiny
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

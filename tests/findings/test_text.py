@@ -37,7 +37,7 @@ from genret_dask.specs import (
     TokenizerSpec,
     TrainingSpec,
 )
-from genret_dask.study import Study, sweep
+from genret_dask.study.sweep import Study, sweep
 from genret_dask.training.families import reader_of
 from genret_dask.training.loop import _Run
 from genret_dask.training.pairs import SOURCES, build_pairs

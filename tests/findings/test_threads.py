@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster
 
 from genret_dask.executors.in_flight import run_reporting
 from genret_dask.models.torch_state import alone_in_torch
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from genret_dask.training.loop import seed_of
 from tests.findings.conftest import tiny_spec, write_tiny
 

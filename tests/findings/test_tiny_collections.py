@@ -21,13 +21,13 @@ from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.errors import DatasetError
 from genret_dask.identifiers import build_codes
 from genret_dask.inference import beam
-from genret_dask.inference.candidates import build_candidates, count_negatives, select_queries
 from genret_dask.inference.own import own_documents
 from genret_dask.inference.score import score
 from genret_dask.metrics import cgl, recall
 from genret_dask.specs import CodesIdentifiers, PairsSpec
-from genret_dask.study import Study
-from genret_dask.template import group_sizes
+from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
+from genret_dask.study.sweep import Study
+from genret_dask.study.template import group_sizes
 from tests.findings.conftest import tiny_spec, write_collection
 from tests.inference.test_beam import TableSession, pad
 

@@ -15,7 +15,6 @@ import numpy as np
 from genret_dask.clusters import load_cluster_spec
 from genret_dask.datasets import artefact, beir, dpr, summary
 from genret_dask.errors import GenretError
-from genret_dask.estimate import estimate
 from genret_dask.fits import read_points
 from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.ngrams import read_index
@@ -24,6 +23,7 @@ from genret_dask.specs import BeirDataset, DprDataset, SweepSpec, load_spec
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.artefacts import record_of, verify
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.study.estimate import estimate
 from genret_dask.training.task import TrainTask, finished
 from tests.conftest import make_collection, write_beir
 from tests.hostile.mutations import COMMAS, JSON, LINES, RECORD, TABS, YAML, Source

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genret_dask.specs import InferenceSpec
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import make_spec
 

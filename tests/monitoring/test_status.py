@@ -20,7 +20,7 @@ from genret_dask.monitoring.log import FILE, RunLog
 from genret_dask.monitoring.status import read_status
 from genret_dask.run_spec import read_run_spec, write_run_spec
 from genret_dask.shards.plan import plan_shards
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.monitoring.conftest import one_beam
 from tests.shards.test_shards import copy_models
 

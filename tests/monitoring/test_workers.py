@@ -20,7 +20,7 @@ from genret_dask.executors.dask import DaskExecutor
 from genret_dask.monitoring.log import read_log
 from genret_dask.monitoring.meter import PHASES, UNITS
 from genret_dask.shards.plan import task_key
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.monitoring.conftest import one_beam
 from tests.shards.test_shards import copy_models
 

@@ -19,7 +19,7 @@ from genret_dask.shards.resources import Host, Resources
 from genret_dask.shards.task import Exported, SweepContext, compute_shard
 from genret_dask.shards.usage import MemoryUse, Peak, Peaks, resident, write_memory
 from genret_dask.specs import CodesIdentifiers
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import copy_models, make_spec
 

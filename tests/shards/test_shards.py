@@ -31,7 +31,7 @@ from genret_dask.specs import (
     TokenizerSpec,
     TrainingSpec,
 )
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.training.test_training import TINY
 

@@ -26,7 +26,7 @@ from genret_dask.specs import (
     TrainingSpec,
 )
 from genret_dask.storage.fingerprint import Origin
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches
 from genret_dask.training.families import identifier_logits, identifier_loss

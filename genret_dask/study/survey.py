@@ -15,13 +15,13 @@ from genret_dask.cube.open import CUBE
 from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import CubeError, ModelError, StaleError
 from genret_dask.models.manifest import MANIFEST, read_manifest
-from genret_dask.origins import UNKNOWN, Origins
 from genret_dask.specs import NgramsIdentifiers, precise_name
 from genret_dask.specs.grid import Cell, cells_of
 from genret_dask.storage.artefacts import Artefact, State, record_of
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import names_in, remove
 from genret_dask.storage.records import read_record
+from genret_dask.study.origins import UNKNOWN, Origins
 
 STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates")
 """Stages before training, in order; then come train, export and search."""

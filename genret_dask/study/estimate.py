@@ -11,7 +11,6 @@ from dask.utils import format_bytes
 from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import BudgetError
-from genret_dask.inference.candidates import candidate_width, select_queries
 from genret_dask.inference.memory import Decoding
 from genret_dask.models.flops import (
     Architecture,
@@ -28,8 +27,9 @@ from genret_dask.specs import (
     precise_name,
 )
 from genret_dask.specs.grid import Cell, cells_of, models_of
-from genret_dask.survey import Step, left_of
-from genret_dask.template import group_sizes
+from genret_dask.study.candidates import candidate_width, select_queries
+from genret_dask.study.survey import Step, left_of
+from genret_dask.study.template import group_sizes
 from genret_dask.training.memory import (
     SMALLER_EXPORT,
     SMALLER_TRAINING,
@@ -100,7 +100,7 @@ class Estimate:
         cores : int
         left : mapping of str to float, optional
             The share of a stage's results that are still to be made, as
-            `genret_dask.survey.shares_left` has it; all of a stage that is not named.
+            `genret_dask.study.survey.shares_left` has it; all of a stage that is not named.
         """
         share = {"collection": 1.0, "train": 1.0, "export": 1.0, "search": 1.0, **(left or {})}
         training = self.train_flops / CPU_TRAINING_RATE + self.train_steps * STEP_SECONDS
@@ -213,7 +213,7 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
     texts : Texts
         `texts_of` the collection and `spec.training.pairs`.
     steps : sequence of Step
-        Of `genret_dask.survey.survey`; what is done needs nothing.
+        Of `genret_dask.study.survey.survey`; what is done needs nothing.
     """
     train, export = left_of(steps, "train"), left_of(steps, "export")
     needs = []

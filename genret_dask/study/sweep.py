@@ -19,19 +19,15 @@ from distributed import span
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
-from genret_dask.cut_queries import warn_of_cut_queries
 from genret_dask.datasets.collection import Collection
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.failures import FailureLog
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.executors.watch import LOST_TIMEOUT
 from genret_dask.exporters.task import is_exported, run_export
-from genret_dask.inputs import Inputs
 from genret_dask.lease import Lease
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
-from genret_dask.preview import Preview, preview
-from genret_dask.results import RESULTS, write_results
 from genret_dask.run_spec import is_run, write_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, task_key
@@ -43,9 +39,13 @@ from genret_dask.storage.artefacts import RECORD, publishing, verify
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import check_writable, is_local, place_of
 from genret_dask.storage.records import read_record
-from genret_dask.survey import Step, remove_stale
-from genret_dask.tasks import export_tasks, exported_models, training_tasks
-from genret_dask.template import build_template, shard_tasks, versions
+from genret_dask.study.cut_queries import warn_of_cut_queries
+from genret_dask.study.inputs import Inputs
+from genret_dask.study.preview import Preview, preview
+from genret_dask.study.results import RESULTS, write_results
+from genret_dask.study.survey import Step, remove_stale
+from genret_dask.study.tasks import export_tasks, exported_models, training_tasks
+from genret_dask.study.template import build_template, shard_tasks, versions
 from genret_dask.training.memory import check_memory
 from genret_dask.training.task import TrainTask, finished
 

@@ -14,7 +14,7 @@ from genret_dask.storage.places import remove
 from genret_dask.verification import Damage, verify_run
 
 if TYPE_CHECKING:
-    from genret_dask.study import Study
+    from genret_dask.study.sweep import Study
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ import pytest
 from genret_dask import open_cube
 from genret_dask.cli.sweep import _print_results
 from genret_dask.errors import ModelError
-from genret_dask.estimate import estimate
 from genret_dask.metrics import cgl
 from genret_dask.models.manifest import read_manifest, write_manifest
 from genret_dask.specs import ExportSpec
 from genret_dask.specs.grid import models_of
-from genret_dask.study import Study
+from genret_dask.study.estimate import estimate
+from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import make_spec
 

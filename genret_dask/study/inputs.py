@@ -33,11 +33,9 @@ from genret_dask.identifiers.ngrams import (
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
-from genret_dask.inference.candidates import build_candidates, count_negatives, select_queries
 from genret_dask.inference.own import own_documents
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
-from genret_dask.origins import Origins
 from genret_dask.specs import (
     CodesIdentifiers,
     IdentifiersSpec,
@@ -48,6 +46,8 @@ from genret_dask.specs import (
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import Artefact, fetched, publishing, record_of
 from genret_dask.storage.fingerprint import sha256_file
+from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
+from genret_dask.study.origins import Origins
 
 if TYPE_CHECKING:
     from genret_dask.executors.dask import DaskExecutor

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genret_dask.exporters.task import ExportTask
-from genret_dask.inputs import Inputs
 from genret_dask.shards.task import Exported
 from genret_dask.specs import precise_name
 from genret_dask.specs.grid import Cell, cells_of
+from genret_dask.study.inputs import Inputs
 from genret_dask.training.task import TrainTask
 
 

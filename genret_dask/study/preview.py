@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from genret_dask.errors import GenretError, ModelError, together
-from genret_dask.estimate import Estimate, check_budget, estimate, memory_needs
-from genret_dask.model_checks import check_models
-from genret_dask.origins import Origins
-from genret_dask.survey import Step, require_current, survey
+from genret_dask.study.estimate import Estimate, check_budget, estimate, memory_needs
+from genret_dask.study.model_checks import check_models
+from genret_dask.study.origins import Origins
+from genret_dask.study.survey import Step, require_current, survey
 from genret_dask.training.memory import Need, check_memory, texts_of
 
 

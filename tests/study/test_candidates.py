@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from genret_dask.datasets.checks import check_usable
 from genret_dask.errors import DatasetError
-from genret_dask.inference.candidates import build_candidates, sample_negatives, select_queries
 from genret_dask.specs import PairsSpec
+from genret_dask.study.candidates import build_candidates, sample_negatives, select_queries
 from tests.conftest import make_collection
 
 

@@ -19,7 +19,7 @@ from genret_dask.models.manifest import read_manifest
 from genret_dask.shards.decoders import check_index
 from genret_dask.specs import ModelSpec, NgramsIdentifiers, PretrainedSpec
 from genret_dask.storage.artefacts import record_of
-from genret_dask.study import Study
+from genret_dask.study.sweep import Study
 from genret_dask.training.targets import IGNORED, NgramTargets
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import make_spec

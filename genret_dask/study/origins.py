@@ -1,7 +1,7 @@
 """What every artefact of a study is made from, and where it lies: known without making any.
 
-The stages make what `Origins` names, and `genret_dask.survey` compares it with what is there: both
-read the same origins, so a plan and a run cannot disagree.
+The stages make what `Origins` names, and `genret_dask.study.survey` compares it with what is there:
+both read the same origins, so a plan and a run cannot disagree.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from importlib.metadata import version
 import numpy as np
 
 from genret_dask.cube.schema import CONTRAST, SEARCH, Group, Template
-from genret_dask.inputs import Inputs
 from genret_dask.models.manifest import Manifest
 from genret_dask.shards.plan import ShardTask, plan_shards
 from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.fingerprint import fingerprint
+from genret_dask.study.inputs import Inputs
 from genret_dask.training.targets import label_shape
 
 
