@@ -33,8 +33,8 @@ def explain(
 ) -> None:
     """Show what a model of RUN generates for a query, and the documents it leads to."""
     from genret_dask.cli.tables import format_table
-    from genret_dask.explain import explain as search
     from genret_dask.redaction import printable, printable_json
+    from genret_dask.run.explain import explain as search
 
     found = search(run, query, model, beam, kind)
     if found.beam < beam:

@@ -126,7 +126,7 @@ def running(
         raise SpecError(f"--performance-report {page}: there is no folder {page.parent}")
     from genret_dask.clusters import connect, load_cluster_spec
     from genret_dask.clusters.keywords import memory_limit
-    from genret_dask.lease import Lease
+    from genret_dask.run.lease import Lease
 
     cluster = load_cluster_spec(cluster_file)
     from genret_dask.clusters.preflight import check_cluster
@@ -168,7 +168,7 @@ def _noting_what_is_done(run: Path, spec: SweepSpec) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, ClusterError) as error:
-        from genret_dask.monitoring.done import what_is_done
+        from genret_dask.run.done import what_is_done
 
         error.add_note(what_is_done(run, spec))
         raise

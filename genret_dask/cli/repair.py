@@ -23,10 +23,10 @@ from genret_dask.cli.verify import verified
 def repair(ctx: click.Context, run: Path, cluster_file: Path) -> None:
     """Redo just what is damaged in RUN, and remove what writers that died have left."""
     from genret_dask.cli.options import running
-    from genret_dask.run_spec import read_run_spec
+    from genret_dask.run.spec import read_run_spec
+    from genret_dask.run.verification import verify_run
     from genret_dask.storage.places import place_of
     from genret_dask.study.repair import repair_run
-    from genret_dask.verification import verify_run
 
     folder = place_of(run)
     spec = read_run_spec(folder)

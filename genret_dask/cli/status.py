@@ -14,7 +14,7 @@ import click
 from genret_dask.cli.places import PLACE
 
 if TYPE_CHECKING:
-    from genret_dask.monitoring.status import RunStatus
+    from genret_dask.run.status import RunStatus
 
 _FAILURES = 10  # listed
 
@@ -33,7 +33,7 @@ def status(run: Path, as_json: bool, watch: float | None) -> None:
 
     It reads the run directory only, and can be asked on any machine that sees it.
     """
-    from genret_dask.monitoring.status import read_status
+    from genret_dask.run.status import read_status
 
     while True:
         found = read_status(run)

@@ -10,7 +10,7 @@ import click
 from genret_dask.cli.places import PLACE
 
 if TYPE_CHECKING:
-    from genret_dask.verification import Damage
+    from genret_dask.run.verification import Damage
 
 
 @click.command()
@@ -21,7 +21,7 @@ def verify(ctx: click.Context, run: Path) -> None:
 
     Prints a line for each damage and exits with 1 when there is any. RUN may be a URL.
     """
-    from genret_dask.lease import read_holder
+    from genret_dask.run.lease import read_holder
 
     holder = read_holder(run)
     if holder and not holder.released and not holder.is_dead():
@@ -35,7 +35,7 @@ def verify(ctx: click.Context, run: Path) -> None:
 def verified(run: Path) -> list[Damage]:
     """Verify with progress on the terminal, and print a line for each damage."""
     from genret_dask.cli.progress import ProgressBars
-    from genret_dask.verification import verify_run
+    from genret_dask.run.verification import verify_run
 
     with ProgressBars() as progress:
         damages = verify_run(run, lambda done, total: progress("verify", done, total))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from genret_dask.cube.store import restore_template, unseal_cube
 from genret_dask.identifiers.ngrams import INDEX
+from genret_dask.run.verification import Damage, verify_run
 from genret_dask.shards.ledger import Ledger
 from genret_dask.storage.places import remove
-from genret_dask.verification import Damage, verify_run
 
 if TYPE_CHECKING:
     from genret_dask.study.sweep import Study
@@ -27,7 +27,7 @@ def repair_run(study: Study, damages: Sequence[Damage]) -> None:
     study : Study
         Of the run directory's own spec.
     damages : sequence of Damage
-        Of `genret_dask.verification.verify_run`.
+        Of `genret_dask.run.verification.verify_run`.
 
     Raises
     ------

@@ -25,10 +25,10 @@ from genret_dask.executors.failures import FailureLog
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.executors.watch import LOST_TIMEOUT
 from genret_dask.exporters.task import is_exported, run_export
-from genret_dask.lease import Lease
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
-from genret_dask.run_spec import is_run, write_run_spec
+from genret_dask.run.lease import Lease
+from genret_dask.run.spec import is_run, write_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, task_key
 from genret_dask.shards.task import SweepContext

@@ -13,12 +13,12 @@ from distributed import Client, LocalCluster
 from genret_dask import open_cube
 from genret_dask.errors import GenretError, InputError, ModelError
 from genret_dask.inference.session import open_session
+from genret_dask.run.verification import verify_run
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask
 from genret_dask.storage.places import check_writable, create_file, files_in, place_of
 from genret_dask.study.repair import repair_run
 from genret_dask.study.sweep import Study
-from genret_dask.verification import verify_run
 from tests.chaos.flaky_proxy import FlakyProxy
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import differing, make_spec

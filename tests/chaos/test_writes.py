@@ -13,11 +13,11 @@ import pytest
 from genret_dask.cube.schema import SHARDED
 from genret_dask.cube.store import create_cube, write_shard
 from genret_dask.errors import GenretError
+from genret_dask.run.verification import verify_run
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask
 from genret_dask.storage import places as storage
 from genret_dask.study.sweep import Study
-from genret_dask.verification import verify_run
 from tests.conftest import make_collection, write_beir
 from tests.cube.test_cube import make_arrays, make_template
 from tests.shards.test_shards import differing, make_spec

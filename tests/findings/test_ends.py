@@ -30,9 +30,9 @@ from genret_dask.errors import ClusterError, GenretError, Terminated
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.executors.watch import Watch
-from genret_dask.monitoring.done import what_is_done
 from genret_dask.monitoring.log import read_log
-from genret_dask.monitoring.status import read_status
+from genret_dask.run.done import what_is_done
+from genret_dask.run.status import read_status
 from tests.findings.conftest import FEMTO, write_tiny
 from tests.findings.interrupted import Moment
 

@@ -22,7 +22,6 @@ from genret_dask.datasets import beir
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.errors import DatasetError, InputError, NumericError, TrainingError
 from genret_dask.executors.failures import read_failures
-from genret_dask.explain import _own, explain
 from genret_dask.fits.fitting import fit_points
 from genret_dask.fits.points import Points
 from genret_dask.identifiers import evenly
@@ -33,6 +32,7 @@ from genret_dask.inference.prefixes import Rules
 from genret_dask.inference.score import score
 from genret_dask.inference.session import BeamSession
 from genret_dask.metrics.table import records
+from genret_dask.run.explain import _own, explain
 from genret_dask.shards import task
 from genret_dask.specs import InferenceSpec, load_spec
 from genret_dask.study.candidates import build_candidates, count_negatives

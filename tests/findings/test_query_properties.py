@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genret_dask.datasets.words import one_line
-from genret_dask.explain import explain
 from genret_dask.identifiers import read_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.inference.session import open_session
 from genret_dask.metrics import recall
 from genret_dask.models.reader import Reader
+from genret_dask.run.explain import explain
 from genret_dask.shards.decoders import CodeDecoder, Decoder, NgramDecoder
 from genret_dask.study.sweep import Study
 from tests.findings.conftest import FEMTO, tiny_spec, write_tiny

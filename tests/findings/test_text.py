@@ -19,7 +19,6 @@ from genret_dask.datasets import load
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.datasets.words import sentences, terms, words
 from genret_dask.errors import DatasetError, InputError, ModelError
-from genret_dask.explain import explain
 from genret_dask.identifiers.embedding import embed
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.spans import SpanSampler
@@ -27,6 +26,7 @@ from genret_dask.identifiers.stream import tokenize_stream
 from genret_dask.models.manifest import read_manifest
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.reader import Reader, plain
+from genret_dask.run.explain import explain
 from genret_dask.specs import (
     ModelSpec,
     NgramsIdentifiers,

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from genret_dask.cli import main
 from genret_dask.errors import InputError, StaleError
-from genret_dask.lease import FOLDER, Lease
 from genret_dask.monitoring.log import FILE, RunLog
-from genret_dask.monitoring.status import read_status
-from genret_dask.run_spec import read_run_spec, write_run_spec
+from genret_dask.run.lease import FOLDER, Lease
+from genret_dask.run.spec import read_run_spec, write_run_spec
+from genret_dask.run.status import read_status
 from genret_dask.shards.plan import plan_shards
 from genret_dask.study.sweep import Study
 from tests.monitoring.conftest import one_beam
@@ -168,7 +168,7 @@ def test_a_study_of_other_settings_that_is_refused_leaves_the_spec(root, tmp_pat
 
 
 def test_many_markers_take_one_listing_and_no_reading(run, monkeypatch):
-    from genret_dask.monitoring import status
+    from genret_dask.run import status
 
     markers = run / "markers"
     names = ["t5", "llama"]

@@ -12,10 +12,10 @@ import pytest
 
 from genret_dask import open_cube
 from genret_dask.errors import DatasetError, ModelError, StaleError
-from genret_dask.explain import explain
 from genret_dask.identifiers.ngrams import INDEX, read_index
 from genret_dask.metrics import cgl
 from genret_dask.models.manifest import read_manifest
+from genret_dask.run.explain import explain
 from genret_dask.shards.decoders import check_index
 from genret_dask.specs import ModelSpec, NgramsIdentifiers, PretrainedSpec
 from genret_dask.storage.artefacts import record_of

@@ -15,9 +15,9 @@ from genret_dask.cube.store import ROOT, read_attributes, read_sizes
 from genret_dask.errors import GenretError
 from genret_dask.executors.failures import read_failures
 from genret_dask.identifiers.ngrams import INDEX
-from genret_dask.lease import read_holder
 from genret_dask.monitoring.log import read_log, unit_of
-from genret_dask.run_spec import read_run_spec
+from genret_dask.run.lease import read_holder
+from genret_dask.run.spec import read_run_spec
 from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of

@@ -24,7 +24,7 @@ from genret_dask.cube.store import ROOT, SEAL, digest_of, read_attributes, store
 from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.models.manifest import MANIFEST, read_manifest
-from genret_dask.run_spec import is_run, read_run_spec
+from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
 from genret_dask.storage import artefacts

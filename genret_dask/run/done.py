@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from genret_dask.errors import GenretError
-from genret_dask.monitoring.status import ModelStatus, read_status
-from genret_dask.run_spec import is_run
+from genret_dask.run.spec import is_run
+from genret_dask.run.status import ModelStatus, read_status
 from genret_dask.specs import SweepSpec
 from genret_dask.storage.artefacts import RECORD
 from genret_dask.storage.places import place_of

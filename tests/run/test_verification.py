@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from genret_dask.errors import GenretError, InputError
+from genret_dask.run.verification import verify_run
 from genret_dask.shards.task import run_shard
 from genret_dask.study.repair import repair_run
 from genret_dask.study.sweep import Study
-from genret_dask.verification import verify_run
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import differing, make_spec
 

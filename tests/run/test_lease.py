@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from genret_dask import lease
 from genret_dask.errors import GenretError, LeaseError
 from genret_dask.executors.serial import SerialExecutor
-from genret_dask.lease import FOLDER, Lease, read_holder
+from genret_dask.run import lease
+from genret_dask.run.lease import FOLDER, Lease, read_holder
 from genret_dask.storage.places import create_file, replace_file
 
 
@@ -34,7 +34,7 @@ def other(tmp_path):
     script = """
     import sys, time
     from pathlib import Path
-    from genret_dask.lease import Lease
+    from genret_dask.run.lease import Lease
     with Lease(Path(sys.argv[1])):
         print("held", flush=True)
         sys.stdin.read()
