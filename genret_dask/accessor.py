@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
-from genret_dask.datasets import artefact
+from genret_dask.datasets import stored
 from genret_dask.errors import InputError
 from genret_dask.fits.fitting import Fit
 from genret_dask.fits.over import fit_over, of_family
@@ -215,7 +215,7 @@ def documents_of(tree: xr.DataTree, run: Path | str | None = None) -> xr.Dataset
             expected="the run directory that the cube was made in",
             fix="copy its folder collection beside the cube, or give the run: documents(run=...)",
         )
-    found = artefact.read(fetched(folder) / "beir")
+    found = stored.read(fetched(folder) / "beir")
     columns = {"id": found.document_ids, "title": found.titles, "text": found.texts}
     return xr.Dataset(
         {name: ("doc", np.array(column, dtype=object)) for name, column in columns.items()},

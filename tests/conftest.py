@@ -55,9 +55,9 @@ def make_collection(documents: int = 40, seed: int = 0) -> Collection:
 
 
 def write_beir(collection: Collection, folder: Path) -> Path:
-    from genret_dask.datasets import artefact
+    from genret_dask.datasets import stored
 
-    artefact.write(collection, folder)
+    stored.write(collection, folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from genret_dask.bench.measure import Measurement, quantity
 from genret_dask.bench.workload import QUICK, Scale
 from genret_dask.clusters import ClusterSpec, connect
 from genret_dask.cube.store import read_attributes
-from genret_dask.datasets import artefact
+from genret_dask.datasets import stored
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.shards.usage import resident
@@ -110,7 +110,7 @@ def _study(folder: Path, queries: int) -> SweepSpec:
             for name in SPLITS
         },
     )
-    artefact.write(collection, folder / "beir")
+    stored.write(collection, folder / "beir")
     return SweepSpec(
         name="scaling",
         dataset=BeirDataset(kind="beir", path=folder / "beir"),

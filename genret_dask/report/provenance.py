@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from genret_dask.monitoring.timing import read_stages
 from genret_dask.report.gather import Gathered, Kind
 from genret_dask.report.text import clean, decimal, seconds, short
-from genret_dask.stages import read_stages
 
 _ORDER = (
     "dataset", "pairs", "identifiers", "tokenizer", "index", "spans of train", "spans of dev",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genret_dask.cube.open import reading
-from genret_dask.datasets import artefact
+from genret_dask.datasets import stored
 from genret_dask.errors import GenretError
 from genret_dask.report.gather import Kind
 from genret_dask.report.text import clean, decimal
@@ -91,7 +91,7 @@ def document_names(run: Path, documents: int | None) -> list[str] | None:
     if not (folder / RECORD).is_file() or documents is None or documents > _MOST_DOCUMENTS:
         return None
     try:
-        collection = artefact.read(fetched(folder) / "beir")
+        collection = stored.read(fetched(folder) / "beir")
     except GenretError as error:
         logger.warning("documents are shown by number: %s", error.found)
         return None

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from genret_dask.cube.open import cube_path
 from genret_dask.cube.store import read_attributes
-from genret_dask.datasets import artefact
+from genret_dask.datasets import stored
 from genret_dask.datasets.collection import Collection, encodable
 from genret_dask.datasets.words import one_line
 from genret_dask.errors import InputError, NumericError
@@ -111,7 +111,7 @@ def explain(
             f"{run} has no model {model!r}",
             expected=f"one of {', '.join(names)}" if names else f"models in {models}",
         )
-    collection = artefact.read(fetched(cube.parent / "collection") / "beir")
+    collection = stored.read(fetched(cube.parent / "collection") / "beir")
     folder = fetched_model(models / model)
     session = open_session(folder)
     reader = Reader.of_model(

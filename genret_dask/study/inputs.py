@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from distributed import span
 
-from genret_dask.datasets import artefact
+from genret_dask.datasets import stored
 from genret_dask.datasets.checks import nothing_to_train_on
 from genret_dask.datasets.collection import Collection, count_repeated
 from genret_dask.errors import DatasetError
@@ -100,7 +100,7 @@ class Inputs:
             )
         facts = {"content_hash": collection.content_hash}
         with publishing(made.folder, made.made_from, **facts) as partial_folder:
-            artefact.write(collection, partial_folder / "beir")
+            stored.write(collection, partial_folder / "beir")
         self._report("dataset", 1, 1)
         return collection
 

@@ -145,7 +145,7 @@ def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]
     """Build the model without memory, and hold the headers of its weights against it."""
     import torch
 
-    from genret_dask.training.architectures import CLASSES
+    from genret_dask.training.build import CLASSES
 
     try:
         with torch.device("meta"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from genret_dask.cube.store import FORMAT
-from genret_dask.datasets import artefact, fingerprint_of, load
+from genret_dask.datasets import fingerprint_of, load, stored
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
@@ -71,7 +71,7 @@ class Origins:
     def loaded(self) -> Collection:
         """The collection in memory: the run's where that is current, else as its source has it."""
         if self.collection.state == "done":
-            collection = artefact.read(fetched(self.collection.folder) / "beir")
+            collection = stored.read(fetched(self.collection.folder) / "beir")
         else:
             collection = load(self.spec.dataset)
         check_usable(collection, self.spec.inference.split, self.spec.training.pairs)

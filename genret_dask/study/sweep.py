@@ -27,6 +27,7 @@ from genret_dask.executors.watch import LOST_TIMEOUT
 from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
+from genret_dask.monitoring.timing import StageLog, machines_of
 from genret_dask.run.lease import Lease
 from genret_dask.run.spec import is_run, write_run_spec
 from genret_dask.shards.ledger import Ledger
@@ -34,7 +35,6 @@ from genret_dask.shards.plan import ShardTask, task_key
 from genret_dask.shards.task import SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
 from genret_dask.specs import SweepSpec
-from genret_dask.stages import StageLog, machines_of
 from genret_dask.storage.artefacts import RECORD, publishing, verify
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import check_writable, is_local, place_of

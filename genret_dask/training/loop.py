@@ -30,8 +30,8 @@ from genret_dask.storage.artefacts import fetched, publishing, record_of
 from genret_dask.storage.host_cache import working_folder
 from genret_dask.storage.places import beside, replace_file, writing
 from genret_dask.storage.records import dump_record
-from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches
+from genret_dask.training.build import build_model, count_parameters
 from genret_dask.training.families import identifier_logits, identifier_loss, reader_of
 from genret_dask.training.pairs import read_pairs, subset
 from genret_dask.training.targets import Space, label_shape, open_space, targets_of

@@ -17,7 +17,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from genret_dask.cli import main
-from genret_dask.stages import read_stages
+from genret_dask.monitoring.timing import read_stages
 from tests.conftest import make_collection, write_beir
 from tests.training.test_training import TINY
 

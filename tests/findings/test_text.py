@@ -100,7 +100,7 @@ def pretrained(tmp_path_factory) -> Path:
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
     )
-    from genret_dask.training.architectures import build_model
+    from genret_dask.training.build import build_model
 
     model, _ = build_model(ModelSpec(family="llama", size="femto"), tokenizer, 0, dropout=0, seed=0)
     model.save_pretrained(root / "model")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genret_dask.clusters import load_cluster_spec
-from genret_dask.datasets import artefact, beir, dpr, summary
+from genret_dask.datasets import beir, dpr, stored, summary
 from genret_dask.errors import GenretError
 from genret_dask.fits import read_points
 from genret_dask.identifiers import Codes, read_codes, write_codes
@@ -169,7 +169,7 @@ def _collection_rest(folder: Path) -> None:
     for name, data in _written().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name != artefact.MANIFEST:
+        if name != stored.MANIFEST:
             path.write_bytes(data)
 
 
@@ -266,7 +266,7 @@ def _training_record() -> dict[str, Any]:
 
 
 def _load_records(folder: Path) -> None:
-    from genret_dask.stages import read_stages
+    from genret_dask.monitoring.timing import read_stages
 
     spec = SweepSpec()
     task = TrainTask(
@@ -330,7 +330,7 @@ TARGETS: dict[str, Target] = {
     "codes": Target({"artefact.json": Source(_codes_record(), RECORD)}, _load_codes, _codes_rest),
     "collection": Target(
         {"collection.json": Source(json.loads(_written()["collection.json"]), JSON)},
-        artefact.read,
+        stored.read,
         _collection_rest,
     ),
     "records": Target(

@@ -41,7 +41,7 @@ from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import publishing
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.records import dump_record, parse_record
-from genret_dask.training.architectures import build_model
+from genret_dask.training.build import build_model
 from tests.conftest import make_collection, make_model, random_codes
 from tests.fits.conftest import write_law_cube
 

@@ -27,8 +27,8 @@ from genret_dask.specs import (
 )
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.study.sweep import Study
-from genret_dask.training.architectures import build_model, count_parameters
 from genret_dask.training.batches import Batches
+from genret_dask.training.build import build_model, count_parameters
 from genret_dask.training.families import identifier_logits, identifier_loss
 from genret_dask.training.loop import _Run, train, training_flops
 from genret_dask.training.pairs import SOURCES, Pairs, build_pairs, subset

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from distributed import Client
 
-from genret_dask import stages
+from genret_dask.monitoring import timing as stages
 from genret_dask.monitoring.log import RunLog, read_log
-from genret_dask.stages import StageLog, machine, machines_of, read_stages
+from genret_dask.monitoring.timing import StageLog, machine, machines_of, read_stages
 
 
 class Clock:

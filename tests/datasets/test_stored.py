@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genret_dask.datasets import Collection, Qrels, artefact, load
+from genret_dask.datasets import Collection, Qrels, load, stored
 from genret_dask.errors import DatasetError
 from genret_dask.specs import BeirDataset
 
@@ -68,8 +68,8 @@ def small() -> Collection:
 @given(collection=collections())
 def test_what_is_written_is_read_back(tmp_path_factory, collection):
     folder = tmp_path_factory.mktemp("round") / "collection"
-    artefact.write(collection, folder)
-    found = artefact.read(folder)
+    stored.write(collection, folder)
+    found = stored.read(folder)
     assert found.content_hash == collection.content_hash
     assert (found.name or None, found.version) == (
         collection.name or folder.name,
@@ -81,7 +81,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, collection):
 
 def test_equal_collections_give_equal_bytes_and_a_beir_folder(small, tmp_path):
     for name in ("a", "b"):
-        artefact.write(small, tmp_path / name)
+        stored.write(small, tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert "collection.json" in map(str, files) and len(files) == 7
     for file in files:
@@ -92,24 +92,24 @@ def test_equal_collections_give_equal_bytes_and_a_beir_folder(small, tmp_path):
 
 
 def test_changed_content_is_refused(small, tmp_path):
-    artefact.write(small, tmp_path / "c")
+    stored.write(small, tmp_path / "c")
     (tmp_path / "c" / "qrels" / "test.tsv").write_text("q0\td0\t1\n")
     with pytest.raises(DatasetError, match="holds content") as caught:
-        artefact.read(tmp_path / "c")
+        stored.read(tmp_path / "c")
     assert small.content_hash in caught.value.expected
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a"}', "\xff", "[" * 100_000])
 def test_a_damaged_manifest(small, tmp_path, text):
-    artefact.write(small, tmp_path / "c")
+    stored.write(small, tmp_path / "c")
     (tmp_path / "c" / "collection.json").write_text(text, encoding="latin-1")
     with pytest.raises(DatasetError, match=r"collection\.json is damaged"):
-        artefact.read(tmp_path / "c")
+        stored.read(tmp_path / "c")
 
 
 def test_a_missing_manifest(small, tmp_path):
     with pytest.raises(DatasetError, match=r"collection\.json is missing"):
-        artefact.read(tmp_path / "c")
-    artefact.write(small, tmp_path / "c")
+        stored.read(tmp_path / "c")
+    stored.write(small, tmp_path / "c")
     manifest = json.loads((tmp_path / "c" / "collection.json").read_text())
     assert manifest["documents"] == 2 and manifest["content_hash"] == small.content_hash
