@@ -19,8 +19,9 @@ from genret_dask.bench.measure import Measurement, median_seconds, quantity, sec
 from genret_dask.bench.workload import Workload, random_codes
 from genret_dask.exporters.quantise import quantise
 from genret_dask.inference.beam import Beams
+from genret_dask.inference.graph import PROVIDER_OPTIONS
 from genret_dask.inference.resident import searcher
-from genret_dask.inference.session import PROVIDER_OPTIONS, Session, session_for
+from genret_dask.inference.session import Session, session_for
 from genret_dask.models.flops import step_flops
 
 _BEAM = 100

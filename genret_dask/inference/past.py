@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from genret_dask.errors import ModelError
-from genret_dask.inference.session import check_prompt, check_step, open_graph
+from genret_dask.inference.graph import check_prompt, check_step, open_graph
 from genret_dask.models.manifest import Manifest
 from genret_dask.monitoring.meter import count, phase
 
@@ -64,7 +64,9 @@ class PastSession:
     ) -> tuple[np.ndarray, np.ndarray, PastState]:
         """See `Session.step`."""
         queries = len(state.lengths)
-        tokens, flat = check_step(tokens, parents, rows, queries, state.beams, self)
+        tokens, flat = check_step(
+            tokens, parents, rows, queries, state.beams, self.manifest.vocab_size
+        )
         past = tuple(value[flat] for value in state.past)
         lengths = np.repeat(state.lengths, tokens.shape[1])[:, None]
         places = np.arange(past[0].shape[2] + 1)

@@ -19,7 +19,8 @@ from genret_dask.identifiers import Trie
 from genret_dask.inference import beam
 from genret_dask.inference.beam import Beams, Vocabulary
 from genret_dask.inference.finite import not_finite
-from genret_dask.inference.session import BeamSession, Session, on_host
+from genret_dask.inference.graph import on_host
+from genret_dask.inference.session import BeamSession, Session
 from genret_dask.monitoring.meter import count_decoded, phase
 
 _SLACK = 1.25
