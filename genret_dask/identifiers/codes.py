@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -38,10 +38,13 @@ class Codes:
         Cell of each level, counted from 0 within the level. Rows are unique.
     level_sizes : tuple of int
         Cells of each level; level l owns that many rows of the vocabulary.
+    stored_trie : Trie, optional
+        The trie of the codes where it is at hand; built otherwise.
     """
 
     codes: np.ndarray
     level_sizes: tuple[int, ...]
+    stored_trie: Trie | None = field(default=None, repr=False, compare=False)
 
     @property
     def length(self) -> int:
@@ -74,7 +77,8 @@ class Codes:
 
     @cached_property
     def trie(self) -> Trie:
-        return Trie.build(self.codes)
+        """The prefixes of all identifiers."""
+        return self.stored_trie or Trie.build(self.codes)
 
 
 def build_codes(collection: Collection, spec: CodesIdentifiers, seed: int = 0) -> Codes:
@@ -193,7 +197,7 @@ def read_codes(folder: Path) -> Codes:
     """
     folder = fetched(folder)
     sizes = read_level_sizes(folder)
-    codes = Codes(read_array(folder / "codes.npy", dims=2), sizes)
+    codes = Codes(read_array(folder / "codes.npy", dims=2), sizes, Trie.load(folder))
     cells = codes.codes
     fits = cells.dtype.kind in "iu" and cells.shape[1] == len(sizes) and len(cells)
     if not fits or cells.min() < 0 or (cells.max(axis=0) >= sizes).any():
@@ -202,5 +206,4 @@ def read_codes(folder: Path) -> Codes:
             expected=f"codes below {list(sizes)}, as {RECORD} says",
             fix=f"remove {folder} and run again",
         )
-    codes.__dict__["trie"] = Trie.load(folder)
     return codes
