@@ -19,7 +19,7 @@ from genret_dask.bench.measure import Measurement, median_seconds, quantity, sec
 from genret_dask.bench.workload import Workload, random_codes
 from genret_dask.exporters.quantise import quantise
 from genret_dask.inference.beam import Beams
-from genret_dask.inference.graph import PROVIDER_OPTIONS
+from genret_dask.inference.graph import EXECUTION_PROVIDERS, PROVIDER_OPTIONS
 from genret_dask.inference.resident import searcher
 from genret_dask.inference.session import Session, session_for
 from genret_dask.models.flops import step_flops
@@ -88,7 +88,7 @@ def _product(rows: int, inner: int, columns: int, provider: str, threads: int) -
     session = ort.InferenceSession(
         model.SerializeToString(),
         options,
-        providers=[(f"{provider.upper()}ExecutionProvider", PROVIDER_OPTIONS[provider])],
+        providers=[(EXECUTION_PROVIDERS[provider], PROVIDER_OPTIONS[provider])],
     )
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(left, provider))

@@ -39,7 +39,9 @@ class Preview:
 
     @cached_property
     def memory(self) -> list[Need]:
-        """What trainings and exports that are left hold; loads the collection."""
+        """What trainings and exports that are left hold; loads the collection for any."""
+        if not any(s.state != "done" for s in self.steps if s.stage in ("train", "export")):
+            return []
         spec = self.origins.spec
         texts = texts_of(self.origins.loaded, spec.training.pairs)
         return memory_needs(spec, texts, self.steps)

@@ -247,8 +247,7 @@ class Study:
 
     def _check_memory(self) -> None:
         """Refuse workers that could not hold what is to be trained and exported."""
-        left = any(s.state != "done" for s in self.steps if s.stage in ("train", "export"))
-        if self.client is None or not left:
+        if self.client is None:
             return
 
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
