@@ -21,7 +21,7 @@ from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, check_hash, fetched, record_of
 from genret_dask.storage.fingerprint import Origin, sha256_file
 from genret_dask.storage.places import replace_file
-from genret_dask.storage.records import dump_record
+from genret_dask.storage.records import damaged, dump_record
 
 INDEX = "index.json"
 LISTED = 32
@@ -29,6 +29,25 @@ LISTED = 32
 
 _RECORD = {"vocabulary": int, "tokenizer": str, "corpus": str, "parts": dict}
 _LOOKUPS = 2**20  # at once, for the memory that they take
+
+
+def name_of_index(tokenizer: Path) -> str:
+    """Return what the index and the spans of a tokeniser are named by: the start of its hash.
+
+    Parameters
+    ----------
+    tokenizer : Path
+        The tokeniser's artefact.
+
+    Raises
+    ------
+    ModelError
+        It is not there, or has no tokenizer.json.
+    """
+    files = record_of(tokenizer)["files"]
+    if "tokenizer.json" not in files:
+        raise damaged(tokenizer / "tokenizer.json", "is missing")
+    return str(files["tokenizer.json"])[:12]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
 from genret_dask.errors import GenretError
 from genret_dask.executors.failures import read_failures
-from genret_dask.identifiers.ngrams import INDEX
+from genret_dask.identifiers.ngrams import INDEX, name_of_index
 from genret_dask.monitoring.log import read_log, unit_of
 from genret_dask.run.lease import read_holder
 from genret_dask.run.spec import read_run_spec
@@ -22,7 +22,7 @@ from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.arrays import read_array
-from genret_dask.storage.artefacts import RECORD, fetched, record_of
+from genret_dask.storage.artefacts import RECORD, fetched
 from genret_dask.storage.places import names_in
 
 _TAIL = 2**18  # bytes of the log that tell of the present
@@ -224,11 +224,10 @@ def _tokenizers(spec: SweepSpec) -> set[str]:
 
 def _is_indexed(folder: Path, tokenizer: str) -> bool:
     try:
-        files = record_of(folder / tokenizer)["files"]
+        name = name_of_index(folder / tokenizer)
     except GenretError:
         return False
-    digest = str(files.get("tokenizer.json"))[:12]
-    return (folder / "identifiers" / "ngrams" / digest / INDEX).is_file()
+    return (folder / "identifiers" / "ngrams" / name / INDEX).is_file()
 
 
 def _stage(events: list[dict[str, Any]]) -> StageStatus | None:

@@ -14,10 +14,11 @@ from typing import Any
 from genret_dask.cube.open import CUBE
 from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import CubeError, ModelError, StaleError
+from genret_dask.identifiers.ngrams import name_of_index
 from genret_dask.models.manifest import MANIFEST, read_manifest
 from genret_dask.specs import NgramsIdentifiers, precise_name
 from genret_dask.specs.grid import Cell, cells_of
-from genret_dask.storage.artefacts import Artefact, State, record_of
+from genret_dask.storage.artefacts import Artefact, State
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import names_in, remove
 from genret_dask.storage.records import read_record
@@ -276,8 +277,8 @@ def remove_stale(steps: Sequence[Step], run: Path) -> None:
     With a tokeniser go the index and the spans that only it led to.
     """
     tokenizers = [step for step in steps if step.stage == "tokenizer" and step.state != "to do"]
-    kept = {_digest(step.place) for step in tokenizers if step.state == "done"}
-    for digest in {_digest(step.place) for step in tokenizers} - kept:
+    kept = {name_of_index(step.place) for step in tokenizers if step.state == "done"}
+    for digest in {name_of_index(step.place) for step in tokenizers} - kept:
         remove(run / "identifiers" / "ngrams" / digest)
         for name in names_in(run / "spans"):
             if name.endswith(f"-{digest}"):
@@ -285,8 +286,3 @@ def remove_stale(steps: Sequence[Step], run: Path) -> None:
     for step in steps:
         if step.state == "stale" and step.stage != "search":
             remove(step.place)
-
-
-def _digest(tokenizer: Path) -> str:
-    """What the index and the spans of a tokeniser are named by."""
-    return str(record_of(tokenizer)["files"]["tokenizer.json"])[:12]
