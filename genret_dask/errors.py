@@ -38,6 +38,12 @@ class GenretError(Exception):
             lines.append(f"  to fix:   {fix}")
         super().__init__("\n".join(lines))
 
+    def line(self, about: str) -> str:
+        """Return the message as one line that begins with what it is about."""
+        found = self.found if self.found.startswith(about) else f"{about}: {self.found}"
+        parts = (found, self.expected and f"expected {self.expected}", self.fix)
+        return " ".join("; ".join(part for part in parts if part).split())
+
     def __reduce__(self) -> tuple:
         # Exceptions cross process boundaries on the way back from a Dask worker.
         return _rebuild, (type(self), self.found, self.expected, self.fix)

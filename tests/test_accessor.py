@@ -19,6 +19,7 @@ from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube
 from genret_dask.errors import InputError
 from genret_dask.fits import fit_over, fits_of
+from genret_dask.kinds import CodesIdentifiers
 from genret_dask.metrics import (
     MEASURES,
     average_precision,
@@ -189,6 +190,7 @@ def test_a_cube_of_100_gb_opens_by_its_metadata(tmp_path, reads):
     text = {name: np.array(["x"] * 8) for name in ("family", "precision")}
     group = Group(
         kind="codes",
+        variables=CodesIdentifiers.variables,
         sizes=sizes,
         shard_queries=64,
         model={"model": np.array(list("abcdefgh")), "n_params": np.arange(1, 9), **text},

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from genret_dask import errors
 from genret_dask.errors import GenretError, InputError
-from genret_dask.specs import CodesIdentifiers, SweepSpec
+from genret_dask.kinds import CodesIdentifiers
+from genret_dask.specs import SweepSpec
 from genret_dask.storage.fingerprint import fingerprint, sha256_file
 
 CLASSES = [

@@ -21,15 +21,15 @@ import psutil
 
 from genret_dask.bench.measure import Measurement, compare, median_seconds, quantity
 from genret_dask.bench.workload import Scale
-from genret_dask.datasets import load
+from genret_dask.datasets import PydocDataset
 from genret_dask.identifiers.ngrams import NgramIndex, Part
 from genret_dask.identifiers.stream import Stream, tokenize_stream
 from genret_dask.inference import ngram_search
-from genret_dask.inference.documents import gather_evidence, rank_documents
+from genret_dask.inference.documents import NgramsScoring, gather_evidence, rank_documents
 from genret_dask.inference.ngram_search import search
 from genret_dask.inference.prefixes import Ngrams, Rules
 from genret_dask.models.reader import Reader, plain
-from genret_dask.specs import NgramsScoring, PydocDataset, TokenizerSpec
+from genret_dask.specs import TokenizerSpec
 from genret_dask.training.tokenizer import train_tokenizer
 
 BEAM, STEPS, RUN, VOCABULARY = 100, 10, 8, 16_384
@@ -191,7 +191,7 @@ def _worker(pipe: Any, folder: Path, vocabulary: int, rules: Rules) -> None:
 
 def _text(documents: int) -> tuple[Stream, int, int]:
     """Tokens of so many docstrings, or of all, the vocabulary and its end token."""
-    collection = load(PydocDataset(documents=documents))
+    collection = PydocDataset(documents=documents).load()
     tokenizer = train_tokenizer(collection, TokenizerSpec(vocab_size=VOCABULARY))
     reader = Reader(plain(tokenizer.backend_tokenizer))
     stream = tokenize_stream(enumerate(collection.texts), reader, reader.vocabulary)

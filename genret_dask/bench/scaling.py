@@ -14,11 +14,11 @@ from genret_dask.bench.measure import Measurement, quantity
 from genret_dask.bench.workload import QUICK, Scale
 from genret_dask.clusters import ClusterSpec, connect
 from genret_dask.cube.store import read_attributes
-from genret_dask.datasets import stored
+from genret_dask.datasets import BeirDataset, stored
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.shards.usage import resident
-from genret_dask.specs import BeirDataset, InferenceSpec, ModelSpec, SweepSpec, TrainingSpec
+from genret_dask.specs import InferenceSpec, ModelSpec, SweepSpec, TrainingSpec
 from genret_dask.storage.places import remove
 from genret_dask.study.sweep import Study
 

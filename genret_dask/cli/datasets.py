@@ -9,39 +9,14 @@ from typing import Any
 
 import click
 import numpy as np
+from pydantic import ValidationError
 
-from genret_dask.datasets import SPLITS, Collection, load, summary
+from genret_dask.datasets import SPLITS, BeirDataset, Collection, Dataset, summary
 from genret_dask.datasets.checks import check_usable, list_remarks
 from genret_dask.errors import InputError
 from genret_dask.redaction import printable
-from genret_dask.specs import BeirDataset, DatasetSpec, PydocDataset, SweepSpec, load_spec
-
-KINDS = {
-    "pydoc": (
-        "Docstrings of installed libraries: the summary asks, the rest answers.",
-        "the libraries installed; nothing to download",
-        "dataset:\n  kind: pydoc\n  libraries: [numpy, scipy]   # default: seven libraries\n"
-        "  documents: 2000             # keep this many; default: all",
-    ),
-    "beir": (
-        "A BEIR folder, plain or .gz.",
-        "corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv; answers.jsonl optional",
-        "dataset:\n  kind: beir\n  path: data/scifact\n"
-        "  allow_unknown_ids: false    # true drops judgements of unknown ids",
-    ),
-    "dpr": (
-        "DPR's passages and questions; a passage that holds an answer is relevant.",
-        "passages as tsv (id, text, title), questions and answers as csv, plain or .gz",
-        "dataset:\n  kind: dpr\n  passages: data/psgs_w100.tsv\n  dev: data/nq-dev.qa.csv"
-        "     # train and dev are optional\n  test: data/nq-test.qa.csv",
-    ),
-    "ir_datasets": (
-        "Any id of the ir_datasets catalogue, one for each split.",
-        "the network at first use, or the files in IR_DATASETS_HOME",
-        "dataset:\n  kind: ir_datasets\n  train: beir/scifact/train  # train and dev are optional\n"
-        "  test: beir/scifact/test",
-    ),
-}
+from genret_dask.specs import SweepSpec, load_spec
+from genret_dask.specs.registry import entry, names_of
 
 
 @click.group()
@@ -52,9 +27,11 @@ def datasets() -> None:
 @datasets.command(name="list")
 def list_kinds() -> None:
     """List the kinds of dataset, what each needs, and the YAML that names it."""
-    for kind, (what, needs, example) in KINDS.items():
+    for kind in names_of("datasets"):
+        dataset: type[Dataset] = entry("datasets", kind)
+        what = (dataset.__doc__ or "").partition("\n")[0]
         click.secho(kind, bold=True)
-        click.echo(f"  {what}\n  needs: {needs}\n" + textwrap.indent(example, "    ") + "\n")
+        click.echo(f"  {what}\n  needs: {dataset.needs}\n{_indented(dataset.example)}")
 
 
 @datasets.command()
@@ -98,25 +75,33 @@ def validate(config: str, as_json: bool) -> None:
         click.echo("valid")
 
 
-def dataset_of(source: str) -> DatasetSpec:
-    """The dataset that a YAML file, a BEIR folder or the word pydoc names."""
+def dataset_of(source: str) -> Dataset:
+    """Return the dataset that a YAML file, a BEIR folder or the word pydoc names."""
     path = Path(source)
     if path.is_dir():
-        return BeirDataset(kind="beir", path=path)
+        return BeirDataset(path=path)
     if path.exists():
         return load_spec(path).dataset
-    if source == "pydoc":
-        return PydocDataset()
-    if source in KINDS:
+    kinds = names_of("datasets")
+    if source not in kinds:
+        raise InputError(
+            f"{source} is neither a file, nor a folder, nor a kind of dataset",
+            expected=f"a sweep's YAML, a BEIR folder, or one of {', '.join(kinds)}",
+        )
+    dataset = entry("datasets", source)
+    try:
+        found: Dataset = dataset()
+    except ValidationError:
         raise InputError(
             f"a {source} dataset needs more than its kind",
-            expected="a YAML file with " + KINDS[source][1],
-            fix="write a file such as\n" + textwrap.indent(KINDS[source][2], "      "),
-        )
-    raise InputError(
-        f"{source} is neither a file, nor a folder, nor a kind of dataset",
-        expected=f"a sweep's YAML, a BEIR folder, or one of {', '.join(KINDS)}",
-    )
+            expected=f"a YAML file with {dataset.needs}",
+            fix=f"write a file such as\n{_indented(dataset.example, 6).rstrip()}",
+        ) from None
+    return found
+
+
+def _indented(text: str, blanks: int = 4) -> str:
+    return textwrap.indent(text, " " * blanks) + "\n"
 
 
 def sample_pairs(collection: Collection, count: int) -> list[tuple[int, int]]:
@@ -132,7 +117,7 @@ def sample_pairs(collection: Collection, count: int) -> list[tuple[int, int]]:
 def _load(source: str) -> Collection:
     spec = dataset_of(source)
     click.echo(f"loading {spec.kind} ...", err=True)
-    return load(spec)
+    return spec.load()
 
 
 def _counts(facts: dict[str, Any]) -> str:

@@ -21,8 +21,7 @@ _SHOWN = 4  # documents of an n-gram, n-grams of a document
 @click.option(
     "--identifiers",
     "kind",
-    type=click.Choice(["codes", "ngrams"]),
-    help="Kind of identifier; ngrams where the run has them.",
+    help="Kind of identifier; by default the one of which a document has most.",
 )
 @click.option(
     "--top", default=20, show_default=True, type=click.IntRange(min=1), help="Lines of each table."
@@ -42,24 +41,24 @@ def explain(
     if as_json:
         click.echo(printable_json(asdict(found)))
         return
-    name = {"codes": "code", "ngrams": "n-gram"}[found.kind]
+    name, weighed = found.noun, any("weight" in one for one in found.identifiers)
     click.echo(printable(f"{found.model}, {found.kind}, beam {found.beam}: {found.query}"))
     click.echo()
     columns = {"identifier": name, "score": "log-probability", "documents": "documents"}
-    if found.kind == "ngrams":
+    if weighed:
         measures = {"weight": "weight", "count": "occurrences"}
         columns = {"identifier": name, "score": columns["score"], **measures, **columns}
         used = sum(one["weight"] > 0 for one in found.identifiers)
-        click.echo(f"{used} of {len(found.identifiers)} n-grams weigh something; by weight:")
+        click.echo(f"{used} of {len(found.identifiers)} {name}s weigh something; by weight:")
         click.echo()
     click.echo(format_table([_line(one) for one in found.identifiers[:top]], columns))
     click.echo()
     columns = {"rank": "rank", "document": "document", "relevant": "", "score": "score"}
     columns |= {"title": "title"} if any(one["title"] for one in found.documents[:top]) else {}
-    columns |= {"evidence": "n-grams"} if found.kind == "ngrams" else {}
+    columns |= {"evidence": f"{name}s"} if weighed else {}
     click.echo(format_table([_line(one) for one in found.documents[:top]], columns))
     if not found.documents:
-        click.echo("no document: none of the n-grams is likelier to the model than in the corpus")
+        click.echo(f"no document: none of the {name}s is likelier to the model than in the corpus")
 
 
 def _line(record: dict[str, Any]) -> dict[str, Any]:

@@ -38,12 +38,11 @@ class Variable:
     long_name: str
 
 
-_RANKED = ("model", "query", "beam", "rank")
-_GENERATED = ("model", "query", "beam", "ngram")
-_SCORED = ("model", "query", "candidate")
+RANKED = ("model", "query", "beam", "rank")
+SCORED = ("model", "query", "candidate")
 _NAN = float("nan")
 
-_COSTS = {
+COSTS = {
     "flops": Variable(
         ("model", "query", "beam"),
         "float64",
@@ -61,8 +60,8 @@ _COSTS = {
 }
 
 
-def _tokens(dims: tuple[str, ...]) -> dict[str, Variable]:
-    """The vocabulary row and the logits of each token of an identifier."""
+def token_variables(dims: tuple[str, ...]) -> dict[str, Variable]:
+    """Describe the vocabulary row and the logits of each token of an identifier."""
     steps = (*dims, "step")
     partition = "log-sum-exp over the full vocabulary"
     return {
@@ -72,47 +71,16 @@ def _tokens(dims: tuple[str, ...]) -> dict[str, Variable]:
     }
 
 
-def _ranking(score: str, unit: str) -> dict[str, Variable]:
+def ranking_variables(score: str, unit: str) -> dict[str, Variable]:
+    """Describe the ranked documents and their scores; `score` says what the score is."""
     return {
-        "score": Variable(_RANKED, "float32", _NAN, unit, score),
-        "doc": Variable(_RANKED, "int32", -1, "1", "collection row of the document, -1 = none"),
+        "score": Variable(RANKED, "float32", _NAN, unit, score),
+        "doc": Variable(RANKED, "int32", -1, "1", "collection row of the document, -1 = none"),
     }
 
 
-_CODES = {
-    SEARCH: {
-        **_tokens(_RANKED),
-        **_ranking("log-probability of the identifier", "nat"),
-        **_COSTS,
-    },
-    CONTRAST: {name: one for name, one in _tokens(_SCORED).items() if name != "token"},
-}
-
-_NGRAMS = {
-    SEARCH: {
-        **_tokens(_GENERATED),
-        "ngram_score": Variable(
-            _GENERATED, "float32", _NAN, "nat", "log-probability of the n-gram"
-        ),
-        "weight": Variable(
-            _GENERATED, "float32", _NAN, "nat", "weight in a document's score, 0 = not looked up"
-        ),
-        "count": Variable(_GENERATED, "int64", 0, "1", "occurrences of the n-gram in the corpus"),
-        "left_out": Variable(
-            ("model", "query", "beam"),
-            "int32",
-            -1,
-            "1",
-            "n-grams of some weight beyond the limit of occurrences",
-        ),
-        **_ranking("intersective score of the document's n-grams", "1"),
-        **_COSTS,
-    },
-    CONTRAST: _tokens((*_SCORED, "identifier")),
-}
-
-SHARDED: dict[str, dict[str, dict[str, Variable]]] = {"codes": _CODES, "ngrams": _NGRAMS}
-"""Arrays that shards write, by identifier kind and dataset; all begin with model and query."""
+Variables = dict[str, dict[str, Variable]]
+"""Arrays that shards write, by dataset and name; all begin with model and query."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +91,8 @@ class Group:
     ----------
     kind : str
         Identifier kind; names the group.
+    variables : Variables
+        Arrays that shards write.
     sizes : dict of dimension to int
         Every dimension of the kind's arrays.
     shard_queries : int
@@ -136,6 +106,7 @@ class Group:
     """
 
     kind: str
+    variables: Variables
     sizes: dict[str, int]
     shard_queries: int
     model: dict[str, np.ndarray]
@@ -143,11 +114,6 @@ class Group:
     beam: dict[str, np.ndarray]
     candidates: dict[str, np.ndarray]
     made_from: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def variables(self) -> dict[str, dict[str, Variable]]:
-        """Arrays that shards write, by dataset."""
-        return SHARDED[self.kind]
 
     @property
     def nbytes(self) -> int:

@@ -24,7 +24,6 @@ from genret_dask.cube.schema import (
     CONTRAST,
     COORDINATE_ATTRIBUTES,
     SEARCH,
-    SHARDED,
     Group,
     Template,
 )
@@ -133,6 +132,11 @@ def read_sizes(path: Path, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]
     """Shape and chunks of one array of a cube, as `codes/search/doc`."""
     array: Any = zarr.open_group(store_at(path, read_only=True), mode="r")[name]
     return array.shape, array.chunks
+
+
+def is_sharded(array: Any) -> bool:
+    """Whether shards write an array of a cube; else it is a coordinate, or of the candidates."""
+    return tuple(array.metadata.dimension_names or ())[:2] == ("model", "query")
 
 
 def write_shard(
@@ -257,11 +261,12 @@ def revise_cube(path: Path, template: Template, kept: Kept) -> None:
         return
     unseal_cube(path)
     groups = {group.kind: group for group in template.groups}
-    for kind in SHARDED:
+    root: Any = zarr.open_group(store_at(path, read_only=True), mode="r", use_consolidated=False)
+    for kind in sorted(root.group_keys()):
         if kind not in groups:
             remove(path / kind)
             continue
-        for dataset, arrays in SHARDED[kind].items():
+        for dataset, arrays in groups[kind].variables.items():
             shard = groups[kind].shard_queries
             chunks = {
                 f"c/{model}/{start // shard}" for model, start in kept.get((kind, dataset), ())
@@ -278,11 +283,11 @@ def _plain(path: Path) -> Iterator[str]:
     root: Any = zarr.open_group(store_at(path, read_only=True), mode="r", use_consolidated=False)
     for kind, group in root.groups():
         yield f"{kind}/{ROOT}"
-        for dataset, arrays in SHARDED[kind].items():
+        for dataset, arrays in group.groups():
             yield f"{kind}/{dataset}/{ROOT}"
-            for name, _ in group[dataset].arrays():
+            for name, array in arrays.arrays():
                 folder = f"{kind}/{dataset}/{name}"
-                if name in arrays:
+                if is_sharded(array):
                     yield f"{folder}/{ROOT}"
                 else:
                     yield from (f"{folder}/{file}" for file in files_in(path / folder))

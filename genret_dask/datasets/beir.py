@@ -12,11 +12,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels, encodable
 from genret_dask.errors import DatasetError
-from genret_dask.specs import BeirDataset
 from genret_dask.storage.fingerprint import fingerprint
 from genret_dask.storage.sources import source_hash
 
@@ -31,25 +33,37 @@ _NAMED = 5
 _HEADERS = {"queryid", "qid", "query"}  # without blanks, dashes and the like
 
 
-def load(spec: BeirDataset) -> Collection:
-    """Load a BEIR folder.
+class BeirDataset(Dataset):
+    """A BEIR folder, plain or .gz."""
 
-    Raises
-    ------
-    DatasetError
-        The folder or a file of it is missing, a line is malformed (file and line are named), an
-        id is repeated, the corpus is empty, or judgements name unknown ids and
-        `spec.allow_unknown_ids` is not set.
-    """
-    return read_folder(
-        spec.path, version=source_fingerprint(spec), allow_unknown_ids=spec.allow_unknown_ids
-    )
+    kind: Literal["beir"] = "beir"
+    path: Path
+    allow_unknown_ids: bool = Field(False, description="drop qrels that name unknown ids")
 
+    needs = "corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv; answers.jsonl optional"
+    example = """dataset:
+  kind: beir
+  path: data/scifact
+  allow_unknown_ids: false    # true drops judgements of unknown ids"""
 
-def source_fingerprint(spec: BeirDataset) -> str:
-    """Hash of the bytes of the folder's files and of the settings; the path plays no part."""
-    hashes = {name: _hash(path) for name, path in sorted(_files(spec.path).items())}
-    return fingerprint("beir", hashes, spec.allow_unknown_ids)
+    def load(self) -> Collection:
+        """Load a BEIR folder.
+
+        Raises
+        ------
+        DatasetError
+            The folder or a file of it is missing, a line is malformed (file and line are named), an
+            id is repeated, the corpus is empty, or judgements name unknown ids and
+            `allow_unknown_ids` is not set.
+        """
+        return read_folder(
+            self.path, version=self.fingerprint(), allow_unknown_ids=self.allow_unknown_ids
+        )
+
+    def fingerprint(self) -> str:
+        """Hash of the bytes of the folder's files and of the settings; the path plays no part."""
+        hashes = {name: _hash(path) for name, path in sorted(_files(self.path).items())}
+        return fingerprint("beir", hashes, self.allow_unknown_ids)
 
 
 def read_folder(

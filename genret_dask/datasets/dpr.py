@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.beir import malformed, read_lines
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.errors import DatasetError
-from genret_dask.specs import DprDataset
 from genret_dask.storage.fingerprint import fingerprint
 from genret_dask.storage.sources import source_hash
 
@@ -35,67 +36,82 @@ _PASSAGE = "id, text and title, separated by tabs"
 _QUESTION = "a question, a tab and a list of answers such as ['Paris', 'Paris, France']"
 
 
-def load(spec: DprDataset) -> Collection:
-    """Load passages and the questions of each split; judge them by their answers.
+class DprDataset(Dataset):
+    """DPR's passages and questions; a passage that holds an answer is relevant."""
 
-    Questions that no passage answers stay, without judgements; the log says how many. Query ids
-    are `<split>-<row>`, rows from 0.
+    kind: Literal["dpr"] = "dpr"
+    passages: Path
+    train: Path | None = None
+    dev: Path | None = None
+    test: Path
 
-    Raises
-    ------
-    DatasetError
-        A file is missing, a line is malformed (file and line are named), an id is repeated, or
-        there are no passages.
-    """
-    document_ids, texts, titles = _read_passages(spec.passages)
-    names: list[str] = []
-    questions: list[str] = []
-    answers: list[tuple[str, ...]] = []
-    spans: dict[str, range] = {}
-    for split, path in _question_files(spec).items():
-        rows = list(_read_questions(path))
-        spans[split] = range(len(names), len(names) + len(rows))
-        names += [f"{split}-{row}" for row in range(len(rows))]
-        questions += [question for question, _ in rows]
-        answers += [found for _, found in rows]
-    query_rows, document_rows = containing(texts, answers)
-    qrels = {}
-    for split in SPLITS:
-        span = spans.get(split, range(0))
-        own = (query_rows >= span.start) & (query_rows < span.stop)
-        qrels[split] = Qrels.from_rows(
-            query_rows[own], document_rows[own], np.ones(own.sum(), dtype=np.int32)
+    needs = "passages as tsv (id, text, title), questions and answers as csv, plain or .gz"
+    example = """dataset:
+  kind: dpr
+  passages: data/psgs_w100.tsv
+  dev: data/nq-dev.qa.csv     # train and dev are optional
+  test: data/nq-test.qa.csv"""
+
+    def load(self) -> Collection:
+        """Load passages and the questions of each split; judge them by their answers.
+
+        Questions that no passage answers stay, without judgements; the log says how many. Query ids
+        are `<split>-<row>`, rows from 0.
+
+        Raises
+        ------
+        DatasetError
+            A file is missing, a line is malformed (file and line are named), an id is repeated, or
+            there are no passages.
+        """
+        document_ids, texts, titles = _read_passages(self.passages)
+        names: list[str] = []
+        questions: list[str] = []
+        answers: list[tuple[str, ...]] = []
+        spans: dict[str, range] = {}
+        for split, path in _question_files(self).items():
+            rows = list(_read_questions(path))
+            spans[split] = range(len(names), len(names) + len(rows))
+            names += [f"{split}-{row}" for row in range(len(rows))]
+            questions += [question for question, _ in rows]
+            answers += [found for _, found in rows]
+        query_rows, document_rows = containing(texts, answers)
+        qrels = {}
+        for split in SPLITS:
+            span = spans.get(split, range(0))
+            own = (query_rows >= span.start) & (query_rows < span.stop)
+            qrels[split] = Qrels.from_rows(
+                query_rows[own], document_rows[own], np.ones(own.sum(), dtype=np.int32)
+            )
+        answered = np.unique(query_rows)
+        if len(answered) < len(names):
+            logger.info(
+                "%d of %d questions have no passage with an answer in %s",
+                len(names) - len(answered),
+                len(names),
+                self.passages,
+            )
+        return Collection(
+            name=self.passages.name.partition(".")[0],
+            version=self.fingerprint(),
+            document_ids=document_ids,
+            titles=titles,
+            texts=texts,
+            query_ids=tuple(names),
+            queries=tuple(questions),
+            qrels=qrels,
+            answers=dict(zip(names, answers, strict=True)),
         )
-    answered = np.unique(query_rows)
-    if len(answered) < len(names):
-        logger.info(
-            "%d of %d questions have no passage with an answer in %s",
-            len(names) - len(answered),
-            len(names),
-            spec.passages,
-        )
-    return Collection(
-        name=spec.passages.name.partition(".")[0],
-        version=source_fingerprint(spec),
-        document_ids=document_ids,
-        titles=titles,
-        texts=texts,
-        query_ids=tuple(names),
-        queries=tuple(questions),
-        qrels=qrels,
-        answers=dict(zip(names, answers, strict=True)),
-    )
 
-
-def source_fingerprint(spec: DprDataset) -> str:
-    """Hash of the files' bytes by their role; names and paths play no part."""
-    files = {"passages": spec.passages, **_question_files(spec)}
-    try:
-        return fingerprint("dpr", {role: source_hash(path) for role, path in files.items()})
-    except OSError as error:
-        raise DatasetError(
-            f"{error.filename}: {error.strerror}", expected="the files of the dpr dataset"
-        ) from error
+    def fingerprint(self) -> str:
+        """Hash of the files' bytes by their role; names and paths play no part."""
+        files = {"passages": self.passages, **_question_files(self)}
+        try:
+            return fingerprint("dpr", {role: source_hash(path) for role, path in files.items()})
+        except OSError as error:
+            raise DatasetError(
+                f"{error.filename}: {error.strerror}", expected="the files of the dpr dataset"
+            ) from error
 
 
 def _question_files(spec: DprDataset) -> dict[str, Path]:

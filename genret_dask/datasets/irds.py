@@ -9,85 +9,99 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
+from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.beir import Judgement, resolve_judgements
 from genret_dask.datasets.collection import SPLITS, Collection
 from genret_dask.errors import DatasetError
-from genret_dask.specs import IrDatasetsDataset
 from genret_dask.storage.fingerprint import fingerprint
 
 
-def load(spec: IrDatasetsDataset) -> Collection:
-    """Load the documents of the test split's dataset and the queries and judgements of each split.
+class IrDatasetsDataset(Dataset):
+    """Any id of the ir_datasets catalogue, one for each split."""
 
-    A document with a title and a text keeps them apart; of any other kind `default_text()` is
-    the text. Queries are their `default_text()`; a query of several splits is kept once.
+    kind: Literal["ir_datasets"] = "ir_datasets"
+    train: str | None = None
+    dev: str | None = None
+    test: str
+    allow_unknown_ids: bool = False
 
-    Raises
-    ------
-    DatasetError
-        An id is unknown, lacks documents, queries or qrels; splits have different documents, or
-        different queries under one id; a download or a record failed; judgements name unknown
-        ids and `spec.allow_unknown_ids` is not set.
-    """
-    ids = _split_ids(spec)
-    datasets = {split: _dataset(name) for split, name in ids.items()}
-    for split, dataset in datasets.items():
-        with _source(ids[split]):
-            shared = _same_documents(ids[split], dataset, ids["test"], datasets["test"])
-        if not shared:
-            raise DatasetError(
-                f"{ids[split]} ({split}) and {ids['test']} (test) have different documents",
-                expected="splits of one corpus",
-                fix=f"name ids under one parent, or leave dataset.{split} out",
-            )
-    with _source(ids["test"]):
-        documents = [
-            (str(document.doc_id), *_title_and_text(document))
-            for document in datasets["test"].docs_iter()
-        ]
-    queries: dict[str, str] = {}
-    judgements: dict[str, list[Judgement]] = {}
-    for split, dataset in datasets.items():
-        with _source(ids[split]):
-            for query in dataset.queries_iter():
-                text = _text(query)
-                if queries.setdefault(str(query.query_id), text) != text:
-                    raise DatasetError(
-                        f"{ids[split]} ({split}) has query {query.query_id} with another text "
-                        "than an earlier split",
-                        expected="query ids that mean the same query in every split",
-                        fix=f"leave dataset.{split} out",
-                    )
-            judgements[split] = [
-                (str(qrel.query_id), str(qrel.doc_id), int(qrel.relevance))
-                for qrel in dataset.qrels_iter()
+    needs = "the network at first use, or the files in IR_DATASETS_HOME"
+    example = """dataset:
+  kind: ir_datasets
+  train: beir/scifact/train  # train and dev are optional
+  test: beir/scifact/test"""
+
+    def load(self) -> Collection:
+        """Load the test split's documents, and the queries and judgements of each split.
+
+        A document with a title and a text keeps them apart; of any other kind `default_text()` is
+        the text. Queries are their `default_text()`; a query of several splits is kept once.
+
+        Raises
+        ------
+        DatasetError
+            An id is unknown, lacks documents, queries or qrels; splits have different documents, or
+            different queries under one id; a download or a record failed; judgements name unknown
+            ids and `allow_unknown_ids` is not set.
+        """
+        ids = _split_ids(self)
+        datasets = {split: _dataset(name) for split, name in ids.items()}
+        for split, dataset in datasets.items():
+            with _source(ids[split]):
+                shared = _same_documents(ids[split], dataset, ids["test"], datasets["test"])
+            if not shared:
+                raise DatasetError(
+                    f"{ids[split]} ({split}) and {ids['test']} (test) have different documents",
+                    expected="splits of one corpus",
+                    fix=f"name ids under one parent, or leave dataset.{split} out",
+                )
+        with _source(ids["test"]):
+            documents = [
+                (str(document.doc_id), *_title_and_text(document))
+                for document in datasets["test"].docs_iter()
             ]
-    query_ids = tuple(queries)
-    document_ids = tuple(name for name, _, _ in documents)
-    return Collection(
-        name=ids["test"],
-        version=f"ir-datasets-{metadata.version('ir-datasets')}",
-        document_ids=document_ids,
-        titles=tuple(title for _, title, _ in documents),
-        texts=tuple(text for _, _, text in documents),
-        query_ids=query_ids,
-        queries=tuple(queries.values()),
-        qrels=resolve_judgements(
-            judgements,
-            query_ids,
-            document_ids,
-            allow_unknown_ids=spec.allow_unknown_ids,
-            source=ids["test"],
-        ),
-    )
+        queries: dict[str, str] = {}
+        judgements: dict[str, list[Judgement]] = {}
+        for split, dataset in datasets.items():
+            with _source(ids[split]):
+                for query in dataset.queries_iter():
+                    text = _text(query)
+                    if queries.setdefault(str(query.query_id), text) != text:
+                        raise DatasetError(
+                            f"{ids[split]} ({split}) has query {query.query_id} with another text "
+                            "than an earlier split",
+                            expected="query ids that mean the same query in every split",
+                            fix=f"leave dataset.{split} out",
+                        )
+                judgements[split] = [
+                    (str(qrel.query_id), str(qrel.doc_id), int(qrel.relevance))
+                    for qrel in dataset.qrels_iter()
+                ]
+        query_ids = tuple(queries)
+        document_ids = tuple(name for name, _, _ in documents)
+        return Collection(
+            name=ids["test"],
+            version=f"ir-datasets-{metadata.version('ir-datasets')}",
+            document_ids=document_ids,
+            titles=tuple(title for _, title, _ in documents),
+            texts=tuple(text for _, _, text in documents),
+            query_ids=query_ids,
+            queries=tuple(queries.values()),
+            qrels=resolve_judgements(
+                judgements,
+                query_ids,
+                document_ids,
+                allow_unknown_ids=self.allow_unknown_ids,
+                source=ids["test"],
+            ),
+        )
 
-
-def source_fingerprint(spec: IrDatasetsDataset) -> str:
-    """Hash of the ids, the settings and the package's version; the catalogue pins the bytes."""
-    version = metadata.version("ir-datasets")
-    return fingerprint("ir_datasets", _split_ids(spec), version, spec.allow_unknown_ids)
+    def fingerprint(self) -> str:
+        """Hash of the ids, the settings and the package's version; the catalogue pins the bytes."""
+        version = metadata.version("ir-datasets")
+        return fingerprint("ir_datasets", _split_ids(self), version, self.allow_unknown_ids)
 
 
 def _split_ids(spec: IrDatasetsDataset) -> dict[str, str]:

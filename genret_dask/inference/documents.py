@@ -14,15 +14,31 @@ u(n) is the share of n's distinct tokens that no heavier one of them has.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, PositiveFloat
 
 from genret_dask.identifiers.ngrams import NgramIndex
 from genret_dask.inference.prefixes import Ngrams
 from genret_dask.monitoring.meter import phase
-from genret_dask.specs import NgramsScoring
+from genret_dask.specs import PositiveInt
+from genret_dask.specs.validation import Record
 
 _NOTHING = 1e-9  # what rounding leaves of a weight of 0
+
+
+class NgramsScoring(Record):
+    """How the n-grams of a beam score documents."""
+
+    alpha: PositiveFloat = Field(2.0, description="exponent of an n-gram's weight")
+    beta: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.8, description="how much repeated tokens take from it"
+    )
+    occurrences: PositiveInt = Field(
+        20_000, description="looked up for a query and beam, the heaviest n-grams' first"
+    )
+    documents: PositiveInt = Field(100, description="ranked documents kept")
 
 
 @dataclass(frozen=True)

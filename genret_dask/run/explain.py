@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from genret_dask.cube.open import cube_path
 from genret_dask.cube.store import read_attributes
@@ -16,23 +15,17 @@ from genret_dask.datasets import stored
 from genret_dask.datasets.collection import Collection, encodable
 from genret_dask.datasets.words import one_line
 from genret_dask.errors import InputError, NumericError
-from genret_dask.identifiers import read_codes
-from genret_dask.identifiers.ngrams import read_index
-from genret_dask.inference.documents import rank_documents
 from genret_dask.inference.own import own_documents
-from genret_dask.inference.session import Session, open_session
+from genret_dask.inference.session import open_session
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
-from genret_dask.shards.decoders import CodeDecoder, NgramDecoder, check_index
-from genret_dask.specs import InferenceSpec, NgramsIdentifiers, SweepSpec
+from genret_dask.specs import InferenceSpec, SweepSpec
 from genret_dask.specs.validation import validate
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.places import names_in
 
 logger = logging.getLogger(__name__)
-
-_NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,8 @@ class Explanation:
 
     Attributes
     ----------
-    kind, model, query : str
+    kind, noun, model, query : str
+        Kind of identifier, what people call one, the model and the query.
     beam : int
         Of codes at most the number of documents.
     identifiers : list of dict
@@ -53,6 +47,7 @@ class Explanation:
     """
 
     kind: str
+    noun: str
     model: str
     query: str
     beam: int
@@ -75,8 +70,8 @@ def explain(
         A name along the cube's `model`.
     beam : int
         Any beam size; it need not be of the sweep's grid.
-    kind : {"codes", "ngrams"}, optional
-        Of identifier; n-grams by default where the run has them.
+    kind : str, optional
+        Of identifier; by default the one of which a document has most.
 
     Raises
     ------
@@ -95,7 +90,7 @@ def explain(
     cube = cube_path(run)
     spec = validate(SweepSpec, read_attributes(cube).get("spec"), source=f"the spec in {cube}")
     kinds = {one.kind: one for one in spec.identifiers}
-    kind = kind or ("ngrams" if "ngrams" in kinds else "codes")
+    kind = kind or max(kinds, key=lambda name: kinds[name].choices)
     if not encodable(query):
         raise InputError(f"the query {query[:60]!r} holds half a character", expected="UTF-8 text")
     if beam < 1:
@@ -104,6 +99,7 @@ def explain(
         raise InputError("the query is empty", expected="a text")
     if kind not in kinds:
         raise InputError(f"{run} has no {kind}", expected=" or ".join(kinds))
+    chosen = kinds[kind]
     models = cube.parent / "models" / kind
     names = sorted(names_in(models))
     if model not in names:
@@ -124,87 +120,38 @@ def explain(
             spec.max_tokens,
         )
     padded = tokens.padded(np.array([0]))
-    identifiers, own = kinds[kind], _own(query, collection, spec.inference)
-    if not isinstance(identifiers, NgramsIdentifiers):
+    if not chosen.choices:
         beam = min(beam, len(collection))
-    found = Explanation(kind, model, query, beam)
+    space_folder = cube.parent / "identifiers" / kind
+    if chosen.per_tokenizer:
+        space_folder /= session.manifest.files["tokenizer.json"][:12]
+    space = chosen.open(space_folder)
+    chosen.require_match(space, session.manifest, collection.content_hash, space_folder)
+    tokenizer = read_tokenizer(folder / "tokenizer.json")
     try:
-        if isinstance(identifiers, NgramsIdentifiers):
-            tokenizer = read_tokenizer(folder / "tokenizer.json")
-            _ngrams(found, session, identifiers, cube.parent, collection, tokenizer, padded, own)
-        else:
-            _codes(found, session, cube.parent, collection, padded, own)
+        found = chosen.explain(session, space, tokenizer, beam, *padded)
     except NumericError as error:
         raise error.of(f"{kind}/{model}", repr(query)) from error
-    return found
-
-
-def _ngrams(
-    found: Explanation,
-    session: Session,
-    spec: NgramsIdentifiers,
-    run: Path,
-    collection: Collection,
-    tokenizer: Tokenizer,
-    padded: tuple[np.ndarray, np.ndarray],
-    own: set[int],
-) -> None:
-    space = run / "identifiers" / "ngrams" / session.manifest.files["tokenizer.json"][:12]
-    index = read_index(space)
-    check_index(index, session, collection.content_hash, space)
-    spans = np.empty((1, 0, 0, 2), dtype=np.int32)
-    decoder = NgramDecoder(session, index, spec, (found.beam,), _NO_CANDIDATES, spans)
-    ngrams, evidence, _ = decoder.generate(*padded)
-    end, weight, counts = decoder.rules.end_token, evidence.weight[0], index.count(ngrams.states)
-    texts = [_text(row, tokenizer, end) for row in ngrams.token]
-    for row in np.lexsort((ngrams.order, -ngrams.score, -weight)):
-        mine = evidence.document[evidence.row == row]
-        found.identifiers.append(
-            {
-                "identifier": texts[row],
-                "score": float(ngrams.score[row]),
-                "weight": float(weight[row]),
-                "count": int(counts[row]),
-                "documents": [collection.document_ids[document] for document in mine],
-            }
-        )
-    doc, score = (ranked[0, 0] for ranked in rank_documents(evidence, 1, 1, spec.scoring.documents))
-    relevant = _relevant(found.query, collection)
-    for rank in _ranks(doc, own):
-        mine = np.flatnonzero(evidence.document == doc[rank])
-        mine = mine[np.argsort(-evidence.value[mine], kind="stable")]
-        pieces = [(texts[evidence.row[item]], float(evidence.value[item])) for item in mine]
-        _add(found, collection, doc[rank], score[rank], relevant, pieces)
-
-
-def _codes(
-    found: Explanation,
-    session: Session,
-    run: Path,
-    collection: Collection,
-    padded: tuple[np.ndarray, np.ndarray],
-    own: set[int],
-) -> None:
-    codes = read_codes(run / "identifiers" / "codes")
-    arrays = CodeDecoder(session, codes, (found.beam,), _NO_CANDIDATES).search(*padded)
-    doc, score = arrays["doc"][0, 0], arrays["score"][0, 0]
-    relevant = _relevant(found.query, collection)
-    for rank in _ranks(doc, own):
-        found.identifiers.append(
-            {
-                "identifier": "-".join(map(str, codes.codes[doc[rank]])),
-                "score": float(score[rank]),
-                "documents": [collection.document_ids[doc[rank]]],
-            }
-        )
-        _add(found, collection, doc[rank], score[rank], relevant, [])
-
-
-def _ranks(doc: np.ndarray, own: set[int]) -> list[int]:
-    """Ranks that hold a document, but none of the query's own."""
-    return [
-        rank for rank, document in enumerate(doc.tolist()) if document >= 0 and document not in own
+    ids = collection.document_ids
+    own, relevant = _own(query, collection, spec.inference), _relevant(query, collection)
+    identifiers = [
+        {**one, "documents": [ids[row] for row in one["documents"]]}
+        for one in found.identifiers
+        if chosen.choices or not own.issuperset(one["documents"])
     ]
+    kept = [one for one in found.documents if one[0] not in own]
+    documents = [
+        {
+            "rank": rank,
+            "document": ids[row],
+            "title": collection.titles[row],
+            "score": score,
+            "relevant": None if relevant is None else row in relevant,
+            "evidence": evidence,
+        }
+        for rank, (row, score, evidence) in enumerate(kept, 1)
+    ]
+    return Explanation(kind, chosen.noun, model, query, beam, identifiers, documents)
 
 
 def _own(query: str, collection: Collection, spec: InferenceSpec) -> set[int]:
@@ -212,26 +159,6 @@ def _own(query: str, collection: Collection, spec: InferenceSpec) -> set[int]:
     qrels, rows = collection.qrels[spec.split], _asked(query, collection)
     own = own_documents(collection, qrels, rows, spec.ignore_identical_ids)
     return {int(document) for document in own[own >= 0]}
-
-
-def _add(
-    found: Explanation,
-    collection: Collection,
-    document: int,
-    score: float,
-    relevant: set[int] | None,
-    evidence: list[tuple[str, float]],
-) -> None:
-    found.documents.append(
-        {
-            "rank": len(found.documents) + 1,
-            "document": collection.document_ids[document],
-            "title": collection.titles[document],
-            "score": float(score),
-            "relevant": None if relevant is None else int(document) in relevant,
-            "evidence": evidence,
-        }
-    )
 
 
 def _relevant(query: str, collection: Collection) -> set[int] | None:
@@ -248,11 +175,3 @@ def _asked(query: str, collection: Collection) -> np.ndarray:
     line = one_line(query)
     rows = (row for row, text in enumerate(collection.queries) if one_line(text) == line)
     return np.fromiter(rows, dtype=np.int64)
-
-
-def _text(tokens: np.ndarray, tokenizer: Tokenizer, end_token: int) -> str:
-    """An n-gram as it reads; one that the end token closed ends with a bar."""
-    ids = [int(token) for token in tokens if token >= 0]
-    ended = bool(ids) and ids[-1] == end_token
-    text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-    return f"{text}|" if ended else text

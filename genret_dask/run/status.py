@@ -14,7 +14,8 @@ from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
 from genret_dask.errors import GenretError
 from genret_dask.executors.failures import read_failures
-from genret_dask.identifiers.ngrams import INDEX, name_of_index
+from genret_dask.identifiers.ngrams import name_of_index
+from genret_dask.kinds import Kind
 from genret_dask.monitoring.log import read_log, unit_of
 from genret_dask.run.lease import read_holder
 from genret_dask.run.spec import read_run_spec
@@ -155,10 +156,7 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     else:
         state = "running" if age is not None and age < _QUIET else "stopped"
     began = next((event for event in events if event["event"] == "run_started"), {})
-    kinds = {identifiers.kind for identifiers in spec.identifiers}
-    indexes = [_is_indexed(folder, one) for one in _tokenizers(spec) if "ngrams" in kinds]
-    if "codes" in kinds:
-        indexes.append((folder / "identifiers" / "codes" / RECORD).is_file())
+    indexes = [made for kind in spec.identifiers for made in _identifiers(folder, spec, kind)]
     return RunStatus(
         folder=str(folder),
         state=state,
@@ -215,19 +213,22 @@ def _queries(folder: Path, spec: SweepSpec, kind: str) -> tuple[int, int] | None
     return queries, spec.inference.shard_queries
 
 
-def _tokenizers(spec: SweepSpec) -> set[str]:
-    """Places of the tokenisers that n-grams are indexed under: the study's, or the weights' own."""
-    return {
+def _identifiers(folder: Path, spec: SweepSpec, kind: Kind) -> list[bool]:
+    """Whether the identifiers of a kind are there, of every tokeniser that they are made of."""
+    place = folder / "identifiers" / kind.kind
+    if not kind.per_tokenizer:
+        return [(place / kind.record_name).is_file()]
+    tokenizers = {
         f"tokenizers/{model.label}" if model.pretrained else "tokenizer" for model in spec.models
     }
-
-
-def _is_indexed(folder: Path, tokenizer: str) -> bool:
-    try:
-        name = name_of_index(folder / tokenizer)
-    except GenretError:
-        return False
-    return (folder / "identifiers" / "ngrams" / name / INDEX).is_file()
+    found = []
+    for tokenizer in tokenizers:
+        try:
+            name = name_of_index(folder / tokenizer)
+        except GenretError:
+            name = ""
+        found.append(bool(name) and (place / name / kind.record_name).is_file())
+    return found
 
 
 def _stage(events: list[dict[str, Any]]) -> StageStatus | None:

@@ -19,8 +19,15 @@ import zarr
 
 from genret_dask.clusters.keywords import usable_cores
 from genret_dask.cube.open import CUBE, WholeStore
-from genret_dask.cube.schema import SHARDED
-from genret_dask.cube.store import ROOT, SEAL, digest_of, read_attributes, store_at
+from genret_dask.cube.schema import SEARCH
+from genret_dask.cube.store import (
+    ROOT,
+    SEAL,
+    digest_of,
+    is_sharded,
+    read_attributes,
+    store_at,
+)
 from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.models.manifest import MANIFEST, read_manifest
@@ -194,12 +201,10 @@ def shards_of(cube: Path) -> list[ShardTask]:
     """The shards of a cube, read off the cube itself."""
     root: Any = zarr.open_group(store_at(cube, read_only=True), mode="r")
     found = []
-    for kind, datasets in SHARDED.items():
-        if kind not in root:
-            continue
-        (dataset, variables), *_ = datasets.items()
-        group = root[f"{kind}/{dataset}"]
-        array = group[next(iter(variables))]
+    kinds = [one["kind"] for one in root.attrs["spec"]["identifiers"]]
+    for kind in kinds:
+        group = root[f"{kind}/{SEARCH}"]
+        array = next(one for _, one in group.arrays() if is_sharded(one))
         models = [str(name) for name in group["model"][:]]
         found += plan_shards(kind, models, array.shape[1], array.chunks[1])
     return found

@@ -16,9 +16,8 @@ from distributed import WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 
 from genret_dask.errors import SpecError
-from genret_dask.identifiers import Codes, read_codes
-from genret_dask.identifiers.ngrams import INDEX, NgramIndex, read_index
 from genret_dask.inference.session import Session, open_session
+from genret_dask.kinds.base import Kind
 from genret_dask.models.manifest import MANIFEST, fetched_model
 from genret_dask.monitoring.meter import phase
 from genret_dask.shards.usage import MemoryUse, Peak, resident
@@ -97,7 +96,6 @@ class Resources:
         self._lock = threading.Lock()
         self._sessions: OrderedDict[tuple[Any, ...], _Open] = OrderedDict()
         self._others: dict[tuple[Any, ...], Any] = {}
-        self._mapped: dict[Path, int] = {}
         self._base: int | None = None
         self._expected = 0
         self._peak: Peak | None = None
@@ -116,14 +114,9 @@ class Resources:
             self._sessions.move_to_end(key)
             return self._sessions[key].session
 
-    def codes(self, folder: Path) -> Codes:
-        folder = self.fetched(folder)
-        self._mapped[folder] = _file_bytes(folder)
-        return self.cached(("codes", *_stamp(folder, RECORD)), lambda: read_codes(folder))
-
-    def index(self, folder: Path) -> NgramIndex:
-        """An n-gram index; its pages belong to the host, and are not counted as the process's."""
-        return self.cached(("index", *_stamp(folder, INDEX)), lambda: read_index(folder))
+    def space(self, kind: Kind, folder: Path) -> Any:
+        """Identifiers; their pages belong to the host, and are not counted as the process's."""
+        return self.cached(_stamp(folder, kind.record_name), lambda: kind.open(folder))
 
     def fetched(self, folder: Path) -> Path:
         """A published artefact as a checked folder of this machine."""
@@ -191,8 +184,7 @@ class Resources:
         sessions = self._sessions.values()
         if self._base is None:
             self._base = resident() + _FIRST_USE - sum(opened.grown for opened in sessions)
-        mapped = sum(self._mapped.values())
-        return self._base + mapped + sum(opened.grown + opened.mapped for opened in sessions)
+        return self._base + sum(opened.grown + opened.mapped for opened in sessions)
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,23 @@ import numpy as np
 import zarr
 
 from genret_dask.cube.open import check_codecs
-from genret_dask.cube.schema import CONTRAST, SEARCH, SHARDED
+from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import store_at, write_shard
 from genret_dask.errors import NumericError
 from genret_dask.inference.own import without_own
 from genret_dask.inference.session import Session
+from genret_dask.kinds.base import Arrays, Decoder, Kind
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import Tokens
 from genret_dask.monitoring.meter import count, phase
 from genret_dask.shards.attempts import attempt
-from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.need import Need, Splits, is_out_of_memory
 from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Resources, worker_resources
 from genret_dask.shards.usage import MemoryUse
-from genret_dask.specs import IdentifiersSpec, InferenceSpec, NgramsIdentifiers
+from genret_dask.specs import InferenceSpec
 from genret_dask.storage.arrays import read_array
 
 Report = Callable[[float], None]
@@ -41,14 +41,14 @@ class Exported:
     ----------
     folder, space : Path
         The exported model, and its identifiers.
-    identifiers : CodesIdentifiers or NgramsIdentifiers
+    identifiers : Kind
     spans : Path or None
-        For n-grams: the spans of the candidates.
+        Where a document has many identifiers: those that stand for each candidate.
     """
 
     folder: Path
     space: Path
-    identifiers: IdentifiersSpec
+    identifiers: Kind
     spans: Path | None = None
 
 
@@ -175,7 +175,9 @@ def compute_shard(
             arrays = _decode(decoder, tokens, splits, documents.shape[1], report, named, kept)
             if SEARCH in arrays:
                 own = queries.own[task.start : task.stop]
-                arrays[SEARCH] = without_own(arrays[SEARCH], SHARDED[task.kind][SEARCH], own)
+                arrays[SEARCH] = without_own(
+                    arrays[SEARCH], model.identifiers.variables[SEARCH], own
+                )
             return arrays
         except Exception as error:
             if not is_out_of_memory(error):
@@ -226,16 +228,14 @@ def _decoder(
     documents: np.ndarray,
     resources: Resources,
 ) -> Decoder:
-    beams = context.inference.beams
-    if not isinstance(model.identifiers, NgramsIdentifiers):
-        return CodeDecoder(session, resources.codes(model.space), beams, documents)
-    index = resources.index(model.space)
-    check_index(index, session, context.corpus, model.space)
-    spans = np.empty((*documents.shape, 0, 2), dtype=np.int32)
+    kind = model.identifiers
+    space = resources.space(kind, model.space)
+    kind.require_match(space, session.manifest, context.corpus, model.space)
+    chosen = None
     if model.spans is not None:
         path = resources.fetched(model.spans) / "candidates.npy"
-        spans = read_array(path, dims=4)[task.start : task.stop]
-    return NgramDecoder(session, index, model.identifiers, beams, documents, np.asarray(spans))
+        chosen = np.asarray(read_array(path, dims=4)[task.start : task.stop])
+    return kind.decoder(session, space, context.inference.beams, documents, chosen)
 
 
 @dataclass(frozen=True)

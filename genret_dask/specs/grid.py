@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from genret_dask.specs import IdentifiersSpec, ModelSpec, SweepSpec, TrainingSpec, precise_name
+from genret_dask.specs import ModelSpec, SweepSpec, TrainingSpec, precise_name
 
 
 @dataclass(frozen=True)
 class Cell:
     """One trained model of the grid: an identifier kind, and a model on a fraction of the pairs."""
 
-    identifiers: IdentifiersSpec
+    identifiers: Any
     model: ModelSpec
     fraction: float
 
     @property
     def kind(self) -> str:
-        return self.identifiers.kind
+        return str(self.identifiers.kind)
 
     @property
     def name(self) -> str:

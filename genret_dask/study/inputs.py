@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distributed import span
@@ -17,35 +17,13 @@ from distributed import span
 from genret_dask.datasets import stored
 from genret_dask.datasets.checks import nothing_to_train_on
 from genret_dask.datasets.collection import Collection, count_repeated
-from genret_dask.errors import DatasetError
-from genret_dask.identifiers import build_codes, write_codes
-from genret_dask.identifiers.index_task import (
-    IndexTask,
-    first_texts,
-    index_tasks,
-    is_indexed,
-    run_index,
-)
-from genret_dask.identifiers.ngrams import (
-    INDEX,
-    index_of_parts,
-    open_parts,
-    write_index,
-)
-from genret_dask.identifiers.spans import SpanSampler
+from genret_dask.datasets.pairs import Pairs, build_pairs, read_pairs, write_pairs
 from genret_dask.inference.own import own_documents
-from genret_dask.models.reader import Reader
-from genret_dask.models.tokens import read_tokenizer
-from genret_dask.specs import (
-    CodesIdentifiers,
-    IdentifiersSpec,
-    ModelSpec,
-    NgramsIdentifiers,
-    SweepSpec,
-)
+from genret_dask.kinds import Kind
+from genret_dask.kinds.base import Sampler, Source
+from genret_dask.specs import ModelSpec, SweepSpec
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import Artefact, fetched, publishing, record_of
-from genret_dask.storage.fingerprint import sha256_file
 from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
 from genret_dask.study.origins import Origins
 
@@ -54,8 +32,6 @@ if TYPE_CHECKING:
     from genret_dask.executors.serial import SerialExecutor
 
 logger = logging.getLogger(__name__)
-
-_LISTED = 20  # ids in an error's text
 
 
 class Inputs:
@@ -82,7 +58,7 @@ class Inputs:
         self.spec, self.folder = spec, folder
         self.origins = Origins(spec, folder)
         self._executor, self._report = executor, report
-        self._spaces: dict[Path | str, Artefact] = {}
+        self._spaces: dict[Path, Artefact] = {}
 
     @cached_property
     def collection(self) -> Collection:
@@ -109,8 +85,6 @@ class Inputs:
     @cached_property
     def pairs(self) -> Artefact:
         """(text, document) pairs: train.jsonl.gz, dev.jsonl.gz and documents.jsonl.gz."""
-        from genret_dask.training.pairs import Pairs, build_pairs, write_pairs
-
         spec, collection, made = self.spec, self.collection, self.origins.pairs
         if not made.is_current:
             self._report("pairs", 0, 1)
@@ -159,91 +133,53 @@ class Inputs:
 
     # --- identifiers --------------------------------------------------------------------------
 
-    def space(self, kind: IdentifiersSpec, model: ModelSpec) -> Artefact:
-        """The identifiers that a model generates: codes, or the index of its tokeniser."""
-        place = "codes" if isinstance(kind, CodesIdentifiers) else self.tokenizer(model).folder
-        if place not in self._spaces:
-            made = self.origins.space(kind, model)
-            if isinstance(kind, CodesIdentifiers):
-                self._spaces[place] = self._codes(kind, made)
-            else:
-                self._spaces[place] = self._index(kind, self.tokenizer(model).folder, made)
-        return self._spaces[place]
+    def space(self, kind: Kind, model: ModelSpec) -> Artefact:
+        """The identifiers that a model generates: of its tokeniser, where they are made of it."""
+        tokenizer = self.tokenizer(model).folder if kind.per_tokenizer else None
+        made = self.origins.space(kind, model)
+        if made.folder not in self._spaces:
+            if not made.is_current:
+                place = self.folder / "collection"
+                kind.build(
+                    made,
+                    Source(
+                        self.collection, place, tokenizer, self.spec.seed, self._report, self._map
+                    ),
+                )
+            kind.check(made.folder, self.collection)
+            self._spaces[made.folder] = made
+        return self._spaces[made.folder]
 
-    def _codes(self, spec: CodesIdentifiers, made: Artefact) -> Artefact:
-        if not made.is_current:
-            self._report("identifiers", 0, 1)
-            codes = build_codes(self.collection, spec, self.spec.seed)
-            write_codes(codes, made.folder, made.made_from)
-            self._report("identifiers", 1, 1)
-        return made
-
-    def _index(self, spec: NgramsIdentifiers, tokenizer: Path, made: Artefact) -> Artefact:
-        """The index of the collection under a tokeniser; its parts are tasks."""
-        if not made.is_current:
-            file = fetched(tokenizer) / "tokenizer.json"
-            digest, vocabulary = sha256_file(file), read_tokenizer(file).get_vocab_size()
-            tasks = index_tasks(
-                self.collection,
-                self.folder / "collection",
-                tokenizer,
-                vocabulary,
-                spec,
-                made.folder,
-                made.made_from,
+    def _map(
+        self,
+        stage: str,
+        function: Callable[..., Any],
+        tasks: list[Any],
+        names: list[str],
+        cost: Callable[[Any], float],
+    ) -> list[Any]:
+        """Run tasks of a stage where the study's tasks run."""
+        self._report(stage, 0, sum(map(cost, tasks)))
+        with span(self.spec.name, stage):
+            return self._executor().map(
+                function,
+                tasks,
+                names,
+                cost=cost,
+                progress=lambda done, total: self._report(stage, done, total),
             )
-            todo: list[IndexTask] = [task for task in tasks if not is_indexed(task)]
-            if todo:
-                self._report("index", 0, sum(task.last - task.first for task in todo))
-                with span(self.spec.name, "index"):
-                    self._executor().map(
-                        run_index,
-                        todo,
-                        [f"index.ngrams.{digest[:12]}-{task.name[5:]}" for task in todo],
-                        cost=lambda task: task.last - task.first,
-                        progress=lambda done, total: self._report("index", done, total),
-                    )
-            parts = open_parts(made.folder, [task.name for task in tasks])
-            corpus = self.collection.content_hash
-            index = index_of_parts(parts, vocabulary, digest, corpus)
-            first, longest = index.lengths(len(self.collection))
-            write_index(
-                made.folder,
-                index,
-                parts,
-                made.made_from,
-                unreachable=np.flatnonzero(longest < spec.min_tokens),
-                without_spans=np.flatnonzero(first < spec.min_tokens),
-            )
-        self._check_reachable(spec, _named(made.folder, "unreachable"))
-        return made
-
-    def _check_reachable(self, spec: NgramsIdentifiers, rows: list[int]) -> None:
-        """Count and list the documents that no n-gram leads to; refuse them unless allowed."""
-        if not rows:
-            return
-        names = [self.collection.document_ids[row] for row in rows[:_LISTED]]
-        listed = ", ".join([*names, *(["..."] if len(rows) > _LISTED else [])])
-        text = f"{len(rows)} documents have no n-gram of {spec.min_tokens} tokens: {listed}"
-        if not spec.allow_unreachable:
-            raise DatasetError(
-                text,
-                expected=f"documents of {spec.min_tokens} tokens or more",
-                fix="drop them, lower identifiers.min_tokens, or set identifiers.allow_unreachable "
-                "to search without them",
-            )
-        logger.warning("%s; index.json lists all", text)
 
     # --- spans --------------------------------------------------------------------------------
 
-    def pair_spans(self, kind: IdentifiersSpec, model: ModelSpec) -> Artefact | None:
-        """The spans that stand for each pair's document: train.npy and dev.npy; n-grams only."""
-        if not isinstance(kind, NgramsIdentifiers):
+    def pair_spans(self, kind: Kind, model: ModelSpec) -> Artefact | None:
+        """The identifiers that stand for each pair's document: train.npy and dev.npy.
+
+        None where a document has just one.
+        """
+        if not kind.choices:
             return None
 
-        def sample(sampler: SpanSampler, folder: Path) -> None:
-            from genret_dask.training.pairs import read_pairs
-
+        def sample(sampler: Sampler, folder: Path) -> None:
             source = fetched(self.pairs.folder)
             for name in ("train", "dev"):
                 pairs = read_pairs(source / f"{name}.jsonl.gz")
@@ -253,42 +189,37 @@ class Inputs:
 
         return self._spans(kind, model, self.origins.pair_spans, sample)
 
-    def candidate_spans(self, kind: IdentifiersSpec, model: ModelSpec) -> Artefact | None:
-        """The spans that stand for each candidate: candidates.npy; n-grams only."""
-        if not isinstance(kind, NgramsIdentifiers):
+    def candidate_spans(self, kind: Kind, model: ModelSpec) -> Artefact | None:
+        """The identifiers that stand for each candidate: candidates.npy; None as above."""
+        if not kind.choices:
             return None
         queries = [self.collection.queries[row] for row in self.queries]
         documents = self.candidates["doc"]
 
-        def sample(sampler: SpanSampler, folder: Path) -> None:
+        def sample(sampler: Sampler, folder: Path) -> None:
             self._sample(sampler, queries, documents, folder / "candidates.npy")
 
         return self._spans(kind, model, self.origins.candidate_spans, sample)
 
     def _spans(
         self,
-        spec: NgramsIdentifiers,
+        kind: Kind,
         model: ModelSpec,
-        origin: Callable[[NgramsIdentifiers, ModelSpec], Artefact],
-        sample: Callable[[SpanSampler, Path], None],
+        origin: Callable[[Kind, ModelSpec], Artefact],
+        sample: Callable[[Sampler, Path], None],
     ) -> Artefact:
-        tokenizer, _ = self.tokenizer(model), self.space(spec, model)
-        made = origin(spec, model)
+        tokenizer, _ = self.tokenizer(model), self.space(kind, model)
+        made = origin(kind, model)
         if not made.is_current:
-            sampler = SpanSampler(
-                first_texts(self.collection, spec),
-                self.collection.document_ids,
-                Reader.at(fetched(tokenizer.folder) / "tokenizer.json"),
-                spec,
-                self.spec.seed,
-            )
+            file = fetched(tokenizer.folder) / "tokenizer.json"
+            sampler = kind.sampler(self.collection, file, self.spec.seed)
             with publishing(made.folder, made.made_from) as partial_folder:
                 sample(sampler, partial_folder)
         return made
 
     def _sample(
         self,
-        sampler: SpanSampler,
+        sampler: Sampler,
         queries: Sequence[str],
         documents: np.ndarray,
         path: Path,
@@ -363,8 +294,3 @@ def _warn_of_few(candidates: dict[str, np.ndarray], negatives: int) -> None:
             found.min(),
             found.max(),
         )
-
-
-def _named(index: Path, name: str) -> list[int]:
-    """Documents that the record of an index names."""
-    return record_of(index, INDEX, {name: list})[name]

@@ -15,14 +15,11 @@ from genret_dask.errors import GenretError, SpecError
 from genret_dask.exporters import config_problems, families
 from genret_dask.models.configs import PRESETS, config_of, pretrained_tokenizer, source_of
 from genret_dask.models.gguf import read_header
-from genret_dask.models.pretrained import load_config, load_tokenizer, weight_shapes
+from genret_dask.models.pretrained import weight_shapes
 from genret_dask.specs import (
-    CodesIdentifiers,
-    IdentifiersSpec,
     ModelSpec,
     PretrainedSpec,
     SweepSpec,
-    TfidfEmbedding,
 )
 
 _TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
@@ -49,7 +46,7 @@ def check_models(spec: SweepSpec) -> None:
 def model_problems(spec: SweepSpec) -> list[str]:
     """What is wrong with the models of a study, a line each; empty where nothing is."""
     problems = [line for model in spec.models for line in _problems_of(model)]
-    problems += [line for kind in spec.identifiers for line in _embedding_problems(kind)]
+    problems += [line for kind in spec.identifiers for line in kind.problems()]
     if "int8" in spec.export.precision and not _is_installed("optimum-onnx"):
         problems.append(
             "export.precision int8 needs the package optimum-onnx; pip install 'genret-dask[cpu]'"
@@ -73,7 +70,7 @@ def _problems_of(model: ModelSpec) -> Iterator[str]:
     try:
         config = config_of(model)
     except GenretError as error:
-        yield _line(error, label)
+        yield error.line(label)
         return
     problems = [*_settings_problems(config), *config_problems(model.family, config)]
     yield from (f"{label}: {problem}" for problem in problems)
@@ -89,7 +86,7 @@ def _gguf_problems(label: str, model: ModelSpec, path: Path) -> Iterator[str]:
         source_of(model, PretrainedSpec(gguf=path))
         header = read_header(path)
     except GenretError as error:
-        yield _line(error, label)
+        yield error.line(label)
         return
     found = header.get("general.architecture")
     if found != model.family:
@@ -114,7 +111,7 @@ def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) ->
     try:
         tokenizer = pretrained_tokenizer(model, source)
     except GenretError as error:
-        yield _line(error, f"{label}: its tokeniser")
+        yield error.line(f"{label}: its tokeniser")
         return
     if not tokenizer.is_fast:
         yield f"{label}: its tokeniser has no tokenizer.json, and cannot be converted to one"
@@ -158,7 +155,7 @@ def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]
     try:
         shapes = weight_shapes(model.pretrained.path)
     except GenretError as error:
-        yield _line(error, label)
+        yield error.line(label)
     else:
         yield from (f"{label}: {problem}" for problem in _differences(empty, shapes))
 
@@ -180,30 +177,8 @@ def _differences(empty: Any, shapes: dict[str, tuple[int, ...]]) -> Iterator[str
             return
 
 
-def _embedding_problems(kind: IdentifiersSpec) -> Iterator[str]:
-    from genret_dask.identifiers.embedding import model_folder
-
-    if not isinstance(kind, CodesIdentifiers) or isinstance(kind.embedding, TfidfEmbedding):
-        return
-    label = f"identifiers.embedding {kind.embedding.kind}"
-    try:
-        folder = model_folder(kind.embedding)
-        load_config(str(folder), local_files_only=True)
-        weight_shapes(folder)
-        load_tokenizer(str(folder), local_files_only=True)
-    except GenretError as error:
-        yield _line(error, label)
-
-
 def _is_installed(package: str) -> bool:
     try:
         return bool(metadata.version(package))
     except metadata.PackageNotFoundError:
         return False
-
-
-def _line(error: GenretError, label: str) -> str:
-    """An error as one line that begins with what it is about."""
-    found = error.found if error.found.startswith(label) else f"{label}: {error.found}"
-    parts = (found, error.expected and f"expected {error.expected}", error.fix)
-    return " ".join("; ".join(part for part in parts if part).split())

@@ -14,22 +14,16 @@ from typing import Any
 import numpy as np
 
 from genret_dask.cube.store import FORMAT
-from genret_dask.datasets import fingerprint_of, load, stored
+from genret_dask.datasets import stored
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
-from genret_dask.identifiers.embedding import model_folder
-from genret_dask.identifiers.ngrams import INDEX
+from genret_dask.kinds import Kind
 from genret_dask.specs import (
-    CodesIdentifiers,
-    EmbeddingSpec,
-    IdentifiersSpec,
     ModelSpec,
-    NgramsIdentifiers,
     PretrainedSpec,
     SweepSpec,
-    TfidfEmbedding,
 )
 from genret_dask.specs.grid import Cell, models_of
 from genret_dask.storage.artefacts import Artefact, fetched, record_of
@@ -54,7 +48,8 @@ class Origins:
 
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self.spec, self.folder = spec, folder
-        self._weights, self._embedder = cache(_weights), cache(_embedder)
+        self._weights = cache(_weights)
+        self._settings = {kind.kind: kind.settings() for kind in spec.identifiers}
         self._excluded_rows: np.ndarray | None = None
 
     # --- text ---------------------------------------------------------------------------------
@@ -64,7 +59,7 @@ class Origins:
         """The collection, by the bytes of its source."""
         dataset = self.spec.dataset
         places = [name for name, value in dataset if isinstance(value, Path)]
-        settings = contents(dataset, *places, bytes=fingerprint_of(dataset))
+        settings = contents(dataset, *places, bytes=dataset.fingerprint())
         return Artefact(self.folder / "collection", Origin("collection", {"dataset": settings}))
 
     @cached_property
@@ -73,7 +68,7 @@ class Origins:
         if self.collection.state == "done":
             collection = stored.read(fetched(self.collection.folder) / "beir")
         else:
-            collection = load(self.spec.dataset)
+            collection = self.spec.dataset.load()
         check_usable(collection, self.spec.inference.split, self.spec.training.pairs)
         return collection
 
@@ -117,40 +112,38 @@ class Origins:
 
     # --- identifiers --------------------------------------------------------------------------
 
-    def space(self, kind: IdentifiersSpec, model: ModelSpec) -> Artefact:
-        """The identifiers that a model generates: codes, or the index of its tokeniser."""
-        if isinstance(kind, CodesIdentifiers):
-            parts = {"collection": self.content_hash, "identifiers": self._kind(kind)}
-            made_from = Origin("codes", {**parts, "seed": self.spec.seed, "words": RULES})
-            return Artefact(self.folder / "identifiers" / "codes", made_from)
-        digest = self.tokenizer_digest(model)
-        settings = kind.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
-        named = {"collection": self.content_hash, "tokenizer": digest, "identifiers": settings}
-        folder = self.folder / "identifiers" / "ngrams" / digest[:12]
-        return Artefact(folder, Origin("ngrams", named), INDEX)
+    def space(self, kind: Kind, model: ModelSpec) -> Artefact:
+        """The identifiers that a model generates: of its tokeniser, where they are made of it."""
+        folder = self.folder / "identifiers" / kind.kind
+        digest = None
+        if kind.per_tokenizer:
+            digest = self.tokenizer_digest(model)
+            folder /= digest[:12]
+        return Artefact(
+            folder, kind.made_from(self.content_hash, self.spec.seed, digest), kind.record_name
+        )
 
-    def pair_spans(self, kind: NgramsIdentifiers, model: ModelSpec) -> Artefact:
-        """The spans that stand for each pair's document."""
+    def pair_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
+        """The identifiers that stand for each pair's document, of kinds with many."""
         return self._spans("pairs", kind, model, self.pairs)
 
-    def candidate_spans(self, kind: NgramsIdentifiers, model: ModelSpec) -> Artefact:
-        """The spans that stand for each candidate; those of more queries hold these."""
+    def candidate_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
+        """The identifiers that stand for each candidate; those of more queries hold these."""
         return self._spans("candidates", kind, model, self.candidates, grows=("candidates",))
 
     def _spans(
         self,
         name: str,
-        kind: NgramsIdentifiers,
+        kind: Kind,
         model: ModelSpec,
         texts: Artefact,
         grows: tuple[str, ...] = (),
     ) -> Artefact:
         space = self.space(kind, model)
-        unimportant = {"scoring", "partials", "allow_unreachable"}
         parts = {
             name: texts.fingerprint,
             "index": space.fingerprint,
-            "identifiers": kind.model_dump(mode="json", exclude=unimportant),
+            "identifiers": kind.sampled_from(),
             "seed": self.spec.seed,
             "words": RULES,
         }
@@ -188,18 +181,17 @@ class Origins:
             None while a space is still to be made.
         """
         if self._excluded_rows is None:
-            spaces: dict[Path, tuple[NgramsIdentifiers, ModelSpec]] = {}
+            spaces: dict[Path, tuple[Kind, Artefact]] = {}
             for kind in self.spec.identifiers:
-                if isinstance(kind, NgramsIdentifiers):
-                    for model in self.spec.models:
-                        spaces.setdefault(self.tokenizer(model).folder, (kind, model))
+                for model in self.spec.models:
+                    made = self.space(kind, model)
+                    spaces.setdefault(made.folder, (kind, made))
             found = np.empty(0, dtype=np.int64)
-            for kind, model in spaces.values():
-                space = self.space(kind, model)
-                if space.state != "done":
+            for kind, made in spaces.values():
+                if kind.per_tokenizer and made.state != "done":
                     return None
-                record = record_of(space.folder, INDEX, {"without_spans": list})
-                found = np.union1d(found, record["without_spans"])
+                if made.state == "done":
+                    found = np.union1d(found, kind.without_identifiers(made.folder))
             self._excluded_rows = found.astype(np.int64)
         return self._excluded_rows
 
@@ -213,7 +205,7 @@ class Origins:
             "tokenizer": self.tokenizer(model),
             "identifiers": self.space(kind, model),
         }
-        if isinstance(kind, NgramsIdentifiers):
+        if kind.choices:
             read["spans"] = self.pair_spans(kind, model)
         parts = {
             "model": self.model(model),
@@ -221,7 +213,7 @@ class Origins:
             "training": cell.training(self.spec),
             "seed": self.spec.seed,
             "max_tokens": self.spec.max_tokens,
-            "steps": kind.max_tokens if isinstance(kind, NgramsIdentifiers) else None,
+            "steps": kind.steps,
             **{name: one.fingerprint for name, one in read.items()},
         }
         folder = self.folder / "checkpoints" / cell.kind / cell.name
@@ -262,37 +254,36 @@ class Origins:
                 for kind in spec.identifiers
             },
             "order": names,
-            "identifiers": {kind.kind: self._kind(kind) for kind in spec.identifiers},
+            "identifiers": {kind.kind: self._settings[kind.kind] for kind in spec.identifiers},
             "max_tokens": spec.max_tokens,
             "inference": spec.inference.model_dump(mode="json", exclude=unimportant),
         }
         return Origin("cube", parts)
 
-    def search(self, kind: IdentifiersSpec, model: ModelSpec) -> dict[str, Any]:
+    def search(self, kind: Kind, model: ModelSpec) -> dict[str, Any]:
         """What a model's search depends on, beside the model and the queries."""
         beams = self.spec.inference.beams
-        return {**self._decoding(kind, model), "identifiers": self._kind(kind), "beams": beams}
+        return {
+            **self._decoding(kind, model),
+            "identifiers": self._settings[kind.kind],
+            "beams": beams,
+        }
 
-    def contrast(self, kind: IdentifiersSpec, model: ModelSpec) -> dict[str, Any]:
+    def contrast(self, kind: Kind, model: ModelSpec) -> dict[str, Any]:
         """What the losses of a model's candidates depend on, beside the model and they."""
         found = self._decoding(kind, model)
-        if isinstance(kind, NgramsIdentifiers):
+        if kind.choices:
             spans = self.candidate_spans(kind, model).made_from.parts
             found["spans"] = {name: one for name, one in spans.items() if name != "candidates"}
         return found
 
-    def _decoding(self, kind: IdentifiersSpec, model: ModelSpec) -> dict[str, Any]:
+    def _decoding(self, kind: Kind, model: ModelSpec) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "index": self.space(kind, model).fingerprint,
             "provider": self.spec.inference.provider,
             "max_tokens": self.spec.max_tokens,
         }
-
-    def _kind(self, kind: IdentifiersSpec) -> dict[str, Any]:
-        if isinstance(kind, CodesIdentifiers):
-            return contents(kind, "embedding", embedding=self._embedder(kind.embedding))
-        return kind.model_dump(mode="json", exclude={"allow_unreachable"})
 
     def exported(self, kind: str, name: str) -> Path:
         """The folder of an exported model."""
@@ -305,9 +296,3 @@ def _weights(source: PretrainedSpec, *, tokenizer: bool = False) -> dict[str, An
         return {"hub": source.hub, "revision": source.revision}
     place = source.path or source.gguf or Path()
     return {"bytes": tokenizer_hash(place) if tokenizer else model_hash(place)}
-
-
-def _embedder(spec: EmbeddingSpec) -> Any:
-    if isinstance(spec, TfidfEmbedding):
-        return spec.model_dump(mode="json")
-    return contents(spec, "path", "package", bytes=model_hash(model_folder(spec)))

@@ -16,7 +16,7 @@ from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import CubeError, ModelError, StaleError
 from genret_dask.identifiers.ngrams import name_of_index
 from genret_dask.models.manifest import MANIFEST, read_manifest
-from genret_dask.specs import NgramsIdentifiers, precise_name
+from genret_dask.specs import precise_name
 from genret_dask.specs.grid import Cell, cells_of
 from genret_dask.storage.artefacts import Artefact, State
 from genret_dask.storage.fingerprint import Origin
@@ -76,11 +76,11 @@ def survey(origins: Origins) -> list[Step]:
     for cell in cells_of(spec):
         add("tokenizer", origins.tokenizer(cell.model))
         add("identifiers", origins.space(cell.identifiers, cell.model))
-        if isinstance(cell.identifiers, NgramsIdentifiers):
+        if cell.identifiers.choices:
             add("spans", origins.pair_spans(cell.identifiers, cell.model))
     add("candidates", origins.candidates)
     for cell in cells_of(spec):
-        if isinstance(cell.identifiers, NgramsIdentifiers):
+        if cell.identifiers.choices:
             add("spans", origins.candidate_spans(cell.identifiers, cell.model))
     steps = [step for step in seen.values() if UNKNOWN[:12] not in step.place.name]
     models = [step for cell in cells_of(spec) for step in _model_steps(origins, cell)]
@@ -125,8 +125,7 @@ def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
 
 
 def _waits_for_tokenizer(origins: Origins, cell: Cell) -> bool:
-    kind = cell.identifiers
-    return isinstance(kind, NgramsIdentifiers) and origins.tokenizer(cell.model).state == "to do"
+    return cell.identifiers.per_tokenizer and origins.tokenizer(cell.model).state == "to do"
 
 
 # --- the cube -------------------------------------------------------------------------------------
@@ -279,7 +278,8 @@ def remove_stale(steps: Sequence[Step], run: Path) -> None:
     tokenizers = [step for step in steps if step.stage == "tokenizer" and step.state != "to do"]
     kept = {name_of_index(step.place) for step in tokenizers if step.state == "done"}
     for digest in {name_of_index(step.place) for step in tokenizers} - kept:
-        remove(run / "identifiers" / "ngrams" / digest)
+        for kind in names_in(run / "identifiers"):
+            remove(run / "identifiers" / kind / digest)
         for name in names_in(run / "spans"):
             if name.endswith(f"-{digest}"):
                 remove(run / "spans" / name)

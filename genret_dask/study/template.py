@@ -10,13 +10,13 @@ from importlib.metadata import version
 import numpy as np
 
 from genret_dask.cube.schema import CONTRAST, SEARCH, Group, Template
+from genret_dask.kinds import Kind
 from genret_dask.models.manifest import Manifest
 from genret_dask.shards.plan import ShardTask, plan_shards
-from genret_dask.specs import IdentifiersSpec, NgramsIdentifiers, SweepSpec, precise_name
+from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.fingerprint import fingerprint
 from genret_dask.study.inputs import Inputs
-from genret_dask.training.targets import label_shape
 
 
 def build_template(
@@ -85,7 +85,7 @@ def versions() -> dict[str, str]:
 def _group(
     study: SweepSpec,
     inputs: Inputs,
-    identifiers: IdentifiersSpec,
+    identifiers: Kind,
     manifests: dict[str, Manifest],
 ) -> Group:
     spec, collection, rows = study.inference, inputs.collection, inputs.queries
@@ -98,6 +98,7 @@ def _group(
     facts = {name: manifest.provenance for name, manifest in manifests.items()}
     return Group(
         kind=identifiers.kind,
+        variables=identifiers.variables,
         sizes=group_sizes(
             study,
             identifiers,
@@ -105,7 +106,7 @@ def _group(
             queries=len(rows),
             candidates=candidates["doc"].shape[1],
             documents=len(collection),
-            steps=label_shape(identifiers, inputs.space(identifiers, study.models[0]).folder)[1],
+            steps=identifiers.shape(inputs.space(identifiers, study.models[0]).folder).steps,
         ),
         shard_queries=spec.shard_queries,
         model={
@@ -137,7 +138,7 @@ def _group(
 
 def group_sizes(
     spec: SweepSpec,
-    identifiers: IdentifiersSpec,
+    identifiers: Kind,
     *,
     models: int,
     queries: int,
@@ -147,15 +148,11 @@ def group_sizes(
 ) -> dict[str, int]:
     """Every dimension of a group of the cube."""
     beams = spec.inference.beams
-    sizes = {
+    return {
         "model": models,
         "query": queries,
         "beam": len(beams),
-        "rank": min(max(beams), documents),
         "step": steps,
         "candidate": candidates,
+        **identifiers.sizes(beams, documents),
     }
-    if isinstance(identifiers, NgramsIdentifiers):
-        sizes["ngram"], sizes["identifier"] = identifiers.ngrams(beams), identifiers.spans
-        sizes["rank"] = identifiers.scoring.documents
-    return sizes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genret_dask.training.pairs import SOURCES, Pairs
+from genret_dask.datasets.pairs import SOURCES, Pairs
 
 _BLOCK = 16  # batches drawn together, then sorted by length
 

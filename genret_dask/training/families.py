@@ -71,7 +71,7 @@ def identifier_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     labels : int64[batch, levels]
-        `genret_dask.training.targets.IGNORED` behind an identifier's end.
+        `genret_dask.kinds.base.IGNORED` behind an identifier's end.
     """
     losses = functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), reduction="none"

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from genret_dask.datasets.pairs import read_pairs, subset
 from genret_dask.errors import TrainingError
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of
@@ -33,8 +34,6 @@ from genret_dask.storage.records import dump_record
 from genret_dask.training.batches import Batches
 from genret_dask.training.build import build_model, count_parameters
 from genret_dask.training.families import identifier_logits, identifier_loss, reader_of
-from genret_dask.training.pairs import read_pairs, subset
-from genret_dask.training.targets import Space, label_shape, open_space, targets_of
 from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.warmstart import warm_start
 
@@ -49,9 +48,9 @@ def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
     config = config_of(task.model)
     tokenizer = read_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
-    rows, length = label_shape(task.identifiers, task.space)
-    config.vocab_size = tokenizer.get_vocab_size() + 1 + rows
-    per_example = training_flops_per_example(architecture_of(config), task.max_tokens, length)
+    shape = task.identifiers.shape(task.space)
+    config.vocab_size = tokenizer.get_vocab_size() + 1 + shape.rows
+    per_example = training_flops_per_example(architecture_of(config), task.max_tokens, shape.steps)
     return float(task.training.examples * per_example)
 
 
@@ -87,16 +86,20 @@ class _Run:
         self.task = task
         task.check_weights()
         spec = task.training
-        space = open_space(task.identifiers, task.space)
+        kind, space = task.identifiers, task.identifiers.open(task.space)
         self.tokenizer = load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True)
         self.model: Any
         self.model, self.start = build_model(
-            task.model, self.tokenizer, space.rows, dropout=spec.dropout, seed=task.seed
+            task.model,
+            self.tokenizer,
+            kind.shape(task.space).rows,
+            dropout=spec.dropout,
+            seed=task.seed,
         )
         self.reader = reader_of(self.tokenizer, task.model.family, task.max_tokens)
         if task.model.pretrained is None and spec.init == "lsa":
-            self._warm_start(space)
-        self.targets = targets_of(space, task.identifiers, self.start, self.tokenizer.eos_token_id)
+            self._warm_start(kind.new_rows(space))
+        self.targets = kind.targets(space, self.start, self.tokenizer.eos_token_id)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         pairs = task.read_pairs("train")
@@ -239,10 +242,9 @@ class _Run:
                 total += float(self._losses(tokens, lengths, labels).sum())
         return total / len(order)
 
-    def _warm_start(self, space: Space) -> None:
+    def _warm_start(self, codes: Codes | None) -> None:
         pairs = read_pairs(fetched(self.task.pairs) / "documents.jsonl.gz")
         reader = replace(self.reader, max_tokens=_DOCUMENT_TOKENS, opening=(), closing=())
-        codes = space if isinstance(space, Codes) else None
         warm_start(self.model, reader.read(pairs.texts), codes, self.start)
 
     # --- checkpoints --------------------------------------------------------------------------

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from genret_dask.datasets.pairs import Pairs, read_pairs
 from genret_dask.errors import ModelError
-from genret_dask.specs import IdentifiersSpec, ModelSpec, TrainingSpec
+from genret_dask.kinds.base import Kind
+from genret_dask.specs import ModelSpec, TrainingSpec
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import fetched, is_current, record_of
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.sources import model_hash
-from genret_dask.training.pairs import Pairs, read_pairs
 
 _RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}
 
@@ -30,11 +31,11 @@ class TrainTask:
         Unique in the run; names the checkpoint's folder.
     max_tokens : int
         Kept of each text.
-    identifiers : CodesIdentifiers or NgramsIdentifiers
+    identifiers : Kind
     pairs, tokenizer, space, folder : Path
         Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
     spans : Path or None
-        For n-grams: the spans of the pairs.
+        Where a document has many identifiers: those that stand for each pair's.
     weights : str or None
         Fingerprint of the bytes of the pretrained weights, where they are files.
     made_from : Origin
@@ -47,7 +48,7 @@ class TrainTask:
     training: TrainingSpec
     seed: int
     max_tokens: int
-    identifiers: IdentifiersSpec
+    identifiers: Kind
     pairs: Path
     tokenizer: Path
     space: Path
@@ -77,7 +78,7 @@ class TrainTask:
             )
 
     def read_pairs(self, name: str) -> Pairs:
-        """The pairs of a file, with their spans where identifiers are n-grams."""
+        """Read the pairs of a file, with their spans where a document has many identifiers."""
         pairs = read_pairs(fetched(self.pairs) / f"{name}.jsonl.gz")
         if self.spans is None:
             return pairs

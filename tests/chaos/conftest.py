@@ -23,7 +23,8 @@ from distributed import Client
 
 from genret_dask import open_cube
 from genret_dask.clusters import ClusterSpec, connect
-from genret_dask.specs import CodesIdentifiers, InferenceSpec, SweepSpec
+from genret_dask.kinds import CodesIdentifiers
+from genret_dask.specs import InferenceSpec, SweepSpec
 from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import differing, make_spec

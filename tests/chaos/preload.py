@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from genret_dask.inference.memory import Decoding
+from genret_dask.kinds.fixed import CodeDecoder
 from genret_dask.shards import task as module
-from genret_dask.shards.decoders import CodeDecoder
 from genret_dask.shards.ledger import Ledger
 
 compute_shard, mark = module.compute_shard, Ledger.mark

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from genret_dask.cube.schema import SHARDED
 from genret_dask.cube.store import create_cube, write_shard
 from genret_dask.errors import GenretError
+from genret_dask.kinds import CodesIdentifiers
 from genret_dask.run.verification import verify_run
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask
@@ -121,7 +121,7 @@ def test_a_marker_comes_after_everything_is_on_the_disk(run, monkeypatch):
     before = {path for what, path in events[:place] if what == "sync"}
     folders = [
         run / "cube.zarr" / "codes" / dataset / name
-        for dataset, variables in SHARDED["codes"].items()
+        for dataset, variables in CodesIdentifiers.variables.items()
         for name in variables
     ]
     chunks = [path for folder in folders for path in folder.glob("c/0/**/*") if path.is_file()]

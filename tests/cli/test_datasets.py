@@ -9,9 +9,10 @@ import yaml
 from click.testing import CliRunner
 
 from genret_dask.cli import main
-from genret_dask.cli.datasets import KINDS, dataset_of, sample_pairs
-from genret_dask.datasets import load
-from genret_dask.specs import PydocDataset, SweepSpec
+from genret_dask.cli.datasets import dataset_of, sample_pairs
+from genret_dask.datasets import PydocDataset
+from genret_dask.specs import SweepSpec
+from genret_dask.specs.registry import entry, names_of
 from genret_dask.specs.validation import validate
 
 
@@ -41,9 +42,10 @@ def folder(tmp_path):
 def test_list_names_each_kind_with_yaml_that_is_valid(run):
     result = run("list")
     assert result.exit_code == 0
-    for kind, (_, needs, example) in KINDS.items():
-        assert kind in result.output and needs in result.output
-        spec = validate(SweepSpec, yaml.safe_load(example), source=kind)
+    for kind in names_of("datasets"):
+        dataset = entry("datasets", kind)
+        assert kind in result.output and dataset.needs in result.output
+        spec = validate(SweepSpec, yaml.safe_load(dataset.example), source=kind)
         assert spec.dataset.kind == kind
 
 
@@ -61,7 +63,7 @@ def test_show_prints_pairs_of_the_test_split(run, folder):
 
 def test_sample_pairs_of_a_collection_without_test_queries(folder):
     (folder / "qrels" / "test.tsv").write_text("")
-    assert sample_pairs(load(dataset_of(str(folder))), 3) == [(0, 0)]
+    assert sample_pairs(dataset_of(str(folder)).load(), 3) == [(0, 0)]
 
 
 def test_validate_a_folder_and_a_sweep(run, folder, tmp_path):

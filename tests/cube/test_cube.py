@@ -14,6 +14,7 @@ from genret_dask.cube import store
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, unseal_cube, write_shard
 from genret_dask.errors import CubeError, GenretError, InputError, StaleError
+from genret_dask.specs.registry import entry
 from genret_dask.storage.fingerprint import Origin
 
 QUERIES = 5
@@ -25,6 +26,7 @@ def make_template(fingerprint: str = "f") -> Template:
     groups = tuple(
         Group(
             kind=kind,
+            variables=entry("identifiers", kind).variables,
             sizes={**sizes, "ngram": 3, "identifier": 2},
             shard_queries=2,
             model={"model": np.array(["a", "b"]), "n_params": np.array([10, 20])},

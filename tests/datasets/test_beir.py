@@ -11,9 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genret_dask.datasets import fingerprint_of, load, summary
+from genret_dask.datasets import BeirDataset, summary
 from genret_dask.errors import DatasetError
-from genret_dask.specs import BeirDataset
 
 CORPUS = '{"_id": "d1", "title": "One", "text": "first text"}\n{"_id": "d2", "text": "zweiter é"}\n'
 QUERIES = '{"_id": "q1", "text": "first?"}\n{"_id": 7, "text": "second?"}\n'
@@ -38,7 +37,7 @@ def make(folder: Path, files: dict[str, str | bytes | None] | None = None) -> Be
 
 
 def test_a_plain_folder(tmp_path):
-    collection = load(make(tmp_path / "toy"))
+    collection = make(tmp_path / "toy").load()
     assert collection.name == "toy"
     assert collection.document_ids == ("d1", "d2")
     assert collection.titles == ("One", "")
@@ -54,7 +53,7 @@ def test_a_plain_folder(tmp_path):
 
 
 def test_gz_files_hold_the_same(tmp_path):
-    plain = load(make(tmp_path / "plain"))
+    plain = make(tmp_path / "plain").load()
     packed = {
         f"{name}.gz": gzip.compress(text.encode())
         for name, text in {
@@ -67,27 +66,25 @@ def test_gz_files_hold_the_same(tmp_path):
     absent = dict.fromkeys(
         ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "qrels/train.tsv"], None
     )
-    assert load(make(tmp_path / "packed", packed | absent)).content_hash == plain.content_hash
+    assert make(tmp_path / "packed", packed | absent).load().content_hash == plain.content_hash
 
 
 def test_windows_line_ends_a_mark_and_blank_lines_change_nothing(tmp_path):
-    plain = load(make(tmp_path / "plain"))
-    dressed = load(
-        make(
-            tmp_path / "dressed",
-            {
-                "corpus.jsonl": b"\xef\xbb\xbf" + CORPUS.replace("\n", "\r\n\r\n").encode(),
-                "qrels/test.tsv": TEST.replace("\n", "\r\n"),
-            },
-        )
-    )
+    plain = make(tmp_path / "plain").load()
+    dressed = make(
+        tmp_path / "dressed",
+        {
+            "corpus.jsonl": b"\xef\xbb\xbf" + CORPUS.replace("\n", "\r\n\r\n").encode(),
+            "qrels/test.tsv": TEST.replace("\n", "\r\n"),
+        },
+    ).load()
     assert dressed.content_hash == plain.content_hash
 
 
 def test_answers(tmp_path, caplog):
     lines = '{"_id": "q1", "answers": ["a", "b"]}\n{"_id": "gone", "answers": []}\n'
     with caplog.at_level(logging.WARNING, logger="genret_dask"):
-        collection = load(make(tmp_path, {"answers.jsonl": lines}))
+        collection = make(tmp_path, {"answers.jsonl": lines}).load()
     assert collection.answers == {"q1": ("a", "b")}
     assert "1 answers are to unknown queries" in caplog.text
 
@@ -122,7 +119,7 @@ def test_answers(tmp_path, caplog):
 )
 def test_bad_folders_say_where(tmp_path, files, message):
     with pytest.raises(DatasetError, match=message) as caught:
-        load(make(tmp_path, files))
+        make(tmp_path, files).load()
     assert caught.value.exit_code == 2
 
 
@@ -138,44 +135,42 @@ def test_a_damaged_gz_file(tmp_path, damage):
         data = bytearray(b"never compressed")
     folder = make(tmp_path, {"corpus.jsonl": None, "corpus.jsonl.gz": bytes(data)})
     with pytest.raises(DatasetError, match=r"corpus\.jsonl\.gz"):
-        load(folder)
+        folder.load()
 
 
 def test_a_missing_folder_and_a_file_for_a_folder(tmp_path):
     spec = BeirDataset(kind="beir", path=tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="nowhere is missing"):
-        load(spec)
+        spec.load()
     with pytest.raises(DatasetError, match="nowhere is missing"):
-        fingerprint_of(spec)
+        spec.fingerprint()
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="not a folder"):
-        load(BeirDataset(kind="beir", path=tmp_path / "file"))
+        BeirDataset(kind="beir", path=tmp_path / "file").load()
 
 
 def test_unknown_ids_are_counted_named_and_refused_unless_allowed(tmp_path, caplog):
     lines = "".join(f"q1\tghost{i}\t1\n" for i in range(9)) + "nobody\td1\t1\n"
     spec = make(tmp_path, {"qrels/test.tsv": TEST + lines})
     with pytest.raises(DatasetError) as caught:
-        load(spec)
+        spec.load()
     message = str(caught.value)
     assert "10 judgements name 10 unknown ids" in message
     assert "'ghost0'" in message and "'ghost8'" not in message
     assert "allow_unknown_ids" in message
     with caplog.at_level(logging.WARNING, logger="genret_dask"):
-        collection = load(spec.model_copy(update={"allow_unknown_ids": True}))
+        collection = spec.model_copy(update={"allow_unknown_ids": True}).load()
     assert "10 judgements" in caplog.text
     assert len(collection.qrels["test"]) == 3
 
 
 def test_the_fingerprint_follows_bytes_and_settings_not_the_path(tmp_path):
     first = make(tmp_path / "a")
-    assert fingerprint_of(first) == fingerprint_of(make(tmp_path / "b"))
-    assert fingerprint_of(first) != fingerprint_of(
-        first.model_copy(update={"allow_unknown_ids": True})
-    )
+    assert first.fingerprint() == make(tmp_path / "b").fingerprint()
+    assert first.fingerprint() != first.model_copy(update={"allow_unknown_ids": True}).fingerprint()
     for name, text in [("corpus.jsonl", CORPUS + " "), ("qrels/dev.tsv", TRAIN)]:
         changed = make(tmp_path / name.replace("/", "-"), {name: text})
-        assert fingerprint_of(changed) != fingerprint_of(first)
+        assert changed.fingerprint() != first.fingerprint()
 
 
 VALUES = st.recursive(
@@ -207,7 +202,7 @@ def test_no_line_brings_anything_but_a_dataset_error(tmp_path_factory, name, lin
     data = good.get(name, "").encode() + b"\n".join(lines)
     spec = make(tmp_path_factory.mktemp("fuzz"), {name: data})
     try:
-        collection = load(spec)
+        collection = spec.load()
     except DatasetError as error:
         assert "fuzz" in str(error)
     else:
@@ -216,7 +211,7 @@ def test_no_line_brings_anything_but_a_dataset_error(tmp_path_factory, name, lin
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real collection is not here")
 def test_a_real_collection():
-    collection = load(BeirDataset(kind="beir", path=SHARED))
+    collection = BeirDataset(kind="beir", path=SHARED).load()
     facts = summary(collection)
     assert (facts["documents"], facts["queries"]) == (2067, 10570)
     assert sum(split["relevant"] for split in facts["splits"].values()) == 10570

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from genret_dask.datasets import Collection, Qrels, fingerprint_of, load, summary
+from genret_dask.datasets import Collection, Qrels, summary
 from genret_dask.errors import DatasetError
 
 NONE = Qrels.from_rows([], [], [])
@@ -94,9 +94,3 @@ def test_refuses(small, change, error, message):
 def test_content_hash_sees_every_column(small, change):
     assert dataclasses.replace(small, **change).content_hash != small.content_hash
     assert dataclasses.replace(small, name="other").content_hash == small.content_hash
-
-
-@pytest.mark.parametrize("function", [load, fingerprint_of])
-def test_dispatch_refuses_what_is_no_spec(function):
-    with pytest.raises(TypeError, match="str is not a dataset spec"):
-        function("pydoc")

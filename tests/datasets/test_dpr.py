@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genret_dask.datasets import fingerprint_of, load
+from genret_dask.datasets import DprDataset
 from genret_dask.datasets.dpr import containing, tokenize
 from genret_dask.errors import DatasetError
-from genret_dask.specs import DprDataset
 
 PASSAGES = (
     "id\ttext\ttitle\n"
@@ -54,7 +53,7 @@ def judged(collection, split):
 
 def test_passages_questions_and_answers(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="genret_dask"):
-        collection = load(make(tmp_path))
+        collection = make(tmp_path).load()
     assert collection.name == "psgs_w100"
     assert collection.document_ids == ("1", "2", "3")
     assert collection.titles == ("Greeting", "Nation", "Paris")
@@ -72,8 +71,8 @@ def test_gz_passages_without_a_header(tmp_path):
     spec = make(tmp_path)
     path = tmp_path / "psgs.tsv.gz"
     path.write_bytes(gzip.compress(PASSAGES.partition("\n")[2].encode()))
-    packed = load(spec.model_copy(update={"passages": path}))
-    assert packed.content_hash == load(spec).content_hash and packed.name == "psgs"
+    packed = spec.model_copy(update={"passages": path}).load()
+    assert packed.content_hash == spec.load().content_hash and packed.name == "psgs"
 
 
 @pytest.mark.parametrize(
@@ -95,23 +94,23 @@ def test_gz_passages_without_a_header(tmp_path):
 )
 def test_bad_files_say_where(tmp_path, files, message):
     with pytest.raises(DatasetError, match=message):
-        load(make(tmp_path, **files))
+        make(tmp_path, **files).load()
 
 
 def test_a_missing_file(tmp_path):
     spec = make(tmp_path)
     spec.test.unlink()
-    for function in (load, fingerprint_of):
+    for method in ("load", "fingerprint"):
         with pytest.raises(DatasetError, match=r"nq-test\.qa\.csv: No such file"):
-            function(spec)
+            getattr(spec, method)()
 
 
 def test_the_fingerprint_follows_bytes_and_roles_not_paths(tmp_path):
     first = make(tmp_path / "a")
-    assert fingerprint_of(first) == fingerprint_of(make(tmp_path / "b"))
-    assert fingerprint_of(first) != fingerprint_of(make(tmp_path / "c", dev=DEV + "x\t['y']\n"))
+    assert first.fingerprint() == make(tmp_path / "b").fingerprint()
+    assert first.fingerprint() != make(tmp_path / "c", dev=DEV + "x\t['y']\n").fingerprint()
     as_train = first.model_copy(update={"train": first.dev, "dev": None})
-    assert fingerprint_of(first) != fingerprint_of(as_train)
+    assert first.fingerprint() != as_train.fingerprint()
 
 
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", ",", "A", "é"]), max_size=6).map(" ".join)

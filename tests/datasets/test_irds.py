@@ -12,9 +12,8 @@ from ir_datasets.datasets.base import Dataset
 from ir_datasets.formats import TrecQrels, TsvDocs, TsvQueries
 from ir_datasets.util import LocalDownload
 
-from genret_dask.datasets import fingerprint_of, load
+from genret_dask.datasets import IrDatasetsDataset
 from genret_dask.errors import DatasetError
-from genret_dask.specs import IrDatasetsDataset
 
 NUMBERS = itertools.count()
 
@@ -89,7 +88,7 @@ def spec_of(name, **more):
 
 def test_documents_queries_and_judgements(catalogue):
     name = catalogue()
-    collection = load(spec_of(name))
+    collection = spec_of(name).load()
     assert collection.name == f"{name}/test"
     assert collection.version == f"ir-datasets-{ir_datasets.__version__}"
     assert collection.document_ids == ("d1", "d2")
@@ -102,52 +101,52 @@ def test_documents_queries_and_judgements(catalogue):
 
 
 def test_titles_stay_apart_and_other_fields_join(catalogue):
-    titled = load(spec_of(catalogue("d1\tT\ttext\nd2\t\tmore\n", doc_cls=TitledDoc)))
+    titled = spec_of(catalogue("d1\tT\ttext\nd2\t\tmore\n", doc_cls=TitledDoc)).load()
     assert titled.titles == ("T", "") and titled.texts == ("text", "more")
-    body = load(spec_of(catalogue("d1\tone\nd2\ttwo\n", doc_cls=BodyDoc)))
+    body = spec_of(catalogue("d1\tone\nd2\ttwo\n", doc_cls=BodyDoc)).load()
     assert body.titles == ("", "") and body.texts == ("one", "two")
 
 
 def test_one_query_in_two_splits(catalogue):
-    same = load(spec_of(catalogue(train=("q2\ttwo?\n", "q2 0 d1 1\n"))))
+    same = spec_of(catalogue(train=("q2\ttwo?\n", "q2 0 d1 1\n"))).load()
     assert same.query_ids == ("q2",)
     with pytest.raises(DatasetError, match="query q2 with another text"):
-        load(spec_of(catalogue(train=("q2\telse?\n", "q2 0 d1 1\n"))))
+        spec_of(catalogue(train=("q2\telse?\n", "q2 0 d1 1\n"))).load()
 
 
 def test_splits_of_different_corpora_are_refused(catalogue):
     one, two = catalogue(), catalogue()
     spec = IrDatasetsDataset(kind="ir_datasets", dev=f"{one}/train", test=f"{two}/test")
     with pytest.raises(DatasetError, match="different documents"):
-        load(spec)
+        spec.load()
 
 
 def test_unknown_ids_of_the_catalogue_and_of_qrels(catalogue):
     with pytest.raises(DatasetError, match="no dataset 'vaswanii'") as caught:
-        load(IrDatasetsDataset(kind="ir_datasets", test="vaswanii"))
+        IrDatasetsDataset(kind="ir_datasets", test="vaswanii").load()
     assert "vaswani" in caught.value.expected
     name = catalogue(test=("q2\ttwo?\n", "q2 0 d2 1\nq2 0 d9 1\n"))
     with pytest.raises(DatasetError, match="'d9'"):
-        load(spec_of(name))
-    assert len(load(spec_of(name, allow_unknown_ids=True)).qrels["test"]) == 1
+        spec_of(name).load()
+    assert len(spec_of(name, allow_unknown_ids=True).load().qrels["test"]) == 1
 
 
 def test_a_dataset_without_queries(catalogue):
     name = catalogue()
     with pytest.raises(DatasetError, match=f"{name} has no queries, qrels"):
-        load(IrDatasetsDataset(kind="ir_datasets", test=name))
+        IrDatasetsDataset(kind="ir_datasets", test=name).load()
 
 
 def test_a_failing_download_and_a_broken_record(catalogue):
     name = catalogue(download=BrokenDownload())
     with pytest.raises(DatasetError, match=f"could not deliver {name}/test: OSError: no route"):
-        load(spec_of(name))
+        spec_of(name).load()
     with pytest.raises(DatasetError, match="expected 2 fields"):
-        load(spec_of(catalogue(docs="d1\ttoo\tmany\n")))
+        spec_of(catalogue(docs="d1\ttoo\tmany\n")).load()
 
 
 def test_the_fingerprint_follows_the_ids():
     one = IrDatasetsDataset(kind="ir_datasets", test="vaswani")
-    assert fingerprint_of(one) == fingerprint_of(one.model_copy())
+    assert one.fingerprint() == one.model_copy().fingerprint()
     for change in ({"test": "cranfield"}, {"dev": "vaswani"}, {"allow_unknown_ids": True}):
-        assert fingerprint_of(one.model_copy(update=change)) != fingerprint_of(one)
+        assert one.model_copy(update=change).fingerprint() != one.fingerprint()

@@ -7,10 +7,9 @@ from importlib import metadata
 
 import pytest
 
-from genret_dask.datasets import fingerprint_of, load, pydoc
+from genret_dask.datasets import PydocDataset, pydoc
 from genret_dask.datasets.docstrings import parse
 from genret_dask.errors import DatasetError
-from genret_dask.specs import PydocDataset
 
 PROSE = "It does so with care and tells nobody, in {} ways that no one has yet had time to count. "
 DASK = PydocDataset(libraries=("dask",))
@@ -18,7 +17,7 @@ DASK = PydocDataset(libraries=("dask",))
 
 @pytest.fixture(scope="module")
 def dask_docs():
-    return load(DASK)
+    return DASK.load()
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def library(tmp_path, monkeypatch):
 
 
 def test_what_is_taken_of_a_library(library, capfd):
-    collection = load(library)
+    collection = library.load()
     assert collection.document_ids == (
         "toylib.answers.rare",
         "toylib.work.Thing",
@@ -89,13 +88,13 @@ def test_collect_in_process_equals_the_child(library):
 def test_a_library_that_does_not_import(library, tmp_path):
     (tmp_path / "toylib" / "__init__.py").write_text("raise ImportError('libfoo.so missing')\n")
     with pytest.raises(DatasetError, match="toylib failed: ImportError: libfoo.so missing"):
-        load(library)
+        library.load()
 
 
 def test_a_library_without_docstrings(library, tmp_path):
     (tmp_path / "emptylib.py").write_text("x = 1\n")
     with pytest.raises(DatasetError, match="no usable docstrings in emptylib"):
-        load(PydocDataset(libraries=("emptylib",)))
+        PydocDataset(libraries=("emptylib",)).load()
 
 
 def test_dask_gives_clean_pairs(dask_docs):
@@ -123,7 +122,7 @@ def test_each_query_has_its_document_in_one_split(dask_docs):
 
 def test_fewer_documents_are_a_stable_subset_with_all_splits(dask_docs):
     # Another process, too: the same bytes whatever its hash seed.
-    few = load(PydocDataset(libraries=("dask",), documents=60))
+    few = PydocDataset(libraries=("dask",), documents=60).load()
     assert len(few) == 60
     whole = dict(zip(dask_docs.document_ids, dask_docs.texts, strict=True))
     assert all(whole[name] == text for name, text in zip(few.document_ids, few.texts, strict=True))
@@ -134,21 +133,21 @@ def test_fewer_documents_are_a_stable_subset_with_all_splits(dask_docs):
 
 def test_a_library_that_is_not_there():
     spec = PydocDataset(libraries=("dask", "nolib"))
-    for function in (load, fingerprint_of):
+    for method in ("load", "fingerprint"):
         with pytest.raises(DatasetError, match="library nolib is not installed") as caught:
-            function(spec)
+            getattr(spec, method)()
         assert caught.value.fix.startswith("pip install nolib")
     with pytest.raises(DatasetError, match="not the name of a module"):
-        fingerprint_of(PydocDataset(libraries=("os; import x",)))
+        PydocDataset(libraries=("os; import x",)).fingerprint()
 
 
 def test_the_fingerprint_follows_versions_and_settings(monkeypatch):
-    first = fingerprint_of(DASK)
-    assert first == fingerprint_of(PydocDataset(libraries=("dask",)))
-    assert first != fingerprint_of(PydocDataset(libraries=("dask",), documents=5))
-    assert first != fingerprint_of(PydocDataset(libraries=("dask", "json")))
+    first = DASK.fingerprint()
+    assert first == PydocDataset(libraries=("dask",)).fingerprint()
+    assert first != PydocDataset(libraries=("dask",), documents=5).fingerprint()
+    assert first != PydocDataset(libraries=("dask", "json")).fingerprint()
     monkeypatch.setattr(pydoc.metadata, "version", lambda name: "0.0")
-    assert first != fingerprint_of(DASK)
+    assert first != DASK.fingerprint()
 
 
 NUMPYDOC = """

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genret_dask.datasets import Collection, Qrels, load, stored
+from genret_dask.datasets import BeirDataset, Collection, Qrels, stored
 from genret_dask.errors import DatasetError
-from genret_dask.specs import BeirDataset
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 IDS = st.text(
@@ -86,7 +85,7 @@ def test_equal_collections_give_equal_bytes_and_a_beir_folder(small, tmp_path):
     assert "collection.json" in map(str, files) and len(files) == 7
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    reloaded = load(BeirDataset(kind="beir", path=tmp_path / "a"))
+    reloaded = BeirDataset(kind="beir", path=tmp_path / "a").load()
     assert reloaded.content_hash == small.content_hash
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 

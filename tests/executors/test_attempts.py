@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from genret_dask.errors import BudgetError
+from genret_dask.kinds.fixed import CodeDecoder
 from genret_dask.shards.attempts import attempt
-from genret_dask.shards.decoders import CodeDecoder
 from genret_dask.shards.need import Need
 from tests.shards.test_resources import Workbench, root
 

@@ -17,17 +17,11 @@ from distributed.system import MEMORY_LIMIT
 from genret_dask.cli import main
 from genret_dask.clusters import ClusterSpec
 from genret_dask.clusters.keywords import memory_limit
-from genret_dask.datasets import load
+from genret_dask.datasets.pairs import build_pairs
 from genret_dask.errors import BudgetError, SpecError
+from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
 from genret_dask.models.configs import PRESETS
-from genret_dask.specs import (
-    CodesIdentifiers,
-    ModelSpec,
-    NgramsIdentifiers,
-    PairsSpec,
-    PretrainedSpec,
-    SweepSpec,
-)
+from genret_dask.specs import ModelSpec, PairsSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import cells_of
 from genret_dask.study.estimate import START_SECONDS, duration, estimate, memory_needs
 from genret_dask.study.model_checks import check_models, model_problems
@@ -35,7 +29,6 @@ from genret_dask.study.survey import Step
 from genret_dask.study.sweep import Study
 from genret_dask.training.loop import _Run
 from genret_dask.training.memory import Texts, check_memory, summary, texts_of
-from genret_dask.training.pairs import build_pairs
 from tests.conftest import make_collection
 from tests.findings.conftest import FEMTO, PLACES, tiny_spec
 
@@ -509,10 +502,10 @@ def test_times_are_said_in_a_unit_that_fits(seconds, text):
 def test_a_small_sweep_takes_its_imports_and_steps_not_its_flops(tiny):
     """B8: 26 s measured on two quiet cores, of which the FLOPs are a hundredth."""
     spec = tiny_spec(tiny, models=[FEMTO["t5"], FEMTO["llama"]])
-    plan = estimate(spec, load(spec.dataset))
+    plan = estimate(spec, spec.dataset.load())
     assert 13 <= plan.seconds(2) <= 52
     longer = {"training": {"examples": 64_000, "batch_size": 16}}
-    more = estimate(tiny_spec(tiny, models=[FEMTO["t5"]], **longer), load(spec.dataset))
+    more = estimate(tiny_spec(tiny, models=[FEMTO["t5"]], **longer), spec.dataset.load())
     assert more.train_steps == 4000 and more.seconds(1) > 60
     nothing = dict.fromkeys(("collection", "train", "export", "search"), 0.0)
     assert more.seconds(1, nothing) == START_SECONDS  # a finished run

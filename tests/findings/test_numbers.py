@@ -17,7 +17,6 @@ from scipy.optimize import linear_sum_assignment
 
 from genret_dask import open_cube
 from genret_dask.cli import main
-from genret_dask.cube.schema import SHARDED
 from genret_dask.datasets import beir
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.errors import DatasetError, InputError, NumericError, TrainingError
@@ -31,6 +30,7 @@ from genret_dask.inference.own import own_documents, without_own
 from genret_dask.inference.prefixes import Rules
 from genret_dask.inference.score import score
 from genret_dask.inference.session import BeamSession
+from genret_dask.kinds import CodesIdentifiers
 from genret_dask.metrics.table import records
 from genret_dask.run.explain import _own, explain
 from genret_dask.shards import task
@@ -334,7 +334,7 @@ def test_a6_those_behind_move_up_as_in_a_plain_loop(seed, queries, beams, ranks)
     token = np.where(doc[..., None] >= 0, rng.integers(0, 9, (*doc.shape, 2)), -1).astype(np.int32)
     flops = rng.normal(size=(queries, beams))
     arrays = {"doc": doc, "score": score, "token": token, "flops": flops}
-    found = without_own(arrays, SHARDED["codes"]["search"], own)
+    found = without_own(arrays, CodesIdentifiers.variables["search"], own)
     for query, place in np.ndindex(queries, beams):
         kept = [rank for rank in range(ranks) if doc[query, place, rank] not in (-1, own[query])]
         for name, none in (("doc", -1), ("score", np.nan), ("token", -1)):

@@ -18,10 +18,12 @@ from genret_dask.datasets.words import one_line
 from genret_dask.identifiers import read_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.inference.session import open_session
+from genret_dask.kinds.base import Decoder
+from genret_dask.kinds.fixed import CodeDecoder
+from genret_dask.kinds.ngrams import NgramDecoder
 from genret_dask.metrics import recall
 from genret_dask.models.reader import Reader
 from genret_dask.run.explain import explain
-from genret_dask.shards.decoders import CodeDecoder, Decoder, NgramDecoder
 from genret_dask.study.sweep import Study
 from tests.findings.conftest import FEMTO, tiny_spec, write_tiny
 from tests.findings.test_text_properties import spelled_alike

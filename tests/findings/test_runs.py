@@ -84,12 +84,12 @@ def states(spec: SweepSpec, runs: Path) -> dict[str, str]:
 
 
 def write_llama(folder: Path, seed: int, words: int = 300) -> Path:
-    from genret_dask.datasets import load
-    from genret_dask.specs import BeirDataset, TokenizerSpec
+    from genret_dask.datasets import BeirDataset
+    from genret_dask.specs import TokenizerSpec
     from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
 
     torch.manual_seed(seed)
-    collection = load(BeirDataset(kind="beir", path=write_tiny(folder.parent / f"text{seed}")))
+    collection = BeirDataset(kind="beir", path=write_tiny(folder.parent / f"text{seed}")).load()
     tokenizer = train_tokenizer(collection, TokenizerSpec(vocab_size=words))
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -15,32 +15,23 @@ from pydantic import ValidationError
 from tokenizers import processors
 
 from genret_dask.cube.open import open_cube
-from genret_dask.datasets import load
 from genret_dask.datasets.collection import Collection, Qrels
+from genret_dask.datasets.pairs import SOURCES, build_pairs
 from genret_dask.datasets.words import sentences, terms, words
 from genret_dask.errors import DatasetError, InputError, ModelError
-from genret_dask.identifiers.embedding import embed
+from genret_dask.identifiers.embedding import SentenceEmbedding, TfidfEmbedding, embed
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.spans import SpanSampler
 from genret_dask.identifiers.stream import tokenize_stream
+from genret_dask.kinds import NgramsIdentifiers
 from genret_dask.models.manifest import read_manifest
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.reader import Reader, plain
 from genret_dask.run.explain import explain
-from genret_dask.specs import (
-    ModelSpec,
-    NgramsIdentifiers,
-    PairsSpec,
-    SentenceEmbedding,
-    SweepSpec,
-    TfidfEmbedding,
-    TokenizerSpec,
-    TrainingSpec,
-)
+from genret_dask.specs import ModelSpec, PairsSpec, SweepSpec, TokenizerSpec, TrainingSpec
 from genret_dask.study.sweep import Study, sweep
 from genret_dask.training.families import reader_of
 from genret_dask.training.loop import _Run
-from genret_dask.training.pairs import SOURCES, build_pairs
 from genret_dask.training.tokenizer import LONGEST_WORD, train_tokenizer
 from tests.findings.conftest import (
     FEMTO,
@@ -95,7 +86,7 @@ def pretrained(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("pretrained")
     write_collection(root / "beir", tiny_documents(), ["the volcano"], {"test": [("q0", "d0", 1)]})
     spec = tiny_spec(root / "beir")
-    tokenizer = train_tokenizer(load(spec.dataset), spec.tokenizer)
+    tokenizer = train_tokenizer(spec.dataset.load(), spec.tokenizer)
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]

@@ -19,12 +19,13 @@ from genret_dask import open_cube
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.errors import DatasetError
-from genret_dask.identifiers import build_codes
+from genret_dask.identifiers import Codes
 from genret_dask.inference import beam
 from genret_dask.inference.own import own_documents
 from genret_dask.inference.score import score
+from genret_dask.kinds import CodesIdentifiers
 from genret_dask.metrics import cgl, recall
-from genret_dask.specs import CodesIdentifiers, PairsSpec
+from genret_dask.specs import PairsSpec
 from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
 from genret_dask.study.sweep import Study
 from genret_dask.study.template import group_sizes
@@ -136,7 +137,7 @@ def check_pieces(seed: int) -> None:
     try:
         check_usable(collection, "test", PairsSpec())
         spec = CodesIdentifiers(levels=drawn.levels, codes=drawn.codes)
-        codes = build_codes(collection, spec, 0)
+        codes = Codes.of_cells(spec.cells(collection, 0))
     except DatasetError:
         return
     count = len(collection)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from genret_dask.clusters import load_cluster_spec
-from genret_dask.datasets import beir, dpr, stored, summary
+from genret_dask.datasets import BeirDataset, DprDataset, beir, dpr, stored, summary
 from genret_dask.errors import GenretError
 from genret_dask.fits import read_points
 from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.ngrams import read_index
 from genret_dask.models.manifest import read_manifest
-from genret_dask.specs import BeirDataset, DprDataset, SweepSpec, load_spec
+from genret_dask.specs import SweepSpec, load_spec
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.artefacts import record_of, verify
 from genret_dask.storage.fingerprint import Origin

@@ -32,11 +32,11 @@ from genret_dask.datasets import beir
 from genret_dask.errors import CubeError, DatasetError, ModelError, SpecError
 from genret_dask.exporters import export_model
 from genret_dask.identifiers import Codes, read_codes
-from genret_dask.identifiers.embedding import embed
+from genret_dask.identifiers.embedding import SentenceEmbedding, embed
 from genret_dask.inference.session import open_session
 from genret_dask.models.configs import config_of, pretrained_tokenizer
 from genret_dask.models.manifest import MANIFEST, hash_files, read_manifest
-from genret_dask.specs import ModelSpec, PretrainedSpec, SentenceEmbedding, load_spec
+from genret_dask.specs import ModelSpec, PretrainedSpec, load_spec
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import publishing
 from genret_dask.storage.fingerprint import Origin

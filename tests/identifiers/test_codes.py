@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from genret_dask.errors import DatasetError, ModelError
-from genret_dask.identifiers import build_codes, read_codes, write_codes
+from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.codes import make_unique, residual_quantise
-from genret_dask.identifiers.embedding import embed
-from genret_dask.specs import CodesIdentifiers, SentenceEmbedding, TfidfEmbedding
+from genret_dask.identifiers.embedding import SentenceEmbedding, TfidfEmbedding, embed
+from genret_dask.kinds import CodesIdentifiers
 from genret_dask.storage.fingerprint import Origin
 from tests.conftest import make_collection
 
@@ -52,7 +52,7 @@ def test_first_level_puts_documents_of_a_cluster_together():
 
 
 def test_tokens_follow_the_order_of_codes():
-    codes = build_codes(make_collection(), CodesIdentifiers(levels=2, codes=4), seed=0)
+    codes = Codes.of_cells(CodesIdentifiers(levels=2, codes=4).cells(make_collection(), seed=0))
     assert codes.rows == sum(codes.level_sizes)
     np.testing.assert_array_equal(np.lexsort(codes.tokens.T[::-1]), np.lexsort(codes.codes.T[::-1]))
     assert codes.tokens.max() < codes.rows
@@ -60,18 +60,18 @@ def test_tokens_follow_the_order_of_codes():
 
 def test_codes_are_deterministic():
     collection = make_collection()
-    first, second = (build_codes(collection, CodesIdentifiers(), seed=3) for _ in range(2))
+    first, second = (Codes.of_cells(CodesIdentifiers().cells(collection, seed=3)) for _ in range(2))
     np.testing.assert_array_equal(first.codes, second.codes)
 
 
 def test_a_corpus_of_one_document_has_a_code(tmp_path):
-    codes = build_codes(make_collection(1), CodesIdentifiers(), seed=0)
+    codes = Codes.of_cells(CodesIdentifiers().cells(make_collection(1), seed=0))
     assert codes.codes.shape[0] == 1
     assert codes.trie.documents.tolist() == [0]
 
 
 def test_codes_survive_the_disk_and_refuse_damage(tmp_path):
-    codes = build_codes(make_collection(), CodesIdentifiers(), seed=0)
+    codes = Codes.of_cells(CodesIdentifiers().cells(make_collection(), seed=0))
     write_codes(codes, tmp_path / "codes", Origin("codes", {}))
     again = read_codes(tmp_path / "codes")
     np.testing.assert_array_equal(again.codes, codes.codes)

@@ -10,8 +10,9 @@ from genret_dask.datasets.words import one_line, words
 from genret_dask.identifiers.index_task import IndexTask, plan_parts, run_index
 from genret_dask.identifiers.ngrams import close, index_of_parts, open_parts
 from genret_dask.identifiers.spans import SpanSampler
+from genret_dask.kinds import NgramsIdentifiers
 from genret_dask.models.reader import Reader
-from genret_dask.specs import NgramsIdentifiers, TokenizerSpec
+from genret_dask.specs import TokenizerSpec
 from genret_dask.storage.artefacts import publishing
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer

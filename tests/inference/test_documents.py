@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genret_dask.inference.documents import gather_evidence, rank_documents
+from genret_dask.inference.documents import NgramsScoring, gather_evidence, rank_documents
 from genret_dask.inference.ngram_search import search
 from genret_dask.inference.prefixes import Rules
-from genret_dask.specs import NgramsScoring
 from tests.identifiers.test_ngrams import make_index, occurrences
 from tests.inference.test_ngram_search import (
     END,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from genret_dask.errors import BudgetError, GenretError, SpecError
 from genret_dask.inference.memory import Decoding
+from genret_dask.kinds import CodesIdentifiers
 from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Host, Resources
 from genret_dask.shards.task import Exported, SweepContext, compute_shard
 from genret_dask.shards.usage import MemoryUse, Peak, Peaks, resident, write_memory
-from genret_dask.specs import CodesIdentifiers
 from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import copy_models, make_spec

@@ -14,23 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genret_dask import open_cube
+from genret_dask.datasets import BeirDataset
 from genret_dask.errors import CubeError, GenretError
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.serial import SerialExecutor
+from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, batches, plan_shards
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import Exported, SweepContext, run_shard
-from genret_dask.specs import (
-    BeirDataset,
-    CodesIdentifiers,
-    InferenceSpec,
-    ModelSpec,
-    NgramsIdentifiers,
-    SweepSpec,
-    TokenizerSpec,
-    TrainingSpec,
-)
+from genret_dask.specs import InferenceSpec, ModelSpec, SweepSpec, TokenizerSpec, TrainingSpec
 from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.training.test_training import TINY

@@ -6,8 +6,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from genret_dask.datasets import BeirDataset, PydocDataset
 from genret_dask.errors import SpecError
-from genret_dask.specs import BeirDataset, ModelSpec, PydocDataset, SweepSpec, load_spec
+from genret_dask.specs import ModelSpec, SweepSpec, load_spec
 
 
 @pytest.fixture

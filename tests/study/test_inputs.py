@@ -13,14 +13,15 @@ import pytest
 from genret_dask import open_cube
 from genret_dask.errors import DatasetError, ModelError, StaleError
 from genret_dask.identifiers.ngrams import INDEX, read_index
+from genret_dask.kinds import NgramsIdentifiers
+from genret_dask.kinds.base import IGNORED
+from genret_dask.kinds.ngrams import NgramTargets
 from genret_dask.metrics import cgl
 from genret_dask.models.manifest import read_manifest
 from genret_dask.run.explain import explain
-from genret_dask.shards.decoders import check_index
-from genret_dask.specs import ModelSpec, NgramsIdentifiers, PretrainedSpec
+from genret_dask.specs import ModelSpec, PretrainedSpec
 from genret_dask.storage.artefacts import record_of
 from genret_dask.study.sweep import Study
-from genret_dask.training.targets import IGNORED, NgramTargets
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import make_spec
 
@@ -269,9 +270,10 @@ def test_an_index_of_another_tokeniser_or_corpus_is_refused(study, field, messag
     index = read_index(index_folder(study))
     session = open_session(study.folder / "models" / "ngrams" / "t5")
     corpus = study.collection.content_hash
-    check_index(index, session, corpus, Path("x"))
+    kind, manifest = study.spec.identifiers[-1], session.manifest
+    kind.require_match(index, manifest, corpus, Path("x"))
     with pytest.raises(ModelError, match=message):
-        check_index(replace(index, **{field: "other"}), session, corpus, Path("x"))
+        kind.require_match(replace(index, **{field: "other"}), manifest, corpus, Path("x"))
 
 
 def test_pretrained_models_are_constrained_in_their_own_tokeniser(study, tmp_path):

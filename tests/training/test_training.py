@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from genret_dask.datasets import BeirDataset
+from genret_dask.datasets.pairs import SOURCES, Pairs, build_pairs, subset
 from genret_dask.errors import ModelError, SpecError, TrainingError
+from genret_dask.kinds import CodesIdentifiers
 from genret_dask.models.configs import PRESETS, config_of
 from genret_dask.specs import (
-    BeirDataset,
-    CodesIdentifiers,
     ModelSpec,
     PairsSpec,
     PretrainedSpec,
@@ -31,7 +32,6 @@ from genret_dask.training.batches import Batches
 from genret_dask.training.build import build_model, count_parameters
 from genret_dask.training.families import identifier_logits, identifier_loss
 from genret_dask.training.loop import _Run, train, training_flops
-from genret_dask.training.pairs import SOURCES, Pairs, build_pairs, subset
 from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.tokenizer import train_tokenizer
 from tests.conftest import make_collection, write_beir

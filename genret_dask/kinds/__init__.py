@@ -1,0 +1,7 @@
+"""Kinds of identifier, one file each: the entry points of `genret_dask.identifiers`."""
+
+from genret_dask.kinds.base import Kind
+from genret_dask.kinds.codes import CodesIdentifiers
+from genret_dask.kinds.ngrams import NgramsIdentifiers
+
+__all__ = ["CodesIdentifiers", "Kind", "NgramsIdentifiers"]

@@ -1,0 +1,212 @@
+"""Identifiers of one fixed length: each level has a block of new vocabulary rows.
+
+A subclass gives the cells of each document; everything else follows from them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from genret_dask.cube.schema import (
+    CONTRAST,
+    COSTS,
+    RANKED,
+    SCORED,
+    SEARCH,
+    ranking_variables,
+    token_variables,
+)
+from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.pairs import Pairs
+from genret_dask.identifiers import Codes, read_codes, write_codes
+from genret_dask.identifiers.codes import read_level_sizes
+from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.memory import Decoding
+from genret_dask.inference.resident import searcher
+from genret_dask.inference.score import score
+from genret_dask.inference.session import Session
+from genret_dask.kinds.base import Arrays, Decoder, Explained, Kind, Shape, Source, Targets, costs
+from genret_dask.models.flops import Architecture
+from genret_dask.storage.artefacts import Artefact
+from genret_dask.storage.fingerprint import Origin
+
+_NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
+
+
+class FixedLength(Kind):
+    """A kind whose identifiers are rows of cells, one a level, unique to a document."""
+
+    variables = {
+        SEARCH: {
+            **token_variables(RANKED),
+            **ranking_variables("log-probability of the identifier", "nat"),
+            **COSTS,
+        },
+        CONTRAST: {name: one for name, one in token_variables(SCORED).items() if name != "token"},
+    }
+    noun = "code"
+
+    @abstractmethod
+    def levels_at_most(self, documents: int) -> list[int]:
+        """Return the number of cells of each level, at most, for so many documents."""
+
+    @abstractmethod
+    def cells(self, collection: Collection, seed: int) -> np.ndarray:
+        """Return each document's cells; int [documents, levels], from 0, no two rows equal."""
+
+    def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
+        """See `Kind.made_from`."""
+        parts = {"collection": corpus, "identifiers": self.settings(), "seed": seed}
+        return Origin(self.kind, parts)
+
+    def planned(self, documents: int) -> Shape:
+        """See `Kind.planned`."""
+        sizes = self.levels_at_most(documents)
+        return Shape(sum(sizes), len(sizes))
+
+    def shape(self, folder: Path) -> Shape:
+        """See `Kind.shape`."""
+        sizes = read_level_sizes(folder)
+        return Shape(sum(sizes), len(sizes))
+
+    def plan(
+        self, architecture: Architecture, collection: Collection, beams: tuple[int, ...]
+    ) -> Decoding:
+        """See `Kind.plan`."""
+        sizes, documents = self.levels_at_most(len(collection)), len(collection)
+        nodes = [1]
+        for size in sizes:
+            nodes.append(min(nodes[-1] * size, documents))
+        return Decoding(architecture, "beam", tuple(nodes), tuple(sizes), beams)
+
+    def sizes(self, beams: tuple[int, ...], documents: int) -> dict[str, int]:
+        """See `Kind.sizes`."""
+        return {"rank": min(max(beams), documents)}
+
+    def build(self, made: Artefact, source: Source) -> None:
+        """See `Kind.build`."""
+        source.report("identifiers", 0, 1)
+        cells = self.cells(source.collection, source.seed)
+        write_codes(Codes.of_cells(cells), made.folder, made.made_from)
+        source.report("identifiers", 1, 1)
+
+    def open(self, folder: Path) -> Codes:
+        """See `Kind.open`."""
+        return read_codes(folder)
+
+    def targets(self, space: Codes, start_token: int, end_token: int) -> Targets:
+        """See `Kind.targets`."""
+        return CodeTargets(space, start_token)
+
+    def new_rows(self, space: Codes) -> Codes:
+        """See `Kind.new_rows`."""
+        return space
+
+    def decoder(
+        self,
+        session: Session,
+        space: Codes,
+        beams: tuple[int, ...],
+        candidates: np.ndarray,
+        chosen: np.ndarray | None,
+    ) -> Decoder:
+        """See `Kind.decoder`."""
+        return CodeDecoder(session, space, beams, candidates)
+
+    def explain(
+        self,
+        session: Session,
+        space: Codes,
+        tokenizer: Tokenizer,
+        beam: int,
+        tokens: np.ndarray,
+        lengths: np.ndarray,
+    ) -> Explained:
+        """See `Kind.explain`."""
+        arrays = CodeDecoder(session, space, (beam,), _NO_CANDIDATES).search(tokens, lengths)
+        found = Explained()
+        for row, value in zip(arrays["doc"][0, 0].tolist(), arrays["score"][0, 0], strict=True):
+            if row >= 0:
+                code = "-".join(map(str, space.codes[row]))
+                one = {"identifier": code, "score": float(value), "documents": [row]}
+                found.identifiers.append(one)
+                found.documents.append((row, float(value), []))
+        return found
+
+
+class CodeTargets:
+    """A document's one code, in the vocabulary rows behind the start token."""
+
+    def __init__(self, codes: Codes, start_token: int) -> None:
+        self.length = codes.length
+        self._tokens = codes.tokens + start_token + 1
+
+    def labels(self, pairs: Pairs, rows: np.ndarray, visit: np.random.Generator) -> np.ndarray:
+        """See `Targets.labels`."""
+        return self._tokens[pairs.document[rows]]
+
+    def distinct(self, pairs: Pairs) -> int:
+        """See `Targets.distinct`."""
+        return len(pairs)
+
+
+@dataclass(frozen=True)
+class CodeDecoder:
+    """Searches and scores codes: one identifier a document.
+
+    Attributes
+    ----------
+    beams : tuple of int
+    candidates : int32[queries, candidates]
+        Documents to score; -1 is none.
+    """
+
+    session: Session
+    codes: Codes
+    beams: tuple[int, ...]
+    candidates: np.ndarray
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Where the levels' blocks stand among the model's rows."""
+        start = self.session.manifest.start_token
+        return Vocabulary(start, self.codes.block_starts + start + 1, self.codes.level_sizes)
+
+    @cached_property
+    def decoding(self) -> Decoding:
+        """See `Decoder`."""
+        return Decoding(
+            architecture=self.session.manifest.architecture,
+            graph=self.session.manifest.graph,
+            nodes=(1, *map(len, self.codes.trie.codes)),
+            blocks=self.codes.level_sizes,
+            beams=self.beams,
+        )
+
+    def search(self, tokens: np.ndarray, lengths: np.ndarray) -> Arrays:
+        """See `Decoder.search`."""
+        found = searcher(self.session)(
+            self.session, self.codes.trie, self.vocabulary, tokens, lengths, self.beams
+        )
+        return {
+            "token": found.token,
+            "logit": found.logit,
+            "log_partition": found.log_partition,
+            "score": found.score,
+            "doc": found.doc,
+            **costs(self.session, lengths, found.rows_decoded),
+        }
+
+    def score(
+        self, tokens: np.ndarray, lengths: np.ndarray, queries: np.ndarray, part: slice
+    ) -> Arrays:
+        """See `Decoder.score`."""
+        paths = self.codes.paths(self.candidates[queries, part])
+        logit, log_partition = score(self.session, self.vocabulary, tokens, lengths, paths)
+        return {"logit": logit, "log_partition": log_partition}

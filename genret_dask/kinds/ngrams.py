@@ -1,0 +1,504 @@
+"""n-grams: token spans of the documents, constrained to the corpus; any of them leads to it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveFloat, model_validator
+from tokenizers import Tokenizer
+
+from genret_dask.cube.schema import (
+    CONTRAST,
+    COSTS,
+    SCORED,
+    SEARCH,
+    Variable,
+    ranking_variables,
+    token_variables,
+)
+from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.pairs import Pairs
+from genret_dask.errors import DatasetError, ModelError
+from genret_dask.identifiers.index_task import first_texts, index_tasks, is_indexed, run_index
+from genret_dask.identifiers.ngrams import (
+    INDEX,
+    NgramIndex,
+    close,
+    index_of_parts,
+    open_parts,
+    read_index,
+    write_index,
+)
+from genret_dask.identifiers.spans import SpanSampler
+from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.documents import (
+    Evidence,
+    NgramsScoring,
+    gather_evidence,
+    rank_documents,
+)
+from genret_dask.inference.memory import Decoding
+from genret_dask.inference.ngram_search import collect, search
+from genret_dask.inference.prefixes import Ngrams, Rules
+from genret_dask.inference.score import score
+from genret_dask.inference.session import Session
+from genret_dask.kinds.base import (
+    IGNORED,
+    Arrays,
+    Decoder,
+    Explained,
+    Kind,
+    Sampler,
+    Shape,
+    Source,
+    Targets,
+    costs,
+)
+from genret_dask.models.flops import Architecture
+from genret_dask.models.manifest import Manifest
+from genret_dask.models.reader import Reader
+from genret_dask.models.tokens import read_tokenizer
+from genret_dask.specs import PositiveInt
+from genret_dask.storage.artefacts import Artefact, fetched, record_of
+from genret_dask.storage.fingerprint import Origin, sha256_file
+
+logger = logging.getLogger(__name__)
+
+View = Literal["body", "titles", "queries"]
+
+_GENERATED = ("model", "query", "beam", "ngram")
+_LISTED = 20  # ids in an error's text
+_COUNTED = 2**14  # pairs whose identifiers are compared at a time
+_NAN = float("nan")
+
+
+class NgramsIdentifiers(Kind):
+    """Token spans of the documents, constrained to the corpus."""
+
+    kind: Literal["ngrams"] = "ngrams"
+    min_tokens: PositiveInt = Field(1, description="before an n-gram may end")
+    max_tokens: Annotated[int, Field(gt=0, le=1024)] = Field(10, description="at which it ends")
+    partials: bool = Field(
+        True, description="score documents by every prefix that a beam kept, as SEAL does"
+    )
+    span_words: PositiveInt = Field(10, description="words of a sampled span")
+    spans: PositiveInt = Field(10, description="sampled of each (query, document)")
+    temperature: PositiveFloat = Field(1.0, description="of the sampling by overlap")
+    views: tuple[View, ...] = Field(
+        ("body",), description="what is indexed: body, titles, queries (those of the train split)"
+    )
+    scoring: NgramsScoring = NgramsScoring()
+    allow_unreachable: bool = Field(
+        False, description="keep documents that no n-gram of min_tokens leads to"
+    )
+    part_characters: PositiveInt = Field(2**28, description="of text in a part of the index")
+
+    noun = "n-gram"
+    per_tokenizer = True
+    record_name = INDEX
+    variables = {
+        SEARCH: {
+            **token_variables(_GENERATED),
+            "ngram_score": Variable(
+                _GENERATED, "float32", _NAN, "nat", "log-probability of the n-gram"
+            ),
+            "weight": Variable(
+                _GENERATED,
+                "float32",
+                _NAN,
+                "nat",
+                "weight in a document's score, 0 = not looked up",
+            ),
+            "count": Variable(
+                _GENERATED, "int64", 0, "1", "occurrences of the n-gram in the corpus"
+            ),
+            "left_out": Variable(
+                ("model", "query", "beam"),
+                "int32",
+                -1,
+                "1",
+                "n-grams of some weight beyond the limit of occurrences",
+            ),
+            **ranking_variables("intersective score of the document's n-grams", "1"),
+            **COSTS,
+        },
+        CONTRAST: token_variables((*SCORED, "identifier")),
+    }
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NgramsIdentifiers:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
+        if "body" not in self.views or len(set(self.views)) != len(self.views):
+            raise ValueError("views must be distinct, and body one of them")
+        return self
+
+    # --- before any work ----------------------------------------------------------------------
+
+    def settings(self) -> dict[str, Any]:
+        """See `Kind.settings`."""
+        return self.model_dump(mode="json", exclude={"allow_unreachable"})
+
+    def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
+        """See `Kind.made_from`."""
+        settings = self.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
+        parts = {"collection": corpus, "tokenizer": tokenizer, "identifiers": settings}
+        return Origin("ngrams", parts)
+
+    # --- size ---------------------------------------------------------------------------------
+
+    @property
+    def choices(self) -> int:
+        """See `Kind.choices`."""
+        return self.spans
+
+    @property
+    def steps(self) -> int:
+        """See `Kind.steps`."""
+        return self.max_tokens
+
+    def ngrams(self, beams: tuple[int, ...]) -> int:
+        """Return how many n-grams a query has at the largest beam size, at most."""
+        kept = self.max_tokens - self.min_tokens + 1 if self.partials else 1
+        return kept * max(beams)
+
+    def planned(self, documents: int) -> Shape:
+        """See `Kind.planned`."""
+        return Shape(0, self.max_tokens)
+
+    def shape(self, folder: Path) -> Shape:
+        """See `Kind.shape`."""
+        return Shape(0, self.max_tokens)
+
+    def plan(
+        self, architecture: Architecture, collection: Collection, beams: tuple[int, ...]
+    ) -> Decoding:
+        """See `Kind.plan`; a text has fewer tokens than letters."""
+        vocabulary, letters = architecture.vocab_size - 1, sum(map(len, collection.texts))
+        nodes = [min(vocabulary**length, letters) for length in range(self.max_tokens)]
+        return self.decoding(architecture, "beam", (*nodes, letters), vocabulary, beams)
+
+    def sizes(self, beams: tuple[int, ...], documents: int) -> dict[str, int]:
+        """See `Kind.sizes`."""
+        return {
+            "rank": self.scoring.documents,
+            "ngram": self.ngrams(beams),
+            "identifier": self.spans,
+        }
+
+    def decoding(
+        self,
+        architecture: Architecture,
+        graph: Literal["beam", "optimum"],
+        nodes: tuple[int, ...],
+        vocabulary: int,
+        beams: tuple[int, ...],
+    ) -> Decoding:
+        """Return what a search and a scoring take.
+
+        Parameters
+        ----------
+        nodes : tuple of int
+            Distinct prefixes of each length, at most.
+        vocabulary : int
+            Token ids are below.
+        """
+        return Decoding(
+            architecture=architecture,
+            graph=graph,
+            nodes=nodes,
+            blocks=(vocabulary,) * self.max_tokens,
+            beams=beams,
+            identifiers=self.spans,
+            results=self.ngrams(beams),
+            whole_vocabulary=True,
+        )
+
+    # --- making and opening -------------------------------------------------------------------
+
+    def build(self, made: Artefact, source: Source) -> None:
+        """See `Kind.build`; parts of the index are tasks."""
+        tokenizer = source.tokenizer or Path()
+        file = fetched(tokenizer) / "tokenizer.json"
+        digest, vocabulary = sha256_file(file), read_tokenizer(file).get_vocab_size()
+        tasks = index_tasks(
+            source.collection,
+            source.place,
+            tokenizer,
+            vocabulary,
+            made.folder,
+            made.made_from,
+            views=self.views,
+            least=self.min_tokens,
+            part_characters=self.part_characters,
+        )
+        if todo := [task for task in tasks if not is_indexed(task)]:
+            source.map(
+                "index",
+                run_index,
+                todo,
+                [f"index.ngrams.{digest[:12]}-{task.name[5:]}" for task in todo],
+                cost=lambda task: task.last - task.first,
+            )
+        parts = open_parts(made.folder, [task.name for task in tasks])
+        index = index_of_parts(parts, vocabulary, digest, source.collection.content_hash)
+        first, longest = index.lengths(len(source.collection))
+        write_index(
+            made.folder,
+            index,
+            parts,
+            made.made_from,
+            unreachable=np.flatnonzero(longest < self.min_tokens),
+            without_spans=np.flatnonzero(first < self.min_tokens),
+        )
+
+    def check(self, folder: Path, collection: Collection) -> None:
+        """Count and list the documents that no n-gram leads to; refuse them unless allowed."""
+        rows = record_of(folder, INDEX, {"unreachable": list})["unreachable"]
+        if not rows:
+            return
+        names = [collection.document_ids[row] for row in rows[:_LISTED]]
+        listed = ", ".join([*names, *(["..."] if len(rows) > _LISTED else [])])
+        text = f"{len(rows)} documents have no n-gram of {self.min_tokens} tokens: {listed}"
+        if not self.allow_unreachable:
+            raise DatasetError(
+                text,
+                expected=f"documents of {self.min_tokens} tokens or more",
+                fix="drop them, lower identifiers.min_tokens, or set identifiers.allow_unreachable "
+                "to search without them",
+            )
+        logger.warning("%s; index.json lists all", text)
+
+    def without_identifiers(self, folder: Path) -> np.ndarray:
+        """See `Kind.without_identifiers`."""
+        record = record_of(folder, INDEX, {"without_spans": list})
+        return np.array(record["without_spans"], dtype=np.int64)
+
+    def open(self, folder: Path) -> NgramIndex:
+        """See `Kind.open`."""
+        return read_index(folder)
+
+    # --- training -----------------------------------------------------------------------------
+
+    def sampled_from(self) -> dict[str, Any]:
+        """See `Kind.sampled_from`."""
+        return self.model_dump(mode="json", exclude={"scoring", "partials", "allow_unreachable"})
+
+    def sampler(self, collection: Collection, tokenizer: Path, seed: int) -> Sampler:
+        """See `Kind.sampler`."""
+        return SpanSampler(
+            first_texts(collection, self.views),
+            collection.document_ids,
+            Reader.at(tokenizer),
+            seed,
+            spans=self.spans,
+            span_words=self.span_words,
+            min_tokens=self.min_tokens,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+        )
+
+    def targets(self, space: NgramIndex, start_token: int, end_token: int) -> Targets:
+        """See `Kind.targets`."""
+        return NgramTargets(space, self.max_tokens, end_token)
+
+    # --- search -------------------------------------------------------------------------------
+
+    def require_match(
+        self, space: NgramIndex, manifest: Manifest, corpus: str, folder: Path
+    ) -> None:
+        """Refuse an index of another tokeniser or of another collection.
+
+        Raises
+        ------
+        ModelError
+            It is not what the model, or the cube, was made with.
+        """
+        pairs = (
+            ("tokeniser", space.tokenizer, manifest.files.get("tokenizer.json", "none")),
+            ("vocabulary", space.vocabulary, manifest.start_token),
+            ("collection", space.corpus, corpus),
+        )
+        for name, found, expected in pairs:
+            if found != expected:
+                raise ModelError(
+                    f"the index at {folder} was made with another {name} ({found})",
+                    expected=f"{expected}, which the model and the cube were made with",
+                    fix=f"remove {folder} and run the sweep again",
+                )
+
+    def decoder(
+        self,
+        session: Session,
+        space: NgramIndex,
+        beams: tuple[int, ...],
+        candidates: np.ndarray,
+        chosen: np.ndarray | None,
+    ) -> Decoder:
+        """See `Kind.decoder`."""
+        if chosen is None:
+            chosen = np.empty((*candidates.shape, 0, 2), dtype=np.int32)
+        return NgramDecoder(session, space, self, beams, candidates, chosen)
+
+    def explain(
+        self,
+        session: Session,
+        space: NgramIndex,
+        tokenizer: Tokenizer,
+        beam: int,
+        tokens: np.ndarray,
+        lengths: np.ndarray,
+    ) -> Explained:
+        """See `Kind.explain`; n-grams have a weight and a count too, and stand by weight."""
+        no_candidates = np.empty((1, 0), dtype=np.int32)
+        no_spans = np.empty((1, 0, 0, 2), dtype=np.int32)
+        decoder = NgramDecoder(session, space, self, (beam,), no_candidates, no_spans)
+        ngrams, evidence, _ = decoder.generate(tokens, lengths)
+        texts = [_text(row, tokenizer, decoder.rules.end_token) for row in ngrams.token]
+        weight, counts, found = evidence.weight[0], space.count(ngrams.states), Explained()
+        for row in np.lexsort((ngrams.order, -ngrams.score, -weight)):
+            found.identifiers.append(
+                {
+                    "identifier": texts[row],
+                    "score": float(ngrams.score[row]),
+                    "weight": float(weight[row]),
+                    "count": int(counts[row]),
+                    "documents": evidence.document[evidence.row == row].tolist(),
+                }
+            )
+        docs, scores = (one[0, 0] for one in rank_documents(evidence, 1, 1, self.scoring.documents))
+        for document, total in zip(docs.tolist(), scores.tolist(), strict=True):
+            mine = np.flatnonzero(evidence.document == document)
+            mine = mine[np.argsort(-evidence.value[mine], kind="stable")]
+            pieces = [(texts[evidence.row[item]], float(evidence.value[item])) for item in mine]
+            if document >= 0:
+                found.documents.append((document, total, pieces))
+        return found
+
+
+def _text(tokens: np.ndarray, tokenizer: Tokenizer, end_token: int) -> str:
+    """An n-gram as it reads; one that the end token closed ends with a bar."""
+    ids = [int(token) for token in tokens if token >= 0]
+    ended = bool(ids) and ids[-1] == end_token
+    text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+    return f"{text}|" if ended else text
+
+
+class NgramTargets:
+    """The spans that were sampled for a pair, one of them at every visit."""
+
+    def __init__(self, index: NgramIndex, length: int, end_token: int) -> None:
+        self.length = length
+        self._index, self._end = index, end_token
+
+    def labels(self, pairs: Pairs, rows: np.ndarray, visit: np.random.Generator) -> np.ndarray:
+        """See `Targets.labels`."""
+        which = visit.integers(0, pairs.spans.shape[1], len(rows))
+        return self._tokens(pairs.document[rows], pairs.spans[rows, which])
+
+    def distinct(self, pairs: Pairs) -> int:
+        """See `Targets.distinct`."""
+        many, total = pairs.spans.shape[1], 0
+        for first in range(0, len(pairs), _COUNTED):
+            few = pairs.take(np.arange(first, min(first + _COUNTED, len(pairs))))
+            pair = np.repeat(np.arange(len(few)), many)
+            tokens = self._tokens(np.repeat(few.document, many), few.spans.reshape(-1, 2))
+            total += len(np.unique(np.column_stack([pair, tokens]), axis=0))
+        return total
+
+    def _tokens(self, documents: np.ndarray, spans: np.ndarray) -> np.ndarray:
+        return close(self._index.spans(documents, spans, self.length), self._end, IGNORED)
+
+
+@dataclass(frozen=True)
+class NgramDecoder:
+    """n-grams: spans of the documents, any of which leads to them.
+
+    Attributes
+    ----------
+    beams : tuple of int
+    candidates : int32[queries, candidates]
+        Documents to score; -1 is none.
+    spans : int32[queries, candidates, spans, 2]
+        The spans that stand for each candidate.
+    """
+
+    session: Session
+    index: NgramIndex
+    spec: NgramsIdentifiers
+    beams: tuple[int, ...]
+    candidates: np.ndarray
+    spans: np.ndarray
+
+    @cached_property
+    def rules(self) -> Rules:
+        manifest = self.session.manifest
+        return Rules(
+            manifest.start_token,
+            manifest.provenance["eos_token"],
+            self.spec.min_tokens,
+            self.spec.max_tokens,
+            self.spec.partials,
+        )
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Every step may ask for any token of the text."""
+        steps = self.spec.max_tokens
+        return Vocabulary(
+            self.rules.start_token, np.zeros(steps, np.int64), (self.index.vocabulary,) * steps
+        )
+
+    @cached_property
+    def decoding(self) -> Decoding:
+        """See `Decoder`."""
+        manifest, steps = self.session.manifest, self.spec.max_tokens
+        nodes, vocabulary = self.index.prefixes(steps), self.index.vocabulary
+        return self.spec.decoding(
+            manifest.architecture, manifest.graph, nodes, vocabulary, self.beams
+        )
+
+    def generate(
+        self, tokens: np.ndarray, lengths: np.ndarray
+    ) -> tuple[Ngrams, Evidence, np.ndarray]:
+        """The n-grams of padded queries, what they say of documents, and the rows decoded."""
+        rules, scoring = self.rules, self.spec.scoring
+        found, rows_decoded = search(self.session, self.index, rules, tokens, lengths, self.beams)
+        evidence = gather_evidence(found, self.index, rules.end_token, scoring, len(tokens))
+        return found, evidence, rows_decoded
+
+    def search(self, tokens: np.ndarray, lengths: np.ndarray) -> Arrays:
+        """See `Decoder.search`."""
+        found, evidence, rows_decoded = self.generate(tokens, lengths)
+        shape = len(tokens), len(self.beams)
+        doc, total = rank_documents(evidence, *shape, self.spec.scoring.documents)
+        return {
+            **collect(found, self.index, evidence.weight, shape, self.spec.ngrams(self.beams)),
+            "doc": doc,
+            "score": total,
+            "left_out": evidence.left_out,
+            **costs(self.session, lengths, rows_decoded),
+        }
+
+    def score(
+        self, tokens: np.ndarray, lengths: np.ndarray, queries: np.ndarray, part: slice
+    ) -> Arrays:
+        """See `Decoder.score`."""
+        documents, spans = self.candidates[queries, part], self.spans[queries, part]
+        shape = *spans.shape[:-1], self.spec.max_tokens
+        paths = self.index.spans(
+            np.repeat(documents.ravel(), spans.shape[2]), spans.reshape(-1, 2), shape[-1]
+        )
+        paths = close(paths, self.rules.end_token).reshape(shape)
+        flat = paths.reshape(len(queries), -1, shape[-1])
+        logit, log_partition = score(self.session, self.vocabulary, tokens, lengths, flat)
+        return {
+            "token": paths,
+            "logit": logit.reshape(shape),
+            "log_partition": log_partition.reshape(shape),
+        }
