@@ -73,13 +73,20 @@ class Registered:
     """Annotate a record's field whose own record is that of an entry of a group.
 
     The key `kind` names the entry, which is a subclass of `Record`.
+
+    Attributes
+    ----------
+    group : str
+    default : str or None
+        The entry that is meant where no kind is named.
     """
 
     group: Group
+    default: str | None = None
 
     def options(self, content: Any) -> list[Any]:
         """Return the record that content names by its kind, if there is one."""
-        kind = content.get("kind") if isinstance(content, dict) else None
+        kind = self._kind(content)
         return [entry(self.group, kind)] if kind in names_of(self.group) else []
 
     def __get_pydantic_core_schema__(
@@ -90,12 +97,17 @@ class Registered:
         )
 
     def _validate(self, content: Any) -> Any:
-        if isinstance(content, dict):
-            try:
-                record = entry(self.group, str(content.get("kind")))
-            except GenretError as error:
-                raise PydanticCustomError("kind", "{found}", {"found": str(error)}) from error
-            return record.model_validate(content)
         if isinstance(content, Record):
             return content
-        raise PydanticCustomError("kind", "expected a mapping with the key kind")
+        kind, known = self._kind(content), names_of(self.group)
+        if kind is None:
+            raise PydanticCustomError("kind", f"expected a kind: one of {', '.join(known)}")
+        try:
+            record = entry(self.group, kind)
+        except GenretError as error:
+            raise PydanticCustomError("kind", "{found}", {"found": error.line("kind")}) from error
+        return record.model_validate({"kind": kind, **content})
+
+    def _kind(self, content: Any) -> str | None:
+        kind = content.get("kind", self.default) if isinstance(content, dict) else None
+        return None if kind is None else str(kind)

@@ -264,7 +264,7 @@ class SweepSpec(Record):
     dataset: Annotated[Any, Registered("datasets")] = Field(
         default_factory=lambda: entry("datasets", "pydoc")(documents=2000)
     )
-    identifiers: tuple[Annotated[Any, Registered("identifiers")], ...] = Field(
+    identifiers: tuple[Annotated[Any, Registered("identifiers", default="codes")], ...] = Field(
         default_factory=lambda: (entry("identifiers", "codes")(),)
     )
     tokenizer: TokenizerSpec = TokenizerSpec()
@@ -282,8 +282,7 @@ class SweepSpec(Record):
     def _listed(cls, identifiers: Any) -> Any:
         """One kind, or a list of them; a name alone has its defaults, no name is `codes`."""
         several = identifiers if isinstance(identifiers, list | tuple) else [identifiers]
-        named = ({"kind": one} if isinstance(one, str) else one for one in several)
-        return tuple({"kind": "codes", **one} if isinstance(one, dict) else one for one in named)
+        return tuple({"kind": one} if isinstance(one, str) else one for one in several)
 
     @field_validator("identifiers")
     @classmethod

@@ -139,5 +139,4 @@ def _options(annotation: Any, content: Any) -> list[type[BaseModel]]:
         return [annotation]
     if isinstance(annotation, Chosen):
         return annotation.options(content)
-    inner = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
-    return [option for argument in inner for option in _options(argument, content)]
+    return [option for argument in get_args(annotation) for option in _options(argument, content)]

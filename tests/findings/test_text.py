@@ -21,7 +21,6 @@ from genret_dask.datasets.words import sentences, terms, words
 from genret_dask.errors import DatasetError, InputError, ModelError
 from genret_dask.identifiers.embedding import SentenceEmbedding, TfidfEmbedding, embed
 from genret_dask.identifiers.ngrams import Part
-from genret_dask.identifiers.spans import SpanSampler
 from genret_dask.identifiers.stream import tokenize_stream
 from genret_dask.kinds import NgramsIdentifiers
 from genret_dask.models.manifest import read_manifest
@@ -44,6 +43,7 @@ from tests.findings.conftest import (
     write_collection,
 )
 from tests.findings.tokenizers import KINDS, reader_at
+from tests.identifiers.test_spans import sampler_of
 
 
 def collection_of(documents: list[str], queries: list[tuple[str, int]] = ()) -> Collection:
@@ -341,7 +341,7 @@ def test_a_twin_has_sentences_and_spans(twin):
 def test_a_twin_has_a_span_start_at_every_word(twin):
     reader = reader_for(twin)
     spec = NgramsIdentifiers(spans=400)
-    sampler = SpanSampler(twin.texts, twin.document_ids, reader, spec, 0)
+    sampler = sampler_of(twin.texts, twin.document_ids, reader, spec)
     for document in range(0, len(twin), 7):
         text = twin.texts[document]
         starts = np.unique(sampler.sample("", document)[:, 0])
@@ -408,7 +408,7 @@ def test_an_odd_document_passes_all_that_reads_texts(name, caplog):
     stream = tokenize_stream(enumerate(collection.texts), reader, reader.vocabulary)
     Part.build(stream, reader.vocabulary)
     spec = NgramsIdentifiers(spans=3)
-    sampler = SpanSampler(collection.texts, collection.document_ids, reader, spec, 0)
+    sampler = sampler_of(collection.texts, collection.document_ids, reader, spec)
     ((bare,),) = reader.bare([text])
     for query in ("the volcano", text):
         spans = sampler.sample(query, 40)

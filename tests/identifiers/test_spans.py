@@ -28,6 +28,11 @@ ORIGIN = Origin("test", {})
 IDS = tuple(f"d{row}" for row in range(len(TEXTS)))
 
 
+def sampler_of(texts, ids, reader, spec: NgramsIdentifiers) -> SpanSampler:
+    names = {"spans", "span_words", "min_tokens", "max_tokens", "temperature"}
+    return SpanSampler(texts, ids, reader, 0, **spec.model_dump(include=names))
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory) -> Reader:
     folder = tmp_path_factory.mktemp("tokenizer")
@@ -37,7 +42,7 @@ def reader(tmp_path_factory) -> Reader:
 
 def sampler(reader: Reader, **changes) -> SpanSampler:
     fields = {"min_tokens": 3, "max_tokens": 12, "span_words": 4, "spans": 6, **changes}
-    return SpanSampler(TEXTS, IDS, reader, NgramsIdentifiers(**fields), seed=0)
+    return sampler_of(TEXTS, IDS, reader, NgramsIdentifiers(**fields))
 
 
 def test_a_sample_depends_on_query_and_document_alone(reader):
@@ -120,7 +125,7 @@ def test_spans_are_in_the_index_whatever_its_parts(reader, tmp_path):
         indexes[name] = index_of_parts(parts, vocabulary, "", "")
     whole, parts = indexes.values()
     assert len(whole.parts) == 1 and len(parts.parts) > 4 and whole.tokens == parts.tokens
-    sample = SpanSampler(collection.texts, collection.document_ids, reader, spec, 0).sample
+    sample = sampler_of(collection.texts, collection.document_ids, reader, spec).sample
     documents = np.arange(len(collection))
     spans = np.stack([sample(collection.queries[row], row)[0] for row in documents])
     tokens = whole.spans(documents, spans, 10)

@@ -101,7 +101,7 @@ class Workbench:
         )
         self.resources = Resources()
         session = self.resources.session(folder, "cpu", Host().threads_each(None))
-        codes = self.resources.codes(space)
+        codes = self.resources.space(CodesIdentifiers(), space)
         self.decoding = Decoding(
             session.manifest.architecture,
             "beam",
