@@ -174,9 +174,10 @@ class KindAccessor:
             return self.cgl()
         if name == "generation_loss":
             return self.positive_loss()
-        if name in ranking.MEASURES:
-            return ranking.MEASURES[name](self.search, self.contrast)
-        expected = ", ".join(["cgl", "generation_loss", *ranking.MEASURES])
+        measures = ranking.measures()
+        if name in measures:
+            return measures[name](self.search, self.contrast)
+        expected = ", ".join(["cgl", "generation_loss", *measures])
         raise InputError(f"there is no metric {name!r}", expected=f"one of {expected}")
 
     @property

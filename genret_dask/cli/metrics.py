@@ -37,6 +37,7 @@ def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     from genret_dask.cli.tables import format_table, kinds_told_apart
     from genret_dask.cube import kinds, open_cube
     from genret_dask.metrics.table import records
+    from genret_dask.specs.registry import names_of
 
     found = [
         record
@@ -46,7 +47,8 @@ def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    click.echo(format_table(found, kinds_told_apart(found, _COLUMNS)))
+    columns = _COLUMNS | {name: name for name in names_of("metrics")}
+    click.echo(format_table(found, kinds_told_apart(found, columns)))
     for line in _without_loss(found):
         click.echo(line)
 

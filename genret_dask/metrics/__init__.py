@@ -2,7 +2,15 @@
 
 from genret_dask.metrics.contrastive import cgl, generation_loss, positive_loss
 from genret_dask.metrics.precision import precision_changes
-from genret_dask.metrics.ranking import MEASURES, average_precision, gains, mrr, ndcg, recall
+from genret_dask.metrics.ranking import (
+    MEASURES,
+    average_precision,
+    gains,
+    measures,
+    mrr,
+    ndcg,
+    recall,
+)
 from genret_dask.metrics.runs import write_qrels, write_run
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "cgl",
     "gains",
     "generation_loss",
+    "measures",
     "mrr",
     "ndcg",
     "positive_loss",

@@ -14,7 +14,8 @@ import xarray as xr
 
 from genret_dask.cube.open import reading
 from genret_dask.metrics.contrastive import cgl, negatives, positive_loss
-from genret_dask.metrics.ranking import MEASURES, Measure
+from genret_dask.metrics import ranking
+from genret_dask.metrics.ranking import Measure
 
 LOSSES = {"cgl": cgl, "generation_loss": positive_loss}
 """Values of the candidates, by name: (model, query)."""
@@ -30,7 +31,7 @@ def per_query(
     search, contrast : xarray.Dataset
         The two datasets of an identifier kind.
     measures : mapping of name to measure, optional
-        `ranking.MEASURES` by default.
+        All of `ranking.measures` by default.
 
     Returns
     -------
@@ -39,7 +40,7 @@ def per_query(
         (model, query, beam); the coordinates of the cube along model and query, and `negatives`,
         the number of each query's. Lazy where the cube is.
     """
-    measures = MEASURES if measures is None else measures
+    measures = ranking.measures() if measures is None else measures
     values = {
         **{name: loss(contrast) for name, loss in LOSSES.items()},
         "flops": search["flops"],

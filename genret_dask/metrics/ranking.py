@@ -5,7 +5,7 @@ lazy where the cube is lazy, and equal to what `ir_measures` computes from the f
 `genret_dask.metrics.runs`. A query that found nothing scores 0; one without relevant documents is
 not evaluated and is NaN. A document is expected once in a ranking.
 
-To add a measure: a kernel, a function that calls it, and an entry in `MEASURES`.
+To add a measure of one's own: a function of the two datasets, as an entry point.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
+from genret_dask.specs.registry import entry, names_of
 
 Measure = Callable[[xr.Dataset, xr.Dataset], xr.DataArray]
 
@@ -85,6 +86,15 @@ MEASURES: dict[str, Measure] = {
     "map@10": partial(average_precision, k=10),
 }
 """What `genret-dask metrics` reports of a ranking, by name."""
+
+
+def measures() -> dict[str, Measure]:
+    """Return `MEASURES`, and those that installed packages add: entries of `genret_dask.metrics`.
+
+    A measure is between 0 and 1, and the higher the better.
+    """
+    added = {name: entry("metrics", name) for name in names_of("metrics")}
+    return {**MEASURES, **added}
 
 
 # --- kernels: gain[..., rank] and relevance[..., candidate] in, [...] out -----------------------

@@ -53,7 +53,7 @@ def _without_max_tokens(content: Any) -> Any:
 class TokenizerSpec(Record):
     """The tokeniser of models trained from scratch; pretrained ones bring their own."""
 
-    vocab_size: Annotated[int, Field(ge=300, lt=2**31)] = 4096
+    vocab_size: Annotated[int, Field(ge=300, lt=2**31)] = Field(4096, description="tokens")
 
 
 class PairsSpec(Record):
@@ -63,7 +63,9 @@ class PairsSpec(Record):
     documents: bool = Field(True, description="the head of the document")
     sentences: Whole = Field(8, description="sentences a document")
     spans: Whole = Field(8, description="random word spans a document")
-    span_words: tuple[PositiveInt, PositiveInt] = (4, 12)
+    span_words: tuple[PositiveInt, PositiveInt] = Field(
+        (4, 12), description="of a span, at least and at most"
+    )
 
     @field_validator("span_words")
     @classmethod
@@ -84,8 +86,10 @@ class TrainingSpec(Record):
     examples: Annotated[int, Field(gt=0, lt=2**53)] = Field(
         60_000, description="examples seen, repeats included"
     )
-    learning_rate: PositiveFloat = 2e-3
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    learning_rate: PositiveFloat = Field(2e-3, description="at its height")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="share of the steps until the rate is at its height"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -96,7 +100,7 @@ class TrainingSpec(Record):
     )
     evaluations: PositiveInt = Field(10, description="dev evaluations and checkpoints a run")
     patience: PositiveInt = Field(4, description="evaluations without a better dev loss to stop")
-    dev_queries: PositiveInt = 256
+    dev_queries: PositiveInt = Field(256, description="pairs of an evaluation")
 
     _moved = model_validator(mode="before")(_without_max_tokens)
 
@@ -109,7 +113,7 @@ class PretrainedSpec(Record):
 
     path: Path | None = Field(None, description="a local Hugging Face folder")
     hub: str | None = Field(None, description="a hub id; needs revision")
-    revision: str | None = None
+    revision: str | None = Field(None, description="a commit hash")
     gguf: Path | None = Field(None, description="a GGUF file")
 
     @model_validator(mode="after")
@@ -131,9 +135,11 @@ class ModelSpec(Record):
     family: Name = Field(description="t5, llama, or the name of an installed exporter")
     size: Name | None = Field(None, description="a preset of the family")
     config: dict[str, Any] | None = Field(None, description="transformers config fields")
-    pretrained: PretrainedSpec | None = None
-    name: Name | None = None
-    fractions: tuple[Fraction, ...] = (1.0,)
+    pretrained: PretrainedSpec | None = Field(None, description="weights to start from")
+    name: Name | None = Field(None, description="family-size where there is a size")
+    fractions: tuple[Fraction, ...] = Field(
+        (1.0,), description="of the training pairs; a model each"
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="overrides of training")
 
     @model_validator(mode="after")
@@ -174,6 +180,8 @@ class ModelSpec(Record):
 
 
 class ExportSpec(Record):
+    """How trained models become ONNX graphs."""
+
     tolerance: PositiveFloat = Field(
         1e-3, description="largest |difference| in log-probability at fp32"
     )
@@ -192,10 +200,12 @@ class ExportSpec(Record):
 class InferenceSpec(Record):
     """What the sweep computes for each (model, query)."""
 
-    split: Literal["train", "dev", "test"] = "test"
+    split: Literal["train", "dev", "test"] = Field("test", description="whose queries")
     queries: PositiveInt | None = Field(None, description="a seeded sample of the split; all")
-    beams: tuple[PositiveInt, ...] = (1, 2, 5, 10, 20, 50, 100)
-    negatives: PositiveInt = 256
+    beams: tuple[PositiveInt, ...] = Field(
+        (1, 2, 5, 10, 20, 50, 100), description="sizes, searched in one pass"
+    )
+    negatives: PositiveInt = Field(256, description="documents a query is contrasted with")
     ignore_identical_ids: bool | None = Field(
         None,
         description="leave a document with the query's id out of its ranking and negatives; "
@@ -203,7 +213,7 @@ class InferenceSpec(Record):
     )
     shard_queries: PositiveInt = Field(64, description="queries a task")
     batch_queries: PositiveInt = Field(16, description="queries decoded together")
-    provider: Provider = "cpu"
+    provider: Provider = Field("cpu", description="of ONNX Runtime; cuda needs a GPU")
     threads: PositiveInt | None = Field(
         None, description="ONNX Runtime threads a task; the host's cores shared among its tasks"
     )
@@ -243,6 +253,8 @@ def _bytes(size: str) -> int:
 
 
 class FitSpec(Record):
+    """How laws are fitted."""
+
     bootstrap: PositiveInt = Field(1000, description="resamples of the queries for intervals")
 
 
@@ -260,7 +272,7 @@ class SweepSpec(Record):
     """A whole study: what `genret-dask sweep --config FILE` reads."""
 
     name: Name = Field("pydoc", description="the run's directory")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of all that is drawn")
     dataset: Annotated[Any, Registered("datasets")] = Field(
         default_factory=lambda: entry("datasets", "pydoc")(documents=2000)
     )

@@ -35,6 +35,7 @@ from genret_dask.shards.plan import ShardTask, task_key
 from genret_dask.shards.task import SweepContext
 from genret_dask.shards.usage import MemoryUse, write_memory
 from genret_dask.specs import SweepSpec
+from genret_dask.specs.registry import names_of
 from genret_dask.storage.artefacts import RECORD, publishing, verify
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import check_writable, is_local, place_of
@@ -374,7 +375,10 @@ class Study:
         """
         folder = self.folder / "results"
         digest = read_attributes(self.cube)["digest"]
-        made_from = Origin("results", {"cube": digest, "fits": self.spec.fits})
+        parts: dict[str, Any] = {"cube": digest, "fits": self.spec.fits}
+        if added := names_of("metrics"):
+            parts["metrics"] = added
+        made_from = Origin("results", parts)
         if (read_record(folder / RECORD) or {}).get("fingerprint") != made_from.fingerprint:
             self._report("results", 0, 1)
             # Many small reductions: threads here are faster than the cluster's scheduler.

@@ -1,0 +1,25 @@
+"""Identifiers that are a document's running number, its last digit first."""
+
+from typing import Literal
+
+import numpy as np
+
+from genret_dask.datasets import Collection
+from genret_dask.kinds import FixedLength
+
+
+class ReversedNumbers(FixedLength):
+    """The digits of a document's number, the last one first."""
+
+    kind: Literal["reversed"] = "reversed"
+
+    noun = "number"
+
+    def levels_at_most(self, documents: int) -> list[int]:
+        return [10] * len(str(documents - 1))
+
+    def cells(self, collection: Collection, seed: int) -> np.ndarray:
+        numbers = np.arange(len(collection))
+        return np.stack(
+            [numbers // 10**place % 10 for place in range(len(str(len(collection) - 1)))], axis=1
+        )

@@ -1,0 +1,110 @@
+"""The example package of docs/extending.md, installed, and swept end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+HERE = Path(__file__).parent
+COMMAND = str(Path(sys.executable).with_name("genret-dask"))
+PAGE = HERE.parents[1] / "docs" / "extending.md"
+CLUSTER = {"module": "distributed", "class": "LocalCluster", "kwargs": {"n_workers": 1}}
+WORDS = ("red", "blue", "green", "old", "new", "small", "large", "warm", "cold", "quick")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with the package installed, and a table of questions."""
+    root = tmp_path_factory.mktemp("plugins")
+    install = ["install", "--quiet", "--no-deps", "--target", str(root / "site"), str(HERE)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    with open(root / "questions.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["question", "answer", "split"])
+        for row in range(60):
+            thing = f"{WORDS[row % 10]} {WORDS[row // 10]}"
+            split = "test" if row % 6 == 0 else "train"
+            table.writerow([f"which is the {thing} one", f"it is the {thing} thing {row}", split])
+    return root
+
+
+def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": str(place / "site")},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
+    settings = {
+        "name": "toy",
+        "dataset": {"kind": "csv", "path": "questions.csv"},
+        "identifiers": [{"kind": "reversed"}, {"kind": "codes", "levels": 1, "codes": 8}],
+        "tokenizer": {"vocab_size": 300},
+        "models": [{"family": "mistral", "size": "tiny"}],
+        "training": {"examples": 256, "evaluations": 1},
+        "inference": {"beams": [1, 60], "negatives": 4},
+        "fits": {"bootstrap": 10},
+    }
+    (place / "toy.yaml").write_text(yaml.safe_dump(settings))
+    (place / "here.yaml").write_text(yaml.safe_dump(CLUSTER))
+    done = run(place, "sweep", "--cluster", "here.yaml", "--config", "toy.yaml")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((place / "runs/toy/results/metrics.json").read_text())
+    assert {one["identifiers"] for one in metrics} == {"reversed", "codes"}
+    # At a beam that holds every document all are found, among them the relevant one.
+    assert all(0 <= one["success@10"]["mean"] <= 1 for one in metrics)
+    assert all(one["recall@100"]["mean"] == 1 for one in metrics if one["beam"] == 60)
+    assert all(one["family"] == "mistral" for one in metrics)
+    shown = run(place, "metrics", "runs/toy")
+    assert "success@10" in shown.stdout
+    explained = run(
+        place,
+        "explain",
+        "runs/toy",
+        "--query",
+        "which is the old one",
+        "--model",
+        "mistral-tiny",
+        "--identifiers",
+        "reversed",
+        "--json",
+    )
+    assert explained.returncode == 0, explained.stderr
+    found = json.loads(explained.stdout)
+    for one in found["identifiers"]:
+        number = int("".join(reversed(one["identifier"].split("-"))))
+        assert one["documents"] == [f"d{number}"]
+    verified = run(place, "verify", "runs/toy")
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_without_the_package_its_names_are_refused(place):
+    (place / "alone.yaml").write_text(yaml.safe_dump({"identifiers": ["reversed"]}))
+    refused = subprocess.run(
+        [COMMAND, "sweep", "--config", "alone.yaml", "--dry-run"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 2
+    assert "no 'reversed' among the identifiers" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_page_shows_the_files_as_they_are():
+    blocks = re.findall(r"`tests/plugins/([\w/.]+)`:?\n\n```\w+\n(.*?)```", PAGE.read_text(), re.S)
+    assert len(blocks) >= 5
+    for name, text in blocks:
+        assert (HERE / name).read_text() == text, name
