@@ -23,8 +23,8 @@ from genret_dask.specs.registry import Registered, entry, names_of
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# The YAML of a study
 
-`genret-dask sweep --config FILE` reads it; every key has a default, and an empty file is the default
-study. Unknown keys and wrong values are refused before any work, with the valid ones. This page is
+`genret-dask sweep --config FILE` reads it; every key has a default, and an empty file is the
+default study. Unknown keys and wrong values are refused before any work. This page is
 written by `docs/make_config.py` from the records that read the file.
 """
 LIMITS = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}

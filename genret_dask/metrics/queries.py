@@ -13,8 +13,8 @@ import dask
 import xarray as xr
 
 from genret_dask.cube.open import reading
-from genret_dask.metrics.contrastive import cgl, negatives, positive_loss
 from genret_dask.metrics import ranking
+from genret_dask.metrics.contrastive import cgl, negatives, positive_loss
 from genret_dask.metrics.ranking import Measure
 
 LOSSES = {"cgl": cgl, "generation_loss": positive_loss}
