@@ -1,73 +1,98 @@
-"""Exporters: one module a model family, found through the entry points of `genret_dask.exporters`.
-
-An exporter is a function ``export(checkpoint, folder, *, start_token, tolerance, precision,
-provenance)`` that returns a `Manifest`; a package of its own can bring more families. Its module
-may have a ``check(config)`` that returns what keeps a configuration from being exported, a line
-each.
-"""
+"""Exporters: graphs of trained models, by the entry points of `genret_dask.exporters`."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from genret_dask.errors import ModelError
-from genret_dask.models.manifest import Manifest
+from genret_dask.exporters.base import Exporter
+from genret_dask.models.families import family_of
+from genret_dask.models.manifest import Manifest, Reading, Training
 from genret_dask.models.torch_state import alone_in_torch
+from genret_dask.specs import Precision
+from genret_dask.specs.registry import entry, names_of
 from genret_dask.storage.places import place_of
 
-GROUP = "genret_dask.exporters"
 
-
-def families() -> list[str]:
-    """Names of the installed exporters, sorted."""
-    return sorted(entry_points(group=GROUP).names)
-
-
-def config_problems(family: str, config: Any) -> list[str]:
-    """What keeps a transformers configuration from being exported, a line each.
-
-    Parameters
-    ----------
-    family : str
-        One of `families()`.
-    """
-    (found,) = entry_points(group=GROUP, name=family)
-    check = getattr(import_module(found.module), "check", None)
-    return check(config) if check else []
-
-
-def export_model(family: str, checkpoint: Path, folder: Path, **options: Any) -> Manifest:
-    """Export a checkpoint with the exporter of its family.
-
-    Parameters
-    ----------
-    family : str
-        One of `families()`.
-    checkpoint : Path
-        A Hugging Face folder: config.json and safetensors.
-    folder : Path
-        Where the exported model goes; replaced when there.
-    **options
-        start_token, and optionally tolerance, precision and provenance; see
-        `genret_dask.exporters.t5.export`.
+def exporter_of(family: str) -> Exporter:
+    """Return the exporter of a family, or the one of that name.
 
     Raises
     ------
     ModelError
-        No exporter of that name is installed, or it does not take this checkpoint.
+        There is neither.
+    """
+    families, exporters = names_of("families"), names_of("exporters")
+    if family not in {*families, *exporters}:
+        raise ModelError(
+            f"no exporter for family {family!r}",
+            expected=f"one of {', '.join(sorted({*families, *exporters}))}",
+            fix="family optimum exports any causal language model that optimum knows; a package "
+            "may add a family through the entry points genret_dask.families",
+        )
+    name = family_of(family).exporter if family in families else family
+    exporter: Exporter = entry("exporters", name)()
+    return exporter
+
+
+def config_problems(family: str, config: Any) -> list[str]:
+    """Return what keeps a transformers configuration from being exported, a line each."""
+    return exporter_of(family).check(config)
+
+
+def export_model(
+    family: str,
+    checkpoint: Path,
+    folder: Path,
+    *,
+    start_token: int,
+    tolerance: float | None = None,
+    precision: Precision = "fp32",
+    reading: Reading | None = None,
+    training: Training | None = None,
+) -> Manifest:
+    """Export a checkpoint, and check the graphs against PyTorch.
+
+    Parameters
+    ----------
+    family : str
+        The checkpoint's, or the name of an exporter that takes others.
+    checkpoint : Path
+        A Hugging Face folder: config.json and safetensors. Its code is never run.
+    folder : Path
+        Where the exported model goes; replaced when there.
+    start_token : int
+        The token that opens an identifier: the decoder's first input, or of a decoder-only model
+        the token between a query and its identifier.
+    tolerance : float, optional
+        Largest accepted |difference| in log-probability against PyTorch; by default the one that
+        `genret_dask.exporters.parity.TOLERANCES` has for the precision.
+    precision : {"fp32", "fp16", "bf16", "int8"}
+        16 bits: see `genret_dask.exporters.graph`; int8: see `genret_dask.exporters.quantise`.
+    reading : Reading, optional
+        How the model reads a text; a study searches no model without it.
+    training : Training, optional
+        What it was trained on; a study has no model without it.
+
+    Raises
+    ------
+    ModelError
+        There is no exporter for the family, it does not take this checkpoint or precision, or the
+        checkpoint is incomplete or of another family.
     ParityError
         The graphs disagree with PyTorch; nothing is published.
     """
-    if family not in families():
-        raise ModelError(
-            f"no exporter for family {family!r}",
-            expected=f"one of {', '.join(families())}",
-            fix="family optimum exports any causal language model that optimum knows; "
-            f"a package may add a family through the entry-point group {GROUP}",
-        )
-    (found,) = entry_points(group=GROUP, name=family)
+    exporter = exporter_of(family)
+    from genret_dask.exporters.publish import load_checkpoint, publish
+
     with alone_in_torch():
-        return found.load()(Path(checkpoint), place_of(folder), **options)
+        source = load_checkpoint(exporter, family, Path(checkpoint), start_token, precision)
+        return publish(
+            exporter,
+            source,
+            place_of(folder),
+            tolerance=tolerance,
+            reading=reading,
+            training=training,
+        )

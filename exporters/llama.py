@@ -11,109 +11,64 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import LlamaForCausalLM
 
 from genret_dask.errors import ModelError
 from genret_dask.exporters.activations import ACTIVATIONS, activation_problems
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
+from genret_dask.exporters.base import Checkpoint, Exporter
 from genret_dask.exporters.graph import MASKED, Graph, Weights
 from genret_dask.exporters.head import output_logits
-from genret_dask.exporters.publish import load_checkpoint, publish
 from genret_dask.exporters.select import selection
 from genret_dask.models.architectures import architecture_of
-from genret_dask.models.flops import Architecture
-from genret_dask.models.manifest import Manifest
-from genret_dask.specs import Precision
 
 _ROTARY = ("default", "linear", "llama3", "yarn")
 """Scalings of the rotary angles that do not follow the length of the text."""
 
 
-def export(
-    checkpoint: Path,
-    folder: Path,
-    *,
-    start_token: int,
-    tolerance: float | None = None,
-    precision: Precision = "fp32",
-    provenance: dict[str, Any] | None = None,
-) -> Manifest:
-    """Export a `LlamaForCausalLM` checkpoint as beam-native graphs.
+class LlamaExporter(Exporter):
+    """Exports LLaMA, and families whose weights have its names, as beam-native graphs.
 
     A sequence is the query's tokens, the start token, the identifier's tokens.
-
-    Parameters
-    ----------
-    checkpoint : Path
-        A Hugging Face folder: config.json and safetensors.
-    folder : Path
-        Where the exported model goes; replaced when there.
-    start_token : int
-        The token between a query and its identifier.
-    tolerance : float, optional
-        Largest accepted |difference| in log-probability against PyTorch; by default the one that
-        `genret_dask.exporters.parity.TOLERANCES` has for the precision.
-    precision : {"fp32", "fp16", "bf16", "int8"}
-        16 bits: see `genret_dask.exporters.graph`; int8: see `genret_dask.exporters.quantise`.
-    provenance : dict, optional
-        Kept in the manifest as it is.
-
-    Raises
-    ------
-    ModelError
-        The checkpoint is incomplete, or of a kind that this exporter does not know.
-    ParityError
-        The graphs disagree with PyTorch; nothing is published.
     """
-    model = load_checkpoint(LlamaForCausalLM, checkpoint, "llama", check)
-    architecture = architecture_of(model.config)
-    writer = _Writer(model, architecture, start_token, precision)
-    return publish(
-        folder,
-        checkpoint=checkpoint,
-        family="llama",
-        model=model,
-        architecture=architecture,
-        write=writer.write,
-        start_token=start_token,
-        tolerance=tolerance,
-        precision=precision,
-        provenance=provenance,
-    )
 
+    def check(self, config: Any) -> list[str]:
+        """See `Exporter`."""
+        rope = (
+            getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+        )
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        problems = []
+        if kind not in _ROTARY:
+            problems.append(
+                f"rotary positions are scaled as {kind!r}, which follows the length of the text; "
+                f"expected one of {', '.join(_ROTARY)}"
+            )
+        elif kind != "default":
+            problems += _scaling_problems(rope)
+        if (factor := rope.get("partial_rotary_factor", 1.0)) != 1.0:
+            problems.append(f"partial_rotary_factor is {factor}; expected 1.0")
+        problems += activation_problems("hidden_act", getattr(config, "hidden_act", "silu"))
+        try:
+            shape = architecture_of(config)
+        except ModelError as error:
+            return [*problems, error.found]
+        if shape.heads % shape.kv_heads:
+            problems.append(
+                f"num_key_value_heads is {shape.kv_heads}; expected a divisor of the "
+                f"{shape.heads} num_attention_heads"
+            )
+        if shape.d_model % shape.heads and shape.d_head == shape.d_model // shape.heads:
+            problems.append(
+                f"hidden_size is {shape.d_model}; expected a multiple of the {shape.heads} "
+                "num_attention_heads, or head_dim"
+            )
+        if shape.d_head % 2:
+            problems.append(f"a head has {shape.d_head} dimensions; expected an even number")
+        return problems
 
-def check(config: Any) -> list[str]:
-    """What keeps a `LlamaConfig` from being exported, a line each."""
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    problems = []
-    if kind not in _ROTARY:
-        problems.append(
-            f"rotary positions are scaled as {kind!r}, which follows the length of the text; "
-            f"expected one of {', '.join(_ROTARY)}"
-        )
-    elif kind != "default":
-        problems += _scaling_problems(rope)
-    if (factor := rope.get("partial_rotary_factor", 1.0)) != 1.0:
-        problems.append(f"partial_rotary_factor is {factor}; expected 1.0")
-    problems += activation_problems("hidden_act", getattr(config, "hidden_act", "silu"))
-    try:
-        shape = architecture_of(config)
-    except ModelError as error:
-        return [*problems, error.found]
-    if shape.heads % shape.kv_heads:
-        problems.append(
-            f"num_key_value_heads is {shape.kv_heads}; expected a divisor of the "
-            f"{shape.heads} num_attention_heads"
-        )
-    if shape.d_model % shape.heads and shape.d_head == shape.d_model // shape.heads:
-        problems.append(
-            f"hidden_size is {shape.d_model}; expected a multiple of the {shape.heads} "
-            "num_attention_heads, or head_dim"
-        )
-    if shape.d_head % 2:
-        problems.append(f"a head has {shape.d_head} dimensions; expected an even number")
-    return problems
+    def write(self, checkpoint: Checkpoint, folder: Path) -> None:
+        """See `Exporter`."""
+        _Writer(checkpoint).write(folder)
 
 
 def _scaling_problems(rope: Mapping[str, Any]) -> Iterator[str]:
@@ -127,10 +82,11 @@ def _scaling_problems(rope: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _Writer:
-    def __init__(self, model: Any, shape: Architecture, start_token: int, precision: str) -> None:
-        self.config, self.shape, self.precision = model.config, shape, precision
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        model, shape = checkpoint.model, checkpoint.architecture
+        self.config, self.shape, self.precision = model.config, shape, checkpoint.precision
         self.state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-        self.start_token, self.inner = start_token, shape.inner
+        self.start_token, self.inner = checkpoint.start_token, shape.inner
         rotary = model.model.rotary_emb
         self.frequencies = rotary.inv_freq.numpy()
         self.angle_scale = float(rotary.attention_scaling)

@@ -5,87 +5,38 @@ The prompt's state is copied for every beam, so a search is slower than on beam-
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import onnx
-from transformers import AutoModelForCausalLM
 
 from genret_dask.errors import ModelError
-from genret_dask.exporters.publish import load_checkpoint, publish
+from genret_dask.exporters.base import Checkpoint, Exporter
 from genret_dask.models.flops import Architecture
-from genret_dask.models.manifest import Manifest
-from genret_dask.specs import Precision
-
-logger = logging.getLogger(__name__)
 
 
-def export(
-    checkpoint: Path,
-    folder: Path,
-    *,
-    start_token: int,
-    tolerance: float | None = None,
-    precision: Precision = "fp32",
-    provenance: dict[str, Any] | None = None,
-) -> Manifest:
-    """Export a causal language model of any family that optimum knows.
+class OptimumExporter(Exporter):
+    """Exports causal language models of any family that optimum knows."""
 
-    Parameters
-    ----------
-    checkpoint : Path
-        A Hugging Face folder: config.json and safetensors. Its code is never run.
-    folder : Path
-        Where the exported model goes; replaced when there.
-    start_token : int
-        The token between a query and its identifier.
-    tolerance : float, optional
-        Largest accepted |difference| in log-probability against PyTorch; by default the one that
-        `genret_dask.exporters.parity.TOLERANCES` has for the precision.
-    precision : {"fp32", "int8"}
-        int8: see `genret_dask.exporters.quantise`.
-    provenance : dict, optional
-        Kept in the manifest as it is.
+    graph = "optimum"
+    precisions = ("fp32", "int8")
 
-    Raises
-    ------
-    ModelError
-        optimum is not installed or does not export this family or precision, or the checkpoint is
-        incomplete.
-    ParityError
-        The graph disagrees with PyTorch; nothing is published.
-    """
-    if precision not in ("fp32", "int8"):
-        raise ModelError(
-            f"family optimum does not export in {precision}",
-            expected="fp32 or int8",
-            fix="families t5 and llama export in 16 bits",
-        )
-    model = load_checkpoint(AutoModelForCausalLM, checkpoint, None, check)
-    return publish(
-        folder,
-        checkpoint=checkpoint,
-        family=model.config.model_type,
-        model=model,
-        architecture=describe(model),
-        write=lambda staging: _write(Path(checkpoint), staging),
-        start_token=start_token,
-        tolerance=tolerance,
-        precision=precision,
-        provenance=provenance,
-        graph="optimum",
-    )
+    def check(self, config: Any) -> list[str]:
+        """See `Exporter`."""
+        if config.is_encoder_decoder:
+            return [
+                f"an encoder-decoder ({config.model_type}); expected a causal language model, "
+                "family t5 exports T5"
+            ]
+        return []
 
+    def architecture(self, model: Any) -> Architecture:
+        """See `describe`."""
+        return describe(model)
 
-def check(config: Any) -> list[str]:
-    """What keeps a configuration from being exported, a line each."""
-    if config.is_encoder_decoder:
-        return [
-            f"an encoder-decoder ({config.model_type}); expected a causal language model, "
-            "family t5 exports T5"
-        ]
-    return []
+    def write(self, checkpoint: Checkpoint, folder: Path) -> None:
+        """See `Exporter`."""
+        _write(checkpoint.folder, folder)
 
 
 def describe(model: Any) -> Architecture:

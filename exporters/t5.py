@@ -8,96 +8,49 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import T5ForConditionalGeneration
 
 from genret_dask.errors import ModelError
 from genret_dask.exporters.activations import ACTIVATIONS, activation_problems
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
+from genret_dask.exporters.base import Checkpoint, Exporter
 from genret_dask.exporters.graph import Graph, Weights
 from genret_dask.exporters.head import output_logits
-from genret_dask.exporters.publish import load_checkpoint, publish
 from genret_dask.exporters.select import selection
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
-from genret_dask.models.manifest import Manifest
-from genret_dask.specs import Precision
 
 
-def export(
-    checkpoint: Path,
-    folder: Path,
-    *,
-    start_token: int,
-    tolerance: float | None = None,
-    precision: Precision = "fp32",
-    provenance: dict[str, Any] | None = None,
-) -> Manifest:
-    """Export a `T5ForConditionalGeneration` checkpoint as beam-native graphs.
+class T5Exporter(Exporter):
+    """Exports T5 as beam-native graphs."""
 
-    Parameters
-    ----------
-    checkpoint : Path
-        A Hugging Face folder: config.json and safetensors.
-    folder : Path
-        Where the exported model goes; replaced when there.
-    start_token : int
-        The decoder's first input.
-    tolerance : float, optional
-        Largest accepted |difference| in log-probability against PyTorch; by default the one that
-        `genret_dask.exporters.parity.TOLERANCES` has for the precision.
-    precision : {"fp32", "fp16", "bf16", "int8"}
-        16 bits: see `genret_dask.exporters.graph`; int8: see `genret_dask.exporters.quantise`.
-    provenance : dict, optional
-        Kept in the manifest as it is.
-
-    Raises
-    ------
-    ModelError
-        The checkpoint is incomplete, or of a kind that this exporter does not know.
-    ParityError
-        The graphs disagree with PyTorch; nothing is published.
-    """
-    model = load_checkpoint(T5ForConditionalGeneration, checkpoint, "t5", check)
-    config = model.config
-    architecture = architecture_of(config)
-    state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    writer = _Writer(config, state, architecture, precision)
-    return publish(
-        folder,
-        checkpoint=checkpoint,
-        family="t5",
-        model=model,
-        architecture=architecture,
-        write=writer.write,
-        start_token=start_token,
-        tolerance=tolerance,
-        precision=precision,
-        provenance=provenance,
-    )
-
-
-def check(config: Any) -> list[str]:
-    """What keeps a `T5Config` from being exported, a line each."""
-    problems = activation_problems("feed_forward_proj", config.dense_act_fn)
-    if not config.is_encoder_decoder:
-        problems.append("is_encoder_decoder is False; expected True")
-    buckets, furthest = (
-        config.relative_attention_num_buckets,
-        config.relative_attention_max_distance,
-    )
-    whole = isinstance(buckets, int) and isinstance(furthest, int)
-    if not (whole and buckets >= 4 and furthest > buckets // 2):
-        problems.append(
-            f"relative_attention_num_buckets is {buckets} and relative_attention_max_distance "
-            f"{furthest}; expected 4 or more, and a distance above half of them"
+    def check(self, config: Any) -> list[str]:
+        """See `Exporter`."""
+        problems = activation_problems("feed_forward_proj", config.dense_act_fn)
+        if not config.is_encoder_decoder:
+            problems.append("is_encoder_decoder is False; expected True")
+        buckets, furthest = (
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
         )
-    try:
-        shape = architecture_of(config)
-    except ModelError as error:
-        return [*problems, error.found]
-    if not shape.encoder_layers:
-        problems.append("num_layers is 0; expected 1 or more")
-    return problems
+        whole = isinstance(buckets, int) and isinstance(furthest, int)
+        if not (whole and buckets >= 4 and furthest > buckets // 2):
+            problems.append(
+                f"relative_attention_num_buckets is {buckets} and relative_attention_max_distance "
+                f"{furthest}; expected 4 or more, and a distance above half of them"
+            )
+        try:
+            shape = architecture_of(config)
+        except ModelError as error:
+            return [*problems, error.found]
+        if not shape.encoder_layers:
+            problems.append("num_layers is 0; expected 1 or more")
+        return problems
+
+    def write(self, checkpoint: Checkpoint, folder: Path) -> None:
+        """See `Exporter`."""
+        model = checkpoint.model
+        state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+        _Writer(model.config, state, checkpoint.architecture, checkpoint.precision).write(folder)
 
 
 def relative_bias(

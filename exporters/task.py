@@ -9,21 +9,14 @@ from typing import Any
 
 from genret_dask.errors import ModelError
 from genret_dask.exporters import export_model
-from genret_dask.models.manifest import read_manifest
+from genret_dask.models.manifest import Reading, Training, read_manifest
 from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.specs import Precision
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.places import is_local
 
-_KEPT = (
-    "n_train",
-    "train_fraction",
-    "train_flops",
-    "begin_tokens",
-    "end_tokens",
-    "eos_token",
-    "dev_loss",
-)
+_READING = ("begin_tokens", "end_tokens", "eos_token")
+_TRAINING = ("n_train", "train_fraction", "train_flops", "dev_loss")
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ def is_exported(task: ExportTask) -> bool:
         return False
     # Of an object store, those that use a model check the copy that they fetch.
     manifest = read_manifest(task.folder, verify=is_local(task.folder))
-    found = f"{manifest.provenance.get('made_from')} in {manifest.precision}"
+    found = f"{manifest.made_from} in {manifest.precision}"
     expected = f"{task.made_from} in {task.precision}"
     if found != expected:
         raise ModelError(
@@ -84,14 +77,16 @@ def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
     """Export unless it is done; the work is not divisible: nothing is reported on the way."""
     if is_exported(task):
         return
+    record = task.record
     with alone_in_torch(threads=1):
         report(0.0)  # raises if the worker closed while this task waited for its turn
         export_model(
             task.family,
             fetched(task.checkpoint),
             task.folder,
-            start_token=task.record["start_token"],
+            start_token=record["start_token"],
             tolerance=task.tolerance,
             precision=task.precision,
-            provenance={"made_from": task.made_from, **{key: task.record[key] for key in _KEPT}},
+            reading=Reading(**{key: record[key] for key in _READING}),
+            training=Training(made_from=task.made_from, **{key: record[key] for key in _TRAINING}),
         )

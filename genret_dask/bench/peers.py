@@ -69,7 +69,7 @@ class Generate:
     def _generate(self, queries: np.ndarray, beam: int) -> tuple[np.ndarray, np.ndarray]:
         workload = self._workload
         prompt, opening = torch.from_numpy(queries), 1
-        if workload.family == "llama":
+        if workload.kind == "decoder":
             start = torch.full((len(prompt), 1), workload.start_token)
             prompt, opening = torch.cat([prompt, start], dim=1), queries.shape[1] + 1
         prompt = prompt.to(workload.model.device)
@@ -139,7 +139,7 @@ def _score(workload: Workload, query: np.ndarray, documents: np.ndarray) -> np.n
     device = workload.model.device
     source, target, labels = (array.to(device) for array in (source, target, labels))
     with torch.inference_mode():
-        if workload.family == "t5":
+        if workload.kind == "encoder-decoder":
             logits = workload.model(input_ids=source, decoder_input_ids=target).logits
         else:
             joined = torch.cat([source, target], dim=1)

@@ -1,4 +1,4 @@
-"""The list of benchmarks, and their run over both model families."""
+"""The list of benchmarks, and their run over model families."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(
     cases : sequence of str
         Keys of `CASES`.
     families : sequence of str
-        "t5" and "llama".
+        Names of families that can be trained.
     quick : bool
         Small models and corpora; targets are for the large ones and left out.
     provider : {"cpu", "cuda"}

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 from genret_dask.exporters import export_model
 from genret_dask.identifiers import Codes
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.session import Session, open_session
+from genret_dask.models.architectures import architecture_of
 from genret_dask.models.configs import config_of
+from genret_dask.models.families import family_of
 from genret_dask.specs import ModelSpec
 
 LEVELS, CODES = 8, 256
@@ -34,7 +35,7 @@ class Scale:
     Attributes
     ----------
     preset : str
-        Of `genret_dask.models.configs`.
+        Of each family.
     text_rows : int
         Vocabulary rows before the codes'; at least `CODES`.
     documents, queries, prompt : int
@@ -88,6 +89,10 @@ class Workload:
     lengths: np.ndarray
 
     @property
+    def kind(self) -> str:
+        return self.session.manifest.architecture.kind
+
+    @property
     def start_token(self) -> int:
         return self.vocabulary.start_token
 
@@ -137,10 +142,8 @@ def random_codes(documents: int, seed: int = 0) -> Codes:
 def _model(family: str, preset: str, vocab_size: int) -> Any:
     config = config_of(ModelSpec(family=family, size=preset))
     config.vocab_size = vocab_size
+    config.decoder_start_token_id = vocab_size - 1  # `generate` wants one of its encoder-decoders
+    if hasattr(config, "initializer_range"):
+        config.initializer_range = architecture_of(config).d_model ** -0.5
     torch.manual_seed(0)
-    if family == "t5":
-        config.decoder_start_token_id = vocab_size - 1
-        return T5ForConditionalGeneration(config).eval()
-    config.tie_word_embeddings = True
-    config.initializer_range = config.hidden_size**-0.5
-    return LlamaForCausalLM(config).eval()
+    return family_of(family).load_model_class()(config).eval()

@@ -31,8 +31,7 @@ COLUMNS = {
     "--family",
     "families",
     multiple=True,
-    type=click.Choice(["t5", "llama"]),
-    help="Model family; both by default.",
+    help="A model family; all that are installed by default.",
 )
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Of both sides; all cores by default.")
@@ -61,6 +60,7 @@ def bench(
     from genret_dask.cli.tables import format_table
     from genret_dask.clusters.keywords import usable_cores
     from genret_dask.errors import InputError
+    from genret_dask.specs.registry import names_of
 
     cases = (*named, *cases)
     if "list" in cases:
@@ -71,12 +71,17 @@ def bench(
         raise InputError(
             f"no benchmark is called {', '.join(unknown)}", expected=f"some of {', '.join(CASES)}"
         )
+    installed = names_of("families")
+    if unknown := [name for name in families if name not in installed]:
+        raise InputError(
+            f"no family is called {', '.join(unknown)}", expected=f"some of {', '.join(installed)}"
+        )
     if json_file and not json_file.parent.is_dir():
         raise InputError(f"{json_file.parent} is not a folder", fix="make it, or write elsewhere")
     found = []
     threads = threads or usable_cores()
     for measurement in run(
-        cases or tuple(CASES), families or ("t5", "llama"), quick, provider, threads, runs
+        cases or tuple(CASES), families or installed, quick, provider, threads, runs
     ):
         found.append(measurement.record())
         ratio = "differs!" if measurement.ratio is None else f"{measurement.ratio:.3g}x"

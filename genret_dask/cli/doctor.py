@@ -13,6 +13,7 @@ import click
 from packaging.requirements import Requirement
 
 from genret_dask import __version__
+from genret_dask.storage.versions import versions_of
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _RUN_EXTRAS = ("cpu", "gpu")
@@ -84,7 +85,7 @@ def _packages(problems: list[str]) -> dict[str, str | None]:
 
 
 def _onnxruntime(problems: list[str], warnings: list[str]) -> dict[str, Any]:
-    installed = {name: version for name in _RUNTIMES if (version := _version(name))}
+    installed = versions_of(_RUNTIMES)
     if len(installed) > 1:
         warnings.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's module: "
@@ -178,10 +179,7 @@ def _import(name: str, problems: list[str], *, fix: str | None = None) -> Any:
 
 
 def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return versions_of([name]).get(name)
 
 
 def _text(report: dict[str, Any]) -> str:

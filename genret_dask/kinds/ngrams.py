@@ -440,7 +440,7 @@ class NgramDecoder:
         manifest = self.session.manifest
         return Rules(
             manifest.start_token,
-            manifest.provenance["eos_token"],
+            manifest.require_reading().eos_token,
             self.spec.min_tokens,
             self.spec.max_tokens,
             self.spec.partials,

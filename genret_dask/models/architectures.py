@@ -7,19 +7,26 @@ from typing import Any
 from pydantic import ValidationError
 
 from genret_dask.errors import ModelError
+from genret_dask.models.families import family_of
 from genret_dask.models.flops import Architecture
+from genret_dask.specs.registry import names_of
 
 
 def architecture_of(config: Any) -> Architecture:
-    """The `Architecture` of a T5 or LLaMA configuration.
+    """Return the `Architecture` of a configuration of a family that can be trained.
 
     Raises
     ------
     ModelError
         The configuration is of another family, or has sizes that no model can have.
     """
+    families = names_of("families")
+    if config.model_type not in families:
+        raise ModelError(
+            f"a {config.model_type} configuration", expected=f"one of {', '.join(families)}"
+        )
     try:
-        return _architecture(config)
+        return family_of(config.model_type).architecture(config)
     except (ValidationError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         reason = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error)}
         where = "".join(f"{part}: " for part in reason.get("loc", ()))
@@ -30,32 +37,10 @@ def architecture_of(config: Any) -> Architecture:
         ) from error
 
 
-def _architecture(config: Any) -> Architecture:
-    if config.model_type == "t5":
-        return Architecture(
-            kind="encoder-decoder",
-            d_model=config.d_model,
-            heads=config.num_heads,
-            kv_heads=config.num_heads,
-            d_head=config.d_kv,
-            d_ff=config.d_ff,
-            gated=config.is_gated_act,
-            encoder_layers=config.num_layers,
-            decoder_layers=config.num_decoder_layers,
-            vocab_size=config.vocab_size,
-        )
-    if config.model_type == "llama":
-        return Architecture(
-            kind="decoder",
-            d_model=config.hidden_size,
-            heads=config.num_attention_heads,
-            kv_heads=config.num_key_value_heads,
-            d_head=getattr(config, "head_dim", None)
-            or config.hidden_size // config.num_attention_heads,
-            d_ff=config.intermediate_size,
-            gated=True,
-            encoder_layers=0,
-            decoder_layers=config.num_hidden_layers,
-            vocab_size=config.vocab_size,
-        )
-    raise ModelError(f"a {config.model_type} configuration", expected="t5 or llama")
+def count_parameters(model: Any) -> int:
+    """Count parameters other than the input-embedding matrix; a shared tensor counts once.
+
+    A head tied to the embeddings is left out with them, an untied head is counted.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return int(total - model.get_input_embeddings().weight.numel())

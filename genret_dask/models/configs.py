@@ -1,6 +1,6 @@
 """From a model's entry in a study to its configuration: presets, explicit fields, weights.
 
-Importing this needs neither torch nor transformers; only what is not a preset loads them.
+Importing this needs neither torch nor transformers, and presets are known without them.
 """
 
 from __future__ import annotations
@@ -8,117 +8,38 @@ from __future__ import annotations
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, PositiveFloat
+from typing import Any
 
 from genret_dask.errors import ModelError, SpecError
+from genret_dask.models.families import Family, family_of
 from genret_dask.models.pretrained import load_config, load_tokenizer
 from genret_dask.specs import ModelSpec, PretrainedSpec
-from genret_dask.specs.validation import Record, validate
+from genret_dask.specs.registry import names_of
+from genret_dask.specs.validation import validate
 
-
-def _t5(d_model: int, d_ff: int, encoder: int, decoder: int, heads: int, d_kv: int) -> dict:
-    return {
-        "d_model": d_model,
-        "d_ff": d_ff,
-        "num_layers": encoder,
-        "num_decoder_layers": decoder,
-        "num_heads": heads,
-        "d_kv": d_kv,
-    }
-
-
-def _llama(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int) -> dict:
-    return {
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-    }
-
-
-PRESETS: dict[str, dict[str, dict[str, int]]] = {
-    "t5": {
-        "femto": _t5(32, 64, 1, 1, 2, 16),
-        "pico": _t5(64, 128, 1, 1, 2, 32),
-        "nano": _t5(80, 192, 2, 2, 4, 20),
-        "micro": _t5(128, 384, 2, 2, 4, 32),
-        "mini": _t5(256, 1024, 4, 4, 4, 64),
-        "small": _t5(512, 2048, 6, 6, 8, 64),
-        "base": _t5(768, 3072, 12, 12, 12, 64),
-        "large": _t5(1024, 4096, 24, 24, 16, 64),
-    },
-    "llama": {
-        "femto": _llama(32, 64, 2, 2, 2),
-        "pico": _llama(64, 128, 2, 2, 2),
-        "nano": _llama(80, 208, 3, 4, 4),
-        "micro": _llama(128, 384, 3, 4, 4),
-        "mini": _llama(256, 688, 6, 4, 4),
-        "small": _llama(512, 1376, 14, 8, 8),
-        "base": _llama(768, 2048, 24, 12, 12),
-        "1b": _llama(2048, 5504, 22, 32, 4),
-    },
-}
-
-
-Count = Annotated[int, Field(gt=0, lt=2**31)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class T5Fields(Record):
-    """What `config` may give of a `T5Config`; the vocabulary and its tokens are the study's."""
-
-    d_model: Count = 512
-    d_ff: Count = 2048
-    d_kv: Count = 64
-    num_layers: Count = 6
-    num_decoder_layers: Count | None = None
-    num_heads: Count = 8
-    feed_forward_proj: str = "relu"
-    relative_attention_num_buckets: Count = 32
-    relative_attention_max_distance: Count = 128
-    dropout_rate: Share = 0.0
-    layer_norm_epsilon: PositiveFloat = 1e-6
-    initializer_factor: PositiveFloat = 1.0
-    tie_word_embeddings: bool = True
-
-
-class LlamaFields(Record):
-    """What `config` may give of a `LlamaConfig`; the vocabulary and its tokens are the study's."""
-
-    hidden_size: Count = 4096
-    intermediate_size: Count = 11008
-    num_hidden_layers: Count = 32
-    num_attention_heads: Count = 32
-    num_key_value_heads: Count | None = None
-    head_dim: Count | None = None
-    hidden_act: str = "silu"
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    rope_theta: PositiveFloat = 10_000.0
-    rope_scaling: dict[str, Any] | None = None
-    rope_parameters: dict[str, Any] | None = None
-    max_position_embeddings: Count = 2048
-    attention_dropout: Share = 0.0
-    rms_norm_eps: PositiveFloat = 1e-6
-    initializer_range: PositiveFloat = 0.02
-    tie_word_embeddings: bool = True
-
-
-FIELDS: dict[str, type[Record]] = {"t5": T5Fields, "llama": LlamaFields}
-_DROPOUT = {"t5": "dropout_rate", "llama": "attention_dropout"}
-_DEFAULTS: dict[str, dict[str, Any]] = {"t5": {}, "llama": {"tie_word_embeddings": True}}
 _FIX = "correct it; what it leaves out is transformers' default"
 
 
-def _check_family(spec: ModelSpec) -> None:
-    if spec.family not in PRESETS:
-        raise SpecError(
-            f"model {spec.label}: family {spec.family!r} cannot be trained",
-            expected=f"one of {', '.join(PRESETS)}",
-        )
+def trained_family(spec: ModelSpec) -> Family:
+    """Return the family of a model of a study.
+
+    Raises
+    ------
+    SpecError
+        It is unknown, or has an exporter alone.
+    """
+    families = names_of("families")
+    if spec.family in families:
+        return family_of(spec.family)
+    found, fix = "cannot be trained", "install a package that brings it"
+    if spec.family in names_of("exporters"):
+        found = "has an exporter, and cannot be trained"
+        fix = "genret_dask.exporters.export_model exports a checkpoint"
+    raise SpecError(
+        f"model {spec.label}: family {spec.family!r} {found}",
+        expected=f"one of {', '.join(families)}",
+        fix=fix,
+    )
 
 
 def config_of(spec: ModelSpec, *, dropout: float = 0.0, **fields: Any) -> Any:
@@ -138,16 +59,14 @@ def config_of(spec: ModelSpec, *, dropout: float = 0.0, **fields: Any) -> Any:
     ModelError
         The pretrained weights are not there, or of another family.
     """
+    family = trained_family(spec)
     if spec.pretrained is not None:
-        _check_family(spec)
         return _pretrained_config(spec, spec.pretrained)
-    given = {**_given(spec), **fields}
-    given.setdefault(_DROPOUT[spec.family], dropout)
-    from transformers import LlamaConfig, T5Config
-
-    config_class: Any = {"t5": T5Config, "llama": LlamaConfig}[spec.family]
+    given = {**family.defaults, **_given(spec, family), **fields}
+    if family.dropout is not None:
+        given.setdefault(family.dropout, dropout)
     try:
-        return config_class(**given)
+        return family.load_config_class()(**given)
     except Exception as error:  # a configuration class checks its fields each in its own way
         raise SpecError(
             f"model {spec.label}: {type(error).__name__}: {str(error)[:200]}",
@@ -156,20 +75,18 @@ def config_of(spec: ModelSpec, *, dropout: float = 0.0, **fields: Any) -> Any:
         ) from error
 
 
-def _given(spec: ModelSpec) -> dict[str, Any]:
-    """The fields of a preset or of `config`, and what they leave to this package."""
-    _check_family(spec)
-    if spec.size is not None:
-        presets = PRESETS[spec.family]
-        if spec.size not in presets:
-            raise SpecError(
-                f"model {spec.label}: {spec.family} has no size {spec.size!r}",
-                expected=f"one of {', '.join(presets)}",
-            )
-        return {**_DEFAULTS[spec.family], **presets[spec.size]}
-    source = f"model {spec.label}: config"
-    fields = validate(FIELDS[spec.family], spec.config, source=source, fix=_FIX)
-    return {**_DEFAULTS[spec.family], **fields.model_dump(exclude_unset=True)}
+def _given(spec: ModelSpec, family: Family) -> dict[str, Any]:
+    """The fields of a preset or of `config`."""
+    if spec.size is None:
+        source = f"model {spec.label}: config"
+        fields = validate(family.fields, spec.config, source=source, fix=_FIX)
+        return dict(fields.model_dump(exclude_unset=True))
+    if spec.size not in family.presets:
+        raise SpecError(
+            f"model {spec.label}: {spec.family} has no size {spec.size!r}",
+            expected=f"one of {', '.join(family.presets)}",
+        )
+    return family.presets[spec.size]
 
 
 def source_of(spec: ModelSpec, source: PretrainedSpec) -> tuple[str, dict[str, Any]]:

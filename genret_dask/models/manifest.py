@@ -47,13 +47,53 @@ class Parity(_Frozen):
     compared: int
 
 
+class Reading(_Frozen):
+    """How a model reads a text: see `genret_dask.models.reader.Reader`.
+
+    Attributes
+    ----------
+    begin_tokens, end_tokens : tuple of int
+        Tokens that every text begins and ends with.
+    eos_token : int
+        Of the model's text: the token that ends an identifier of text.
+    """
+
+    begin_tokens: tuple[NonNegativeInt, ...]
+    end_tokens: tuple[NonNegativeInt, ...]
+    eos_token: NonNegativeInt
+
+
+class Training(_Frozen):
+    """What a study trained a model on.
+
+    Attributes
+    ----------
+    made_from : str
+        Fingerprint of what the checkpoint was made from.
+    n_train : int
+        Distinct (text, identifier) pairs.
+    train_fraction : float
+        Of all pairs.
+    train_flops : float
+        Of the whole training.
+    dev_loss : float or None
+        Of the weights that were kept, in nats; None without dev pairs.
+    """
+
+    made_from: str
+    n_train: PositiveInt
+    train_fraction: float
+    train_flops: float
+    dev_loss: float | None = None
+
+
 class Manifest(_Frozen):
     """What an exported model is.
 
     Attributes
     ----------
     format : int
-        Version of this record and of the graphs: since 2, `select` counts what is not finite.
+        Version of this record and of the graphs.
     family : str
     graph : {"beam", "optimum"}
         Beam-native `prefill` and `step` graphs, or one generic graph with past keys and values.
@@ -68,13 +108,15 @@ class Manifest(_Frozen):
     files : dict of str to str
         SHA-256 of every other file, by path within the folder.
     parity : Parity
-    provenance : dict
-        Whatever the exporting side wants kept: checkpoint, training data, training cost.
+    reading : Reading or None
+        None of a model that was exported without it, and cannot be searched with texts.
+    training : Training or None
+        None of a model that no study trained.
     versions : dict of str to str
         Packages that made the folder.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     family: str
     graph: Literal["beam", "optimum"] = "beam"
     precision: Precision = "fp32"
@@ -84,13 +126,50 @@ class Manifest(_Frozen):
     architecture: Architecture
     files: dict[str, Sha256]
     parity: Parity
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    reading: Reading | None = None
+    training: Training | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """Of the bytes of all files of the model."""
         return fingerprint("model", self.files)
+
+    @property
+    def made_from(self) -> str | None:
+        """Fingerprint of what the checkpoint was made from, if a study trained it."""
+        return None if self.training is None else self.training.made_from
+
+    def require_reading(self) -> Reading:
+        """Return how the model reads a text.
+
+        Raises
+        ------
+        ModelError
+            The model was exported without it.
+        """
+        if self.reading is None:
+            raise self._lacking("reading")
+        return self.reading
+
+    def require_training(self) -> Training:
+        """Return what a study trained the model on.
+
+        Raises
+        ------
+        ModelError
+            No study trained it.
+        """
+        if self.training is None:
+            raise self._lacking("training")
+        return self.training
+
+    def _lacking(self, name: str) -> ModelError:
+        return ModelError(
+            f"the {self.family} was exported without {name}",
+            expected=f"{name} in its {MANIFEST}",
+            fix=f"export the model again with {name}=",
+        )
 
 
 def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
@@ -121,7 +200,7 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ModelError(
-            f"{path}: {where}: {first['msg']}", expected="a manifest of format 2", fix=_FIX
+            f"{path}: {where}: {first['msg']}", expected="a manifest of format 3", fix=_FIX
         ) from error
     for name in manifest.files:
         if not stays_inside(name) or (is_local(folder) and not _leads_inside(folder, name)):

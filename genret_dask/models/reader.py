@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from genret_dask.datasets.words import one_line
 from genret_dask.errors import ModelError
+from genret_dask.models.manifest import Reading
 from genret_dask.models.tokens import Tokens, read_tokenizer
 
 _TEXTS = 1024  # tokenised together
@@ -58,31 +59,28 @@ class Reader:
         return cls(read_tokenizer(path, _plain), max_tokens, **ends)
 
     @classmethod
-    def of_model(cls, path: Path, provenance: Mapping[str, Any], max_tokens: int) -> Reader:
+    def of_model(cls, path: Path, reading: Reading, max_tokens: int) -> Reader:
         """The reader that an exported model was trained with.
 
         Parameters
         ----------
         path : Path
             The model's `tokenizer.json`.
-        provenance : mapping
+        reading : Reading
             The manifest's.
 
         Raises
         ------
         ModelError
-            The manifest lacks what opens and closes a query.
+            The file is missing, or is no tokeniser.
         """
-        begin, end = provenance.get("begin_tokens"), provenance.get("end_tokens")
-        empty = provenance.get("eos_token")
-        if begin is None or end is None or empty is None:
-            raise ModelError(
-                f"the manifest's provenance has begin_tokens {begin!r}, end_tokens {end!r} and "
-                f"eos_token {empty!r}",
-                expected="tokens of the model",
-                fix="export the model again",
-            )
-        return cls.at(path, max_tokens, opening=tuple(begin), closing=tuple(end), empty=empty)
+        return cls.at(
+            path,
+            max_tokens,
+            opening=reading.begin_tokens,
+            closing=reading.end_tokens,
+            empty=reading.eos_token,
+        )
 
     @property
     def vocabulary(self) -> int:

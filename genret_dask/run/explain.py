@@ -111,7 +111,7 @@ def explain(
     folder = fetched_model(models / model)
     session = open_session(folder)
     reader = Reader.of_model(
-        folder / "tokenizer.json", session.manifest.provenance, spec.max_tokens
+        folder / "tokenizer.json", session.manifest.require_reading(), spec.max_tokens
     )
     tokens = reader.read([query])
     if tokens.cut:

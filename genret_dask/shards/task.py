@@ -156,7 +156,7 @@ def compute_shard(
     )
     reader = Reader.of_model(
         fetched_model(model.folder) / "tokenizer.json",
-        session.manifest.provenance,
+        session.manifest.require_reading(),
         context.max_tokens,
     )
     tokens = reader.read(queries.texts[task.start : task.stop])

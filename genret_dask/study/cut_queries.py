@@ -30,8 +30,8 @@ def warn_of_cut_queries(
     readers: dict[str, tuple[Reader, list[str]]] = {}
     for (_, name), model in models.items():
         manifest = read_manifest(model.folder, verify=False)
-        path, facts = model.folder / "tokenizer.json", manifest.provenance
-        reader = Reader.of_model(path, facts, max_tokens)
+        path = model.folder / "tokenizer.json"
+        reader = Reader.of_model(path, manifest.require_reading(), max_tokens)
         key = f"{manifest.files['tokenizer.json']} {reader.opening} {reader.closing}"
         names = readers.setdefault(key, (reader, []))[1]
         names += [] if name in names else [name]

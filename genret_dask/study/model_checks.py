@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from genret_dask.errors import GenretError, SpecError
-from genret_dask.exporters import config_problems, families
-from genret_dask.models.configs import PRESETS, config_of, pretrained_tokenizer, source_of
+from genret_dask.exporters import config_problems
+from genret_dask.models.configs import config_of, pretrained_tokenizer, source_of, trained_family
+from genret_dask.models.families import Family, family_of
 from genret_dask.models.gguf import read_header
 from genret_dask.models.pretrained import weight_shapes
 from genret_dask.specs import (
@@ -21,6 +22,7 @@ from genret_dask.specs import (
     PretrainedSpec,
     SweepSpec,
 )
+from genret_dask.specs.registry import names_of
 
 _TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _GGUF_TOKENISER = ("tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
@@ -56,13 +58,19 @@ def model_problems(spec: SweepSpec) -> list[str]:
 
 def _problems_of(model: ModelSpec) -> Iterator[str]:
     label = f"model {model.label}"
-    if model.family not in PRESETS and model.family in families():
+    try:
+        family = trained_family(model)
+    except GenretError as error:
+        yield error.line(label)
+        return
+    exporters = names_of("exporters")
+    if family.exporter not in exporters:
         yield (
-            f"{label}: family {model.family!r} has an exporter, and cannot be trained; expected "
-            f"one of {', '.join(PRESETS)}; genret_dask.exporters.export_model exports a checkpoint"
+            f"{label}: the exporter {family.exporter!r} of family {model.family!r} is not "
+            f"installed; expected one of {', '.join(exporters)}"
         )
         return
-    if model.size in PRESETS.get(model.family, ()):
+    if model.size in family.presets:
         return
     if model.pretrained is not None and model.pretrained.gguf is not None:
         yield from _gguf_problems(label, model, model.pretrained.gguf)
@@ -118,13 +126,12 @@ def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) ->
     elif tokenizer.eos_token_id is None:
         yield f"{label}: its tokeniser has no end token; set eos_token in tokenizer_config.json"
     else:
-        yield from (f"{label}: {one}" for one in _reading_problems(tokenizer, model.family))
+        family = family_of(model.family)
+        yield from (f"{label}: {one}" for one in _reading_problems(tokenizer, family))
 
 
-def _reading_problems(tokenizer: Any, family: str) -> Iterator[str]:
+def _reading_problems(tokenizer: Any, family: Family) -> Iterator[str]:
     """What keeps a tokeniser from reading any text, and its ids from being followed by others."""
-    from genret_dask.training.families import reader_of
-
     highest = max(tokenizer.get_vocab().values())
     if highest >= len(tokenizer):
         yield (
@@ -132,7 +139,7 @@ def _reading_problems(tokenizer: Any, family: str) -> Iterator[str]:
             "expected ids without holes"
         )
     try:
-        reader_of(tokenizer, family, max_tokens=8).read(["a", "\u2603 \U0001f30b"])
+        family.reader(tokenizer, max_tokens=8).read(["a", "\u2603 \U0001f30b"])
     except Exception as error:  # the tokenizers package raises nothing narrower
         found = error.found if isinstance(error, GenretError) else str(error)
         yield f"its tokeniser does not read every text: {found}"
@@ -142,11 +149,10 @@ def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]
     """Build the model without memory, and hold the headers of its weights against it."""
     import torch
 
-    from genret_dask.training.build import CLASSES
-
+    build = family_of(model.family).load_model_class()
     try:
         with torch.device("meta"):
-            empty = CLASSES[model.family](config)
+            empty = build(config)
     except Exception as error:  # layers check what they are given each in their own way
         yield f"{label}: {type(error).__name__}: {str(error)[:200]}"
         return

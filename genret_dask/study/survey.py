@@ -116,7 +116,7 @@ def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
         except ModelError as error:
             yield Step("export", place, folder, "stale", (error.found,))
             continue
-        found = (manifest.provenance.get("made_from"), manifest.precision)
+        found = (manifest.made_from, manifest.precision)
         if waits or found == (made.fingerprint, precision):
             yield Step("export", place, folder, "done")
         else:

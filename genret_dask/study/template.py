@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache, partial
-from importlib.metadata import version
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from genret_dask.shards.plan import ShardTask, plan_shards
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.fingerprint import fingerprint
+from genret_dask.storage.versions import versions_of
 from genret_dask.study.inputs import Inputs
 
 
@@ -77,9 +77,8 @@ def _read_by(group: Group, start: int, stop: int) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that a cube's numbers come from."""
-    names = ("genret-dask", "torch", "transformers", "onnx", "zarr", "xarray")
-    return {name: version(name) for name in names}
+    """Return those of the packages that a cube's numbers come from."""
+    return versions_of(("genret-dask", "torch", "transformers", "onnx", "zarr", "xarray"))
 
 
 def _group(
@@ -95,7 +94,7 @@ def _group(
         for cell in cells_of(study)
         for precision in study.export.precision
     }
-    facts = {name: manifest.provenance for name, manifest in manifests.items()}
+    trainings = [manifest.require_training() for manifest in manifests.values()]
     return Group(
         kind=identifiers.kind,
         variables=identifiers.variables,
@@ -113,9 +112,9 @@ def _group(
             "model": np.array(list(manifests)),
             "family": np.array([manifest.family for manifest in manifests.values()]),
             "n_params": np.array([manifest.n_params for manifest in manifests.values()]),
-            "n_train": np.array([fact["n_train"] for fact in facts.values()]),
-            "train_fraction": np.array([fact["train_fraction"] for fact in facts.values()]),
-            "train_flops": np.array([fact["train_flops"] for fact in facts.values()]),
+            "n_train": np.array([one.n_train for one in trainings]),
+            "train_fraction": np.array([one.train_fraction for one in trainings]),
+            "train_flops": np.array([one.train_flops for one in trainings]),
             "precision": np.array([manifest.precision for manifest in manifests.values()]),
             "checkpoint": np.array([manifest.fingerprint for manifest in manifests.values()]),
         },

@@ -6,21 +6,13 @@ an identifier), then the code rows, one block a level.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from transformers import (
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    T5ForConditionalGeneration,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from genret_dask.models.configs import config_of, source_of
+from genret_dask.models.families import family_of
 from genret_dask.models.pretrained import load_whole
 from genret_dask.specs import ModelSpec, PretrainedSpec
-
-CLASSES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "llama": LlamaForCausalLM}
 
 
 def build_model(
@@ -65,7 +57,7 @@ def build_model(
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        model = CLASSES[spec.family](config)
+        model = family_of(spec.family).load_model_class()(config)
     model.config.decoder_start_token_id = start
     model.config.bos_token_id = start
     return model, start
@@ -75,16 +67,10 @@ def _pretrained(spec: ModelSpec, source: PretrainedSpec) -> PreTrainedModel:
     config = config_of(spec)
     where, options = source_of(spec, source)
     model: PreTrainedModel = load_whole(
-        CLASSES[spec.family], where, config=config, torch_dtype=torch.float32, **options
+        family_of(spec.family).load_model_class(),
+        where,
+        config=config,
+        torch_dtype=torch.float32,
+        **options,
     )
     return model
-
-
-def count_parameters(model: Any) -> int:
-    """Parameters other than the input-embedding matrix.
-
-    As the study counts them: a head tied to the embeddings is left out with them, an untied head
-    is counted.
-    """
-    embeddings = model.get_input_embeddings().weight
-    return sum(p.numel() for p in model.parameters()) - embeddings.numel()

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from genret_dask.datasets.pairs import read_pairs, subset
 from genret_dask.errors import TrainingError
 from genret_dask.identifiers import Codes
-from genret_dask.models.architectures import architecture_of
+from genret_dask.models.architectures import architecture_of, count_parameters
 from genret_dask.models.configs import config_of
+from genret_dask.models.families import family_of
 from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import read_tokenizer
@@ -32,8 +33,8 @@ from genret_dask.storage.host_cache import working_folder
 from genret_dask.storage.places import beside, replace_file, writing
 from genret_dask.storage.records import dump_record
 from genret_dask.training.batches import Batches
-from genret_dask.training.build import build_model, count_parameters
-from genret_dask.training.families import identifier_logits, identifier_loss, reader_of
+from genret_dask.training.build import build_model
+from genret_dask.training.loss import identifier_loss
 from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.warmstart import warm_start
 
@@ -88,6 +89,7 @@ class _Run:
         spec = task.training
         kind, space = task.identifiers, task.identifiers.open(task.space)
         self.tokenizer = load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True)
+        self.family = family_of(task.model.family)
         self.model: Any
         self.model, self.start = build_model(
             task.model,
@@ -96,7 +98,7 @@ class _Run:
             dropout=spec.dropout,
             seed=task.seed,
         )
-        self.reader = reader_of(self.tokenizer, task.model.family, task.max_tokens)
+        self.reader = self.family.reader(self.tokenizer, task.max_tokens)
         if task.model.pretrained is None and spec.init == "lsa":
             self._warm_start(kind.new_rows(space))
         self.targets = kind.targets(space, self.start, self.tokenizer.eos_token_id)
@@ -221,9 +223,8 @@ class _Run:
     ) -> torch.Tensor:
         labels = torch.from_numpy(identifiers).to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            logits = identifier_logits(
+            logits = self.family.logits(
                 self.model,
-                self.task.model.family,
                 torch.from_numpy(tokens).to(self.device),
                 torch.from_numpy(lengths).to(self.device),
                 labels,
@@ -245,7 +246,7 @@ class _Run:
     def _warm_start(self, codes: Codes | None) -> None:
         pairs = read_pairs(fetched(self.task.pairs) / "documents.jsonl.gz")
         reader = replace(self.reader, max_tokens=_DOCUMENT_TOKENS, opening=(), closing=())
-        warm_start(self.model, reader.read(pairs.texts), codes, self.start)
+        warm_start(self.family, self.model, reader.read(pairs.texts), codes, self.start)
 
     # --- checkpoints --------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import torch
 from sklearn.utils.extmath import randomized_svd
 
 from genret_dask.identifiers import Codes
+from genret_dask.models.families import Family
 from genret_dask.models.tokens import Tokens
 
 ROW_SCALE = 0.1
@@ -24,11 +25,15 @@ ROW_SCALE = 0.1
 enough for the latent directions to be heard. Best of 0.02, 0.1 and 0.3 on the dev loss."""
 
 
-def warm_start(model: Any, documents: Tokens, codes: Codes | None, start: int) -> None:
-    """Set a T5's or LLaMA's embeddings and reading attention, in place.
+def warm_start(
+    family: Family, model: Any, documents: Tokens, codes: Codes | None, start: int
+) -> None:
+    """Set a model's embeddings and reading attention, in place.
 
     Parameters
     ----------
+    family : Family
+        The model's.
     documents : Tokens
         Token ids of every document.
     codes : Codes or None
@@ -47,21 +52,11 @@ def warm_start(model: Any, documents: Tokens, codes: Codes | None, start: int) -
         rows.mul_(ROW_SCALE / rows.square().mean().sqrt())
         rows[:start][torch.from_numpy(seen)] = torch.from_numpy(terms[seen]) * ROW_SCALE
         rows[start + 1 :] = torch.from_numpy(cells) * ROW_SCALE
-        if model.config.model_type == "t5":
-            # Undoes the tied head's division by the square root of the width.
-            model.decoder.final_layer_norm.weight.fill_(rows.shape[1] ** 0.5)
-        for value, output in _reading_attention(model):
+        family.undo_head_scale(model)
+        for value, output in family.reading_attention(model):
             if value.weight.shape == output.weight.T.shape:
                 torch.nn.init.orthogonal_(value.weight)
                 output.weight.copy_(value.weight.T)
-
-
-def _reading_attention(model: Any) -> list[tuple[Any, Any]]:
-    """Value and output projections of the attention that sees the query."""
-    if model.config.model_type == "t5":
-        layers = [block.layer[1].EncDecAttention for block in model.decoder.block]
-        return [(layer.v, layer.o) for layer in layers]
-    return [(layer.self_attn.v_proj, layer.self_attn.o_proj) for layer in model.model.layers]
 
 
 def latent_rows(

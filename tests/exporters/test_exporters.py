@@ -22,10 +22,11 @@ from transformers import (
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from genret_dask.errors import ModelError, ParityError
-from genret_dask.exporters import export_model, families, graph, head, t5
+from genret_dask.exporters import export_model, graph, head, t5
 from genret_dask.exporters.parity import log_probabilities
 from genret_dask.inference.session import open_session
-from genret_dask.models.manifest import read_manifest
+from genret_dask.models.manifest import Reading, read_manifest
+from genret_dask.specs.registry import names_of
 
 VOCAB, START = 61, 7
 
@@ -310,11 +311,14 @@ def test_an_export_takes_the_place_of_an_older_one(tmp_path):
     target = tmp_path / "deep" / "onnx"
     export_model("t5", checkpoint, target, start_token=START)
     (target / "stray").touch()
+    reading = Reading(begin_tokens=(), end_tokens=(1,), eos_token=1)
     made = export_model(
-        "t5", checkpoint, target, start_token=START, tolerance=0.01, provenance={"n_train": 5}
+        "t5", checkpoint, target, start_token=START, tolerance=0.01, reading=reading
     )
     assert read_manifest(target) == made
-    assert made.provenance == {"n_train": 5}
+    assert made.require_reading() == reading
+    with pytest.raises(ModelError, match="exported without training"):
+        made.require_training()
     assert made.parity.tolerance == 0.01
     graphs = {"prefill.onnx", "step.onnx", "select.onnx"}
     assert set(made.files) == {*graphs, "weights.bin", "tokenizer.json"}
@@ -323,7 +327,7 @@ def test_an_export_takes_the_place_of_an_older_one(tmp_path):
 
 
 def test_an_unknown_family_lists_those_installed():
-    assert {"t5", "llama", "optimum"} <= set(families())
+    assert {"t5", "llama", "optimum"} <= set(names_of("exporters"))
     with pytest.raises(ModelError, match=r"no exporter for family 'bert'[\s\S]*llama.*t5") as error:
         export_model("bert", Path("x"), Path("y"), start_token=0)
     assert "optimum" in error.value.fix

@@ -20,9 +20,10 @@ from genret_dask.clusters.keywords import memory_limit
 from genret_dask.datasets.pairs import build_pairs
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
-from genret_dask.models.configs import PRESETS
+from genret_dask.models.families import family_of
 from genret_dask.specs import ModelSpec, PairsSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import cells_of
+from genret_dask.specs.registry import names_of
 from genret_dask.study.estimate import START_SECONDS, duration, estimate, memory_needs
 from genret_dask.study.model_checks import check_models, model_problems
 from genret_dask.study.survey import Step
@@ -200,8 +201,8 @@ def test_every_preset_is_taken():
     from genret_dask.models.configs import config_of
 
     assert model_problems(SweepSpec()) == []
-    for family, sizes in PRESETS.items():
-        for size in sizes:
+    for family in names_of("families"):
+        for size in family_of(family).presets:
             assert config_problems(family, config_of(ModelSpec(family=family, size=size))) == []
 
 

@@ -65,8 +65,8 @@ def ready(tmp_path_factory) -> Ready:
         "ngrams": NgramDecoder(sessions["ngrams"], read_index(index), ngrams, BEAMS, none, spans),
     }
     folder = run / "models" / "codes" / "t5"
-    provenance = sessions["codes"].manifest.provenance
-    return Ready(run, Reader.of_model(folder / "tokenizer.json", provenance, 16), decoders)
+    reading = sessions["codes"].manifest.require_reading()
+    return Ready(run, Reader.of_model(folder / "tokenizer.json", reading, 16), decoders)
 
 
 def check(ready: Ready, kind: str, alike: tuple[str, str]) -> None:

@@ -18,18 +18,18 @@ from genret_dask.cube.open import open_cube
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.datasets.pairs import SOURCES, build_pairs
 from genret_dask.datasets.words import sentences, terms, words
-from genret_dask.errors import DatasetError, InputError, ModelError
+from genret_dask.errors import DatasetError, InputError
 from genret_dask.identifiers.embedding import SentenceEmbedding, TfidfEmbedding, embed
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.stream import tokenize_stream
 from genret_dask.kinds import NgramsIdentifiers
-from genret_dask.models.manifest import read_manifest
+from genret_dask.models.families import family_of
+from genret_dask.models.manifest import Reading, read_manifest
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.reader import Reader, plain
 from genret_dask.run.explain import explain
 from genret_dask.specs import ModelSpec, PairsSpec, SweepSpec, TokenizerSpec, TrainingSpec
 from genret_dask.study.sweep import Study, sweep
-from genret_dask.training.families import reader_of
 from genret_dask.training.loop import _Run
 from genret_dask.training.tokenizer import LONGEST_WORD, train_tokenizer
 from tests.findings.conftest import (
@@ -64,7 +64,7 @@ def collection_of(documents: list[str], queries: list[tuple[str, int]] = ()) -> 
 
 def reader_for(collection: Collection, vocabulary: int = 400) -> Reader:
     tokenizer = train_tokenizer(collection, TokenizerSpec(vocab_size=vocabulary))
-    return reader_of(tokenizer, "t5", 32)
+    return family_of("t5").reader(tokenizer, 32)
 
 
 # --- one reader, in a whole sweep ----------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_training_and_search_read_with_the_same_tokens_around(swept, model, open
     trained = _Run(task).reader
     folder = run / "models" / "codes" / model
     searched = Reader.of_model(
-        folder / "tokenizer.json", read_manifest(folder).provenance, spec.max_tokens
+        folder / "tokenizer.json", read_manifest(folder).require_reading(), spec.max_tokens
     )
     assert replace(searched, tokenizer=trained.tokenizer) == trained
     assert (len(searched.opening), len(searched.closing)) == (opening, closing)
@@ -227,11 +227,11 @@ def test_tokens_that_a_manifest_lacks_are_refused(tmp_path):
     path = tmp_path / "tokenizer.json"
     reader, _ = reader_at("bpe")
     path.write_text(reader.tokenizer.to_str())
-    facts = {"begin_tokens": [], "end_tokens": [1], "eos_token": 1}
-    assert Reader.of_model(path, facts, 8).closing == (1,)
+    facts = {"begin_tokens": (), "end_tokens": (1,), "eos_token": 1}
+    assert Reader.of_model(path, Reading(**facts), 8).closing == (1,)
     for name in facts:
-        with pytest.raises(ModelError, match=name):
-            Reader.of_model(path, {key: facts[key] for key in facts if key != name}, 8)
+        with pytest.raises(ValidationError, match=name):
+            Reading(**{key: facts[key] for key in facts if key != name})
 
 
 # --- every script --------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def _manifest() -> dict[str, Any]:
         _model_rest(folder)
         files = {path.name: sha256_file(path) for path in folder.iterdir()}
     return {
-        "format": 2,
+        "format": 3,
         "family": "t5",
         "graph": "beam",
         "precision": "fp32",
@@ -210,7 +210,7 @@ def _manifest() -> dict[str, Any]:
         },
         "files": files,
         "parity": {"max_difference": 1e-5, "tolerance": 1e-3, "compared": 100},
-        "provenance": {"end_token": None, "eos_token": 1},
+        "reading": {"begin_tokens": [], "end_tokens": [1], "eos_token": 1},
         "versions": {"torch": "2"},
     }
 

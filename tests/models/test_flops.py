@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from genret_dask.exporters.publish import count_parameters
+from genret_dask.models.architectures import count_parameters
 from genret_dask.models.flops import (
     Architecture,
     prefill_flops,

@@ -89,7 +89,7 @@ def test_every_ngram_occurs_and_every_document_holds_what_scored_it(study):
 
 
 def read_manifest_eos(study: Study) -> int:
-    return read_manifest(study.folder / "models" / "ngrams" / "t5").provenance["eos_token"]
+    return read_manifest(study.folder / "models" / "ngrams" / "t5").require_reading().eos_token
 
 
 def test_a_candidates_loss_is_the_mean_over_its_spans(study):

@@ -17,7 +17,9 @@ from genret_dask.datasets import BeirDataset
 from genret_dask.datasets.pairs import SOURCES, Pairs, build_pairs, subset
 from genret_dask.errors import ModelError, SpecError, TrainingError
 from genret_dask.kinds import CodesIdentifiers
-from genret_dask.models.configs import PRESETS, config_of
+from genret_dask.models.architectures import count_parameters
+from genret_dask.models.configs import config_of
+from genret_dask.models.families import family_of
 from genret_dask.specs import (
     ModelSpec,
     PairsSpec,
@@ -29,9 +31,9 @@ from genret_dask.specs import (
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.study.sweep import Study
 from genret_dask.training.batches import Batches
-from genret_dask.training.build import build_model, count_parameters
-from genret_dask.training.families import identifier_logits, identifier_loss
+from genret_dask.training.build import build_model
 from genret_dask.training.loop import _Run, train, training_flops
+from genret_dask.training.loss import identifier_loss
 from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.tokenizer import train_tokenizer
 from tests.conftest import make_collection, write_beir
@@ -141,7 +143,15 @@ def test_presets_span_a_factor_of_thirty(family):
         for size in ("femto", "pico", "nano", "micro")
     ]
     assert sizes == sorted(sizes) and sizes[-1] >= 30 * sizes[0]
-    assert set(PRESETS[family]) >= {"femto", "pico", "nano", "micro", "mini", "small", "base"}
+    assert set(family_of(family).presets) >= {
+        "femto",
+        "pico",
+        "nano",
+        "micro",
+        "mini",
+        "small",
+        "base",
+    }
 
 
 @pytest.mark.parametrize("family", list(TINY))
@@ -154,8 +164,8 @@ def test_teacher_forcing_ignores_padding_and_batch_mates(tasks, family):
     def losses(rows, labels):
         tokens, lengths = run.tokens.padded(rows)
         with torch.inference_mode():
-            logits = identifier_logits(
-                run.model, family, torch.from_numpy(tokens), torch.from_numpy(lengths), labels
+            logits = run.family.logits(
+                run.model, torch.from_numpy(tokens), torch.from_numpy(lengths), labels
             )
         return identifier_loss(logits, labels)
 

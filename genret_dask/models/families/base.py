@@ -1,0 +1,159 @@
+"""What every model family brings to be trained, exported and searched.
+
+No other file asks which family it has: it calls these methods. Their defaults are those of a
+causal language model of transformers that is built like LLaMA, so that another one is a few lines.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from genret_dask.errors import ModelError
+from genret_dask.models.flops import Architecture
+from genret_dask.models.reader import Reader, ends_of, plain
+from genret_dask.specs.validation import Record
+
+if TYPE_CHECKING:
+    import torch
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+"""A size in a family's `fields`."""
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""A probability in a family's `fields`."""
+
+
+class Family:
+    """A family of models that can be trained.
+
+    A subclass is an entry of `genret_dask.families` under the `model_type` that transformers gives
+    to its configurations.
+
+    Attributes
+    ----------
+    config_class, model_class : str
+        Names of its classes in transformers, which plans do not import.
+    fields : type of Record
+        What `config` of a study's model may give; the vocabulary and its tokens are the study's.
+    presets : dict of str to dict
+        The fields of each size.
+    defaults : dict
+        Fields of models from scratch, where a preset or `config` has none.
+    dropout : str or None
+        The field of the study's dropout.
+    exporter : str
+        The entry of `genret_dask.exporters` that writes its graphs.
+    """
+
+    config_class: ClassVar[str]
+    model_class: ClassVar[str]
+    fields: ClassVar[type[Record]]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    defaults: ClassVar[dict[str, Any]] = {"tie_word_embeddings": True}
+    dropout: ClassVar[str | None] = "attention_dropout"
+    exporter: ClassVar[str] = "llama"
+
+    def load_config_class(self) -> Any:
+        """Import the class of its configurations."""
+        return getattr(import_module("transformers"), self.config_class)
+
+    def load_model_class(self) -> Any:
+        """Import the class of its models."""
+        return getattr(import_module("transformers"), self.model_class)
+
+    def architecture(self, config: Any) -> Architecture:
+        """Return the sizes that cost and state follow from.
+
+        Errors of wrong sizes are the caller's: see `genret_dask.models.architectures`.
+        """
+        heads = config.num_attention_heads
+        return Architecture(
+            kind="decoder",
+            d_model=config.hidden_size,
+            heads=heads,
+            kv_heads=config.num_key_value_heads,
+            d_head=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            d_ff=config.intermediate_size,
+            gated=True,
+            encoder_layers=0,
+            decoder_layers=config.num_hidden_layers,
+            vocab_size=config.vocab_size,
+        )
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def ends(self, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the tokens that open and close every text: those that its tokeniser adds."""
+        return ends_of(tokenizer.backend_tokenizer)
+
+    def reader(self, tokenizer: Any, max_tokens: int) -> Reader:
+        """Return the reader of a model.
+
+        Parameters
+        ----------
+        tokenizer : PreTrainedTokenizerFast
+
+        Raises
+        ------
+        ModelError
+            The tokeniser has no end token, or does not read every text.
+        """
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                "the tokeniser has no end token",
+                expected="eos_token in tokenizer_config.json",
+            )
+        opening, closing = self.ends(tokenizer)
+        text = plain(tokenizer.backend_tokenizer)
+        return Reader(text, max_tokens, opening, closing, tokenizer.eos_token_id)
+
+    # --- training -----------------------------------------------------------------------------
+
+    def inputs(self, model: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Return the tokens that identifiers are predicted from: the start token, then labels."""
+        from torch.nn import functional
+
+        start = model.config.decoder_start_token_id
+        return functional.pad(labels[:, :-1].clamp(min=0), (1, 0), value=start)
+
+    def logits(
+        self, model: Any, tokens: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Return teacher-forced logits of identifier tokens, [batch, steps, vocabulary].
+
+        A sequence is the query's tokens, the start token, the identifier's tokens. Whatever stands
+        behind them is never attended.
+
+        Parameters
+        ----------
+        tokens : int64[batch, width]
+            Right-padded query tokens.
+        lengths : int64[batch]
+        labels : int64[batch, steps]
+            The identifier's vocabulary rows, negative behind its end.
+        """
+        import torch
+        from torch.nn import functional
+
+        steps = labels.shape[1]
+        places = lengths[:, None] + torch.arange(steps, device=tokens.device)
+        sequence = functional.pad(tokens, (0, steps)).scatter(1, places, self.inputs(model, labels))
+        states = model.base_model(input_ids=sequence, use_cache=False).last_hidden_state
+        states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+        logits: torch.Tensor = model.get_output_embeddings()(states)
+        return logits
+
+    def reading_attention(self, model: Any) -> list[tuple[Any, Any]]:
+        """Return the value and output projections of the attention that sees the query.
+
+        A model from scratch starts with them as a plain mean; none where it shall not.
+        """
+        layers = [layer.self_attn for layer in model.base_model.layers]
+        return [(layer.v_proj, layer.o_proj) for layer in layers]
+
+    def undo_head_scale(self, model: Any) -> None:
+        """Let a model from scratch start with logits that its head does not scale, in place."""
+        return
