@@ -2,6 +2,7 @@
 
 from genret_dask.kinds.base import Kind
 from genret_dask.kinds.codes import CodesIdentifiers
+from genret_dask.kinds.fixed import FixedLength
 from genret_dask.kinds.ngrams import NgramsIdentifiers
 
-__all__ = ["CodesIdentifiers", "Kind", "NgramsIdentifiers"]
+__all__ = ["CodesIdentifiers", "FixedLength", "Kind", "NgramsIdentifiers"]
