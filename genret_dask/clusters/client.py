@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from genret_dask.clusters.keywords import keywords, strings
+from genret_dask.clusters.keywords import check_names, keywords, strings
 from genret_dask.clusters.process import environ, interrupts_held
 from genret_dask.clusters.security import Role, has_tls_settings, tls_settings
 from genret_dask.clusters.spec import Adapt, ClusterSpec, workers_a_host
@@ -129,13 +129,13 @@ def _is_loopback(address: str | None) -> bool:
 
 def _start(spec: ClusterSpec) -> Any:
     start = cluster_class(spec)
-    kwargs = keywords(spec)
+    check_names(start, spec.kwargs)
     others = set(getattr(start, "_instances", ()))
     try:
-        cluster = start(*spec.args, **kwargs)
-    except TypeError as error:
+        cluster = start(*spec.args, **keywords(spec))
+    except (TypeError, AttributeError) as error:
         raise SpecError(
-            f"{spec.label} refused its args or kwargs: {error}",
+            f"{spec.label} refused its args or kwargs ({', '.join(spec.kwargs)}): {error}",
             fix="compare them with the class's documentation",
         ) from error
     except Exception as error:
