@@ -103,7 +103,7 @@ def _is_here(spec: ClusterSpec) -> bool:
 
 
 def _security_settings(spec: ClusterSpec) -> dict[str, Any]:
-    """Dask's configuration for the spec's security, or a word where there is none."""
+    """Give Dask's configuration for the spec's security; warn where a remote cluster has none."""
     here: tuple[Role, ...] = ("client",) if spec.address else spec.kind.here
     if spec.security is not None:
         return tls_settings(spec.security, here)
@@ -195,7 +195,7 @@ def _wait(client: Client, spec: ClusterSpec) -> None:
 
 
 def _settings() -> dict[str, Any]:
-    """`_SETTINGS`, less those that the user's own Dask configuration sets."""
+    """Give `_SETTINGS` less those that the user's own Dask configuration sets."""
     import dask
 
     shipped = dask.config.merge(*dask.config.defaults)

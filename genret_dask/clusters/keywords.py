@@ -1,4 +1,4 @@
-"""Keyword arguments of a cluster's class: its file's, our defaults, and the environment."""
+"""Completes and checks the keyword arguments that a cluster's file gives to its class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DASHBOARD = "127.0.0.1:8787"
 
 
 def keywords(spec: ClusterSpec) -> dict[str, Any]:
-    """The class's keyword arguments, with our defaults and the environment filled in."""
+    """Fill our defaults and the environment into the class's keyword arguments."""
     kwargs = dict(spec.kwargs)
     environment = strings(spec.environment)
     match spec.kind.family:
@@ -80,7 +80,7 @@ def _queue_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]
 
 
 def _pod_environment(named: Any, environment: dict[str, str]) -> Any:
-    """Variables of the file's kwargs, and ours; a pod takes texts only."""
+    """Merge variables of the file's kwargs with ours; a pod takes texts only."""
     if not isinstance(named, list):
         return {**strings(named), **environment}
     others = [item for item in named if item.get("name") not in environment]
@@ -117,7 +117,7 @@ def check_names(start: Any, kwargs: Mapping[str, Any]) -> None:
 
 
 def _dashboard(address: str | None) -> str | None:
-    """`address`, on loopback unless it names a host, with a free port where its own is taken."""
+    """Put an address on loopback unless it names a host, and on a free port if its own is taken."""
     if address is None:
         return None
     host, _, port = str(address).rpartition(":")
@@ -135,14 +135,14 @@ def _dashboard(address: str | None) -> str | None:
 
 
 def usable_cores() -> int:
-    """Cores this process may use: the least of the host's, its affinity's and its cgroup's."""
+    """Count the cores this process may use, by its affinity and its cgroup too."""
     from dask.system import cpu_count
 
     return cpu_count()
 
 
 def memory_limit(spec: ClusterSpec) -> int | None:
-    """Bytes that the file lets each worker process hold; None where only the workers know.
+    """Read the bytes that each worker process may hold; None where only the workers know.
 
     Raises
     ------
@@ -174,5 +174,5 @@ def memory_limit(spec: ClusterSpec) -> int | None:
 
 
 def strings(environment: Mapping[str, str | int | float]) -> dict[str, str]:
-    """Environment values as the text that a process sees."""
+    """Turn environment values into the texts that a process sees."""
     return {name: str(value) for name, value in environment.items()}

@@ -75,7 +75,7 @@ class Adapt(Record):
 
 
 class ClusterSpec(Record):
-    """Where a sweep runs: a cluster to start, or the address of one that runs already."""
+    """The cluster that a sweep runs on: one to start, or the address of one that runs already."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -134,7 +134,7 @@ class ClusterSpec(Record):
                 "KubeCluster speaks plain TCP to its scheduler; for TLS start the shipped manifest "
                 "with kubectl and give its address (cluster_specs/kubernetes.yaml)"
             )
-        if missing := self.security.missing(roles):
+        if missing := [role for role in roles if self.security.pair(role) is None]:
             raise ValueError(f"security: no cert and key for {', '.join(missing)}")
 
     def _check_workers(self) -> None:
@@ -155,7 +155,7 @@ class ClusterSpec(Record):
 
     @property
     def label(self) -> str:
-        """The address, or the dotted name of the class."""
+        """Name the cluster by its address, or by its class."""
         return self.address or f"{self.module}.{self.class_}"
 
 
@@ -187,5 +187,5 @@ def load_cluster_spec(path: Path | str) -> ClusterSpec:
 
 
 def workers_a_host(kwargs: dict[str, Any]) -> int:
-    """Worker processes that SSHCluster starts on each host."""
+    """Count the worker processes that SSHCluster starts on each host."""
     return int((kwargs.get("worker_options") or {}).get("n_workers", 1))

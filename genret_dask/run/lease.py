@@ -66,7 +66,7 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
     def is_gone(self) -> bool:
-        """Whether it worked on a machine of this name, where there is no such process."""
+        """Tell whether it worked on a machine of this name, where there is no such process."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -200,7 +200,7 @@ class Lease:
 
 
 def read_holder(run: Path) -> Holder | None:
-    """Who has a run, or had it last; None where nobody ever had, or its lease cannot be read."""
+    """Read who has a run, or had it last; None where nobody had, or the lease cannot be read."""
     return _last(run / FOLDER)[1]
 
 
@@ -223,7 +223,7 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _last(folder: Path) -> tuple[int, Holder | None]:
-    """The highest number, 0 where there is none, and its holder, None where it is unreadable."""
+    """Read the highest number, 0 if there is none, and its holder, None if that is unreadable."""
     numbers = _numbers(folder)
     if not numbers:
         return 0, None
