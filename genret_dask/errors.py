@@ -50,7 +50,7 @@ class GenretError(Exception):
 
 
 def _short(text: str) -> str:
-    """A text that may quote a file, cut in its middle where it would fill screens."""
+    """Cut a text, which may quote a file, in its middle where it would fill screens."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]} [...] {text[-_LONGEST // 2 :]}"
@@ -60,6 +60,18 @@ def _rebuild(
     cls: type[GenretError], found: str, expected: str | None, fix: str | None
 ) -> GenretError:
     return cls(found, expected=expected, fix=fix)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Name the first few of many, and count the others.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c, and 2 more'
+    """
+    others = len(names) - most
+    return ", ".join(names[:most]) + (f", and {others} more" if others > 0 else "")
 
 
 def together(errors: Sequence[GenretError]) -> None:
@@ -130,7 +142,7 @@ class NumericError(GenretError):
         return _rebuild, (type(self), self.found, self.expected, self.fix), vars(self)
 
     def of(self, model: str, query: str) -> NumericError:
-        """The same error with the names of the model and the query."""
+        """Add the names of the model and the query."""
         return NumericError(
             f"{model}, query {query}, {self.found}",
             expected=self.expected,

@@ -24,7 +24,7 @@ def verify(ctx: click.Context, run: Path) -> None:
     from genret_dask.run.lease import read_holder
 
     holder = read_holder(run)
-    if holder and not holder.released and not holder.is_dead():
+    if holder and not holder.released and not holder.is_gone():
         click.echo(f"in use by {holder}: what it is writing counts as left over", err=True)
     if damages := verified(run):
         click.echo(f"{len(damages)} damaged or left over; genret-dask repair {run} redoes them")

@@ -1,4 +1,4 @@
-"""Dask clusters: their YAML files, how one is started or reached, and a look at it before work."""
+"""Reads a cluster's YAML file, starts or reaches the cluster, and checks it before work."""
 
 from genret_dask.clusters.client import cluster_class, connect
 from genret_dask.clusters.spec import ClusterSpec, load_cluster_spec

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from genret_dask.clusters.keywords import keywords, strings
+from genret_dask.clusters.keywords import check_names, keywords, strings
 from genret_dask.clusters.process import environ, interrupts_held
 from genret_dask.clusters.security import Role, has_tls_settings, tls_settings
 from genret_dask.clusters.spec import Adapt, ClusterSpec, workers_a_host
@@ -103,7 +103,7 @@ def _is_here(spec: ClusterSpec) -> bool:
 
 
 def _security_settings(spec: ClusterSpec) -> dict[str, Any]:
-    """Dask's configuration for the spec's security, or a word where there is none."""
+    """Give Dask's configuration for the spec's security; warn where a remote cluster has none."""
     here: tuple[Role, ...] = ("client",) if spec.address else spec.kind.here
     if spec.security is not None:
         return tls_settings(spec.security, here)
@@ -129,13 +129,13 @@ def _is_loopback(address: str | None) -> bool:
 
 def _start(spec: ClusterSpec) -> Any:
     start = cluster_class(spec)
-    kwargs = keywords(spec)
+    check_names(start, spec.kwargs)
     others = set(getattr(start, "_instances", ()))
     try:
-        cluster = start(*spec.args, **kwargs)
-    except TypeError as error:
+        cluster = start(*spec.args, **keywords(spec))
+    except (TypeError, AttributeError) as error:
         raise SpecError(
-            f"{spec.label} refused its args or kwargs: {error}",
+            f"{spec.label} refused its args or kwargs ({', '.join(spec.kwargs)}): {error}",
             fix="compare them with the class's documentation",
         ) from error
     except Exception as error:
@@ -195,7 +195,7 @@ def _wait(client: Client, spec: ClusterSpec) -> None:
 
 
 def _settings() -> dict[str, Any]:
-    """`_SETTINGS`, less those that the user's own Dask configuration sets."""
+    """Give `_SETTINGS` less those that the user's own Dask configuration sets."""
     import dask
 
     shipped = dask.config.merge(*dask.config.defaults)

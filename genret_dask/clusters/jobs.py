@@ -35,11 +35,11 @@ class WholeJobs(Adaptive):
         super().__init__(cluster, worker_key=_job_name if self._each > 1 else None, **bounds)
 
     async def safe_target(self) -> int:
-        """Workers that there should be: those of whole jobs."""
+        """Round the wanted number of workers up to whole jobs."""
         return -(-await super().safe_target() // self._each) * self._each
 
     async def recommendations(self, target: int) -> dict:
-        """What to do next; jobs that died are forgotten first, so that they are asked for again."""
+        """Forget the jobs that died, so that they are asked for again, and recommend what to do."""
         observed, now = self.observed, time.monotonic()
         for name, job in list(self._jobs.workers.items()):
             group = self._jobs.worker_spec.get(name, {}).get("group", ("",))

@@ -1,4 +1,4 @@
-"""Keyword arguments of a cluster's class: its file's, our defaults, and the environment."""
+"""Completes and checks the keyword arguments that a cluster's file gives to its class."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import shlex
 import socket
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from genret_dask.clusters.security import tls_environment, tls_settings
@@ -19,8 +20,8 @@ _DASHBOARD = "127.0.0.1:8787"
 
 
 def keywords(spec: ClusterSpec) -> dict[str, Any]:
-    """The class's keyword arguments, with our defaults and the environment filled in."""
-    kwargs: dict[str, Any] = dict(spec.kwargs)
+    """Fill our defaults and the environment into the class's keyword arguments."""
+    kwargs = dict(spec.kwargs)
     environment = strings(spec.environment)
     match spec.kind.family:
         case "local":
@@ -39,7 +40,6 @@ def keywords(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def _local_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
-    _check_local(kwargs)
     threads = kwargs.get("threads_per_worker") or 1
     kwargs["n_workers"] = _local_workers(kwargs, spec)
     kwargs["threads_per_worker"] = threads
@@ -80,29 +80,44 @@ def _queue_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]
 
 
 def _pod_environment(named: Any, environment: dict[str, str]) -> Any:
-    """Variables of the file's kwargs, and ours; a pod takes texts only."""
+    """Merge variables of the file's kwargs with ours; a pod takes texts only."""
     if not isinstance(named, list):
         return {**strings(named), **environment}
     others = [item for item in named if item.get("name") not in environment]
     return [*others, *({"name": name, "value": text} for name, text in environment.items())]
 
 
-def _check_local(kwargs: dict[str, Any]) -> None:
+def check_names(start: Any, kwargs: Mapping[str, Any]) -> None:
+    """Refuse a keyword argument that a class would hand on to the workers, which do not know it.
+
+    Classes that hand nothing on refuse it themselves.
+
+    Raises
+    ------
+    SpecError
+        Neither the class nor what it hands its arguments on to has one of this name.
+    """
     from distributed import LocalCluster, Nanny, Worker
 
-    parameters = inspect.signature(LocalCluster).parameters
-    own = [name for name, item in parameters.items() if item.kind is not item.VAR_KEYWORD]
-    passed_on = {*inspect.signature(Nanny).parameters, *inspect.signature(Worker).parameters}
-    unknown = sorted(set(kwargs) - set(own) - passed_on)
+    if not isinstance(start, type):
+        return
+    job = getattr(start, "job_cls", None)
+    takers = [*start.__mro__, *(job.__mro__ if job else ())]
+    if issubclass(start, LocalCluster):
+        takers += [Nanny, Worker]
+    known = {name for one in takers for name in inspect.signature(one.__init__).parameters}
+    unknown = sorted(set(kwargs) - known)
     if unknown:
+        near = [name for one in unknown for name in get_close_matches(one, known)]
         raise SpecError(
-            f"LocalCluster has no argument {', '.join(unknown)}",
-            expected=f"kwargs among {', '.join(own)}, or an argument of distributed.Worker",
+            f"{start.__name__} has no argument {', '.join(unknown)}",
+            expected=f"perhaps {' or '.join(near)}" if near else None,
+            fix="compare the kwargs of the cluster file with the class's documentation",
         )
 
 
 def _dashboard(address: str | None) -> str | None:
-    """`address`, on loopback unless it names a host, with a free port where its own is taken."""
+    """Put an address on loopback unless it names a host, and on a free port if its own is taken."""
     if address is None:
         return None
     host, _, port = str(address).rpartition(":")
@@ -120,38 +135,44 @@ def _dashboard(address: str | None) -> str | None:
 
 
 def usable_cores() -> int:
-    """Cores this process may use: the least of the host's, its affinity's and its cgroup's."""
+    """Count the cores this process may use, by its affinity and its cgroup too."""
     from dask.system import cpu_count
 
     return cpu_count()
 
 
 def memory_limit(spec: ClusterSpec) -> int | None:
-    """Bytes that the file lets each worker process hold; None where only the workers know."""
-    if spec.address is not None:
-        return None
+    """Read the bytes that each worker process may hold; None where only the workers know.
+
+    Raises
+    ------
+    SpecError
+        What the file gives is no size.
+    """
     from dask.utils import parse_bytes
     from distributed.system import MEMORY_LIMIT
     from distributed.worker_memory import parse_memory_limit
 
-    kwargs: dict[str, Any] = dict(spec.kwargs)
-    match spec.kind.family:
-        case "local":
+    kwargs, family = spec.kwargs, None if spec.address else spec.kind.family
+    limit: Any = None
+    try:
+        if family == "queue" and kwargs.get("memory"):
+            return int(parse_bytes(kwargs["memory"]) // (kwargs.get("processes") or 1))
+        if family == "local":
             limit = kwargs.get("memory_limit", "auto")
             if limit == "auto":
                 limit = MEMORY_LIMIT // max(1, _local_workers(kwargs, spec))
-        case "ssh":
+        elif family == "ssh":
             limit = (kwargs.get("worker_options") or {}).get("memory_limit")
-        case "queue" if kwargs.get("memory"):
-            limit = parse_bytes(kwargs["memory"]) // (kwargs.get("processes") or 1)
-        case _:
-            return None
-    if limit == "auto":
-        return None
-    found: int | None = parse_memory_limit(limit, 1, logger=logger)
+        found: int | None = parse_memory_limit(None if limit == "auto" else limit, 1, logger=logger)
+    except (TypeError, ValueError) as error:
+        raise SpecError(
+            f"the memory of {spec.label} cannot be read: {error}",
+            expected="kwargs with bytes or a text such as 4GB",
+        ) from error
     return found
 
 
 def strings(environment: Mapping[str, str | int | float]) -> dict[str, str]:
-    """Environment values as the text that a process sees."""
+    """Turn environment values into the texts that a process sees."""
     return {name: str(value) for name, value in environment.items()}

@@ -1,25 +1,28 @@
-"""What is looked at on every worker before work starts, so that a wrong one fails in seconds.
+"""Looks at every worker before work starts, so that a wrong one fails in seconds.
 
-Versions, the run directory, ONNX Runtime's provider and memory: all problems at once, a line each,
-and workers with the same one together.
+Looks at versions, memory, the run directory, pretrained weights and ONNX Runtime's provider, and
+names all problems at once, a line each, with the workers that have it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 from dask.utils import format_bytes
+from distributed import WorkerPlugin
+from distributed.core import Status
+from distributed.versions import get_versions
 
-from genret_dask.clusters import probe
-from genret_dask.errors import GenretError
+from genret_dask.errors import GenretError, listed
 from genret_dask.storage.places import check_writable, names_in, replace_file
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SCHEDULERS = ("Python", "dask", "distributed")  # what a scheduler must have in common with us
 PACKAGES = (
+    "dask",
+    "distributed",
     "genret-dask",
     "numpy",
     "zarr",
@@ -40,36 +46,14 @@ PACKAGES = (
     "tokenizers",
     "icu4py",
 )
-"""Beside Python, dask and distributed: what results depend on, or files and tasks cannot cross."""
+"""What results depend on, or files and tasks cannot cross."""
 
-_DASK = ("dask", "distributed")
+TOKEN = ".preflight-"
+"""How the name of the file begins by which workers know the run directory."""
+_TRIES, _PAUSE = 12, 0.25  # seconds; network file systems show a new file after a while
+
 _LEAST_MEMORY = 2**28  # a worker that has imported what a search needs holds 180 MB
 _ALLOWED_FAILURES = 3  # Dask's default
-_NAMED = 3
-
-
-class _Problems:
-    """Lines, each with the workers that it is true of."""
-
-    def __init__(self, workers: int) -> None:
-        self._all = workers
-        self._lines: dict[str, list[str]] = {}
-
-    def add(self, worker: str, line: str) -> None:
-        self._lines.setdefault(line, []).append(worker)
-
-    def lines(self) -> list[str]:
-        return [f"{self._who(workers)}: {line}" for line, workers in self._lines.items()]
-
-    def _who(self, workers: list[str]) -> str:
-        if workers == [_SCHEDULER]:
-            return _SCHEDULER
-        named = ", ".join(workers[:_NAMED])
-        rest = f", and {len(workers) - _NAMED} more" if len(workers) > _NAMED else ""
-        return f"{len(workers)} of {self._all} workers ({named}{rest})"
-
-
-_SCHEDULER = "the scheduler"
 
 
 def check_cluster(
@@ -85,8 +69,8 @@ def check_cluster(
     folder : path
         The run directory; it is made if it is not there.
     newcomers : bool
-        Look at workers that join later, too, and send wrong ones away: their packages, provider and
-        run directory. It lasts as long as the scheduler does.
+        Look at workers that join later, too, and send wrong ones away. It lasts as long as the
+        scheduler does.
 
     Raises
     ------
@@ -94,51 +78,150 @@ def check_cluster(
         Something is wrong; a line each.
     """
     started = time.monotonic()
-    workers = sorted(client.scheduler_info()["workers"])
-    packages = _packages(spec)
-    versions: Any = client.get_versions(packages=list(packages))
-    problems = _Problems(len(workers))
-    _compare(_SCHEDULER, versions["scheduler"], versions["client"], _DASK, problems)
-    able = []
-    for worker in workers:
-        theirs = versions["workers"].get(worker)
-        if theirs is None:
-            problems.add(worker, "does not answer")
-            continue
-        _compare(worker, theirs, versions["client"], packages, problems)
-        if _python(theirs) == _python(versions["client"]):
-            able.append(worker)  # code for another Python does not even load
-        else:
-            here = _python(versions["client"])
-            problems.add(worker, f"Python {_python(theirs)}, here {here}")
-    token = f"{probe.TOKEN}{secrets.token_hex(8)}"
-    with _removed_on_error(folder / token):
-        if able:
-            _probe(client, able, spec, folder, token, problems)
-        _warn_of_failures(client)
-        if lines := problems.lines():
+    check_writable(folder)
+    for name in names_in(folder):
+        if name.startswith(TOKEN):
+            _remove(folder / name)
+    token = f"{TOKEN}{secrets.token_hex(8)}"
+    kept = False
+    try:
+        replace_file(folder / token, b"")
+        gate = Gate(spec, folder, token)
+        if lines := _problems(client, spec, gate):
             raise GenretError(
-                "\n".join(
-                    ["the workers are not ready for this run:", *(f"  {line}" for line in lines)]
-                ),
+                "\n  ".join(["the workers are not ready for this run:", *lines]),
                 expected="the same packages as here, the run directory of this machine, and what "
                 "the study asks for, on every worker",
                 fix="see docs/clusters.md, Before work starts; nothing was started yet",
             )
+        _warn_of_failures(client)
         if newcomers:
-            _guard(client, versions["client"]["packages"], spec, folder, token)
-        else:
+            client.subscribe_topic(Gate.name, _say)
+            client.register_plugin(gate)
+            kept = True
+    finally:
+        if not kept:
             _remove(folder / token)
-    logger.info("preflight of %d workers: %.1f s", len(workers), time.monotonic() - started)
+    logger.info("preflight: %.1f s", time.monotonic() - started)
 
 
-@contextmanager
-def _removed_on_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        _remove(path)
-        raise
+class Gate(WorkerPlugin):
+    """Sends a worker away that is not fit for the run; those that join later, above all.
+
+    It is sent by value, and imports this package only as a question: a worker may lack it.
+
+    Parameters
+    ----------
+    spec : SweepSpec
+    folder : path
+        The run directory.
+    token : str
+        The name of a file there.
+    """
+
+    name = "genret-preflight"
+
+    def __init__(self, spec: SweepSpec, folder: Path, token: str) -> None:
+        quantised = "int8" in spec.export.precision
+        self.packages = [*PACKAGES, *(["optimum-onnx"] if quantised else [])]
+        self.versions = comparable(get_versions(self.packages), self.packages)
+        self._provider = spec.inference.provider
+        pretrained = [one.pretrained for one in spec.models if one.pretrained is not None]
+        places = [one.path or one.gguf for one in pretrained]  # hub ids have neither
+        self._weights = [str(place) for place in places if place is not None]
+        # As text: a worker may lack the package of its kind of path.
+        self._folder, self._token = str(folder), token
+
+    def differences(self, versions: dict[str, Any]) -> list[str]:
+        """Say which packages another machine has in other versions, by Dask's `get_versions`."""
+        there = comparable(versions, self.packages)
+        return [
+            f"{name} {there[name]}, here {here}"
+            for name, here in self.versions.items()
+            if there[name] != here
+        ]
+
+    async def look(self) -> list[str]:
+        """Say what this worker lacks; a dead mount does not stop it meanwhile."""
+        return await asyncio.to_thread(self._look)
+
+    def _look(self) -> list[str]:
+        absent = [place for place in self._weights if not os.path.exists(place)]
+        return [
+            *_provider_problems(self._provider),
+            *(f"the pretrained weights {place} are not there" for place in absent),
+            *self._folder_problems(),
+        ]
+
+    def _folder_problems(self) -> list[str]:
+        try:
+            from genret_dask.storage.places import place_of
+
+            folder = place_of(self._folder)
+            for _ in range(_TRIES):
+                if (folder / self._token).exists():
+                    break
+                time.sleep(_PAUSE)
+            else:
+                return [f"{folder} is missing there, or not the run directory seen from here"]
+            written = folder / f"{self._token}-{secrets.token_hex(4)}"
+            written.write_bytes(b"")
+            written.unlink()
+        except Exception as error:  # an object store's library has errors of its own
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            return [f"{self._folder} cannot be read or written to: {reason}"]
+        return []
+
+    async def setup(self, worker: Any) -> None:
+        problems = self.differences(get_versions(self.packages)) or await self.look()
+        if problems:
+            worker.status = Status.paused  # it takes no task meanwhile
+            worker.log_event(self.name, {"worker": worker.address, "problems": problems})
+            worker.loop.call_later(1, worker.close, nanny=True, reason=self.name)
+
+
+def comparable(versions: dict[str, Any], packages: list[str]) -> dict[str, str]:
+    """Give versions by package, and Python's, less what need not agree.
+
+    That is Python's patch, and whether a package was built for a GPU: of onnxruntime and
+    onnxruntime-gpu one is installed, and torch's build is in the local part of its version.
+    """
+    found = {name: versions["packages"].get(name) or "not installed" for name in packages}
+    found = {name: text.partition("+")[0] for name, text in found.items()}
+    gpu = found.pop("onnxruntime-gpu")
+    if found["onnxruntime"] == "not installed":
+        found["onnxruntime"] = gpu
+    return {"Python": ".".join(versions["host"]["python"].split(".")[:2]), **found}
+
+
+def _problems(client: Client, spec: SweepSpec, gate: Gate) -> list[str]:
+    """Look at all; workers with other versions are not looked at any further."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    versions: Any = client.get_versions(packages=gate.packages)
+    found: dict[str, list[str]] = {}  # workers, by problem
+    able = []
+    for worker, info in sorted(workers.items()):
+        theirs = versions["workers"].get(worker)
+        lines = gate.differences(theirs) if theirs else ["does not answer"]
+        if not lines:
+            able.append(worker)
+        for line in [*lines, *_memory_problems(info["memory_limit"] or 0, spec)]:
+            found.setdefault(line, []).append(worker)
+    if able:
+        answers: Any = client.run(gate.look, workers=able, on_error="return")
+        for worker, answer in answers.items():
+            if isinstance(answer, BaseException):
+                answer = [f"cannot be looked at: {type(answer).__name__}: {answer}"]
+            for line in answer:
+                found.setdefault(line, []).append(worker)
+    scheduler = gate.differences(versions["scheduler"])
+    return [
+        *(f"the scheduler: {line}" for line in scheduler if line.startswith(_SCHEDULERS)),
+        *(
+            f"{len(names)} of {len(workers)} workers ({listed(names)}): {line}"
+            for line, names in found.items()
+        ),
+    ]
 
 
 def _remove(path: Path) -> None:
@@ -146,133 +229,49 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _python(versions: dict[str, Any]) -> str:
-    return ".".join(versions["host"]["python"].split(".")[:2])
+def _say(event: tuple[float, Any]) -> None:
+    problems = "; ".join(event[1]["problems"])
+    logger.warning("worker %s came and was sent away: %s", event[1]["worker"], problems)
 
 
-def _compare(
-    worker: str,
-    theirs: dict[str, Any],
-    ours: dict[str, Any],
-    packages: Iterable[str],
-    problems: _Problems,
-) -> None:
-    here = probe.comparable({name: ours["packages"].get(name) for name in packages})
-    for line in probe.differences(here, theirs["packages"].get):
-        problems.add(worker, line)
-
-
-def _probe(
-    client: Client,
-    workers: list[str],
-    spec: SweepSpec,
-    folder: Path,
-    token: str,
-    problems: _Problems,
-) -> None:
-    answers = []
-    check_writable(folder)
-    for earlier in names_in(folder):
-        if earlier.startswith(probe.TOKEN):
-            _remove(folder / earlier)
-    replace_file(folder / token, token.encode())
-    try:
-        found = _run(client, workers, folder, token, spec)
-        for worker, result in found.items():
-            if isinstance(result, BaseException):
-                problems.add(worker, f"cannot be looked at: {type(result).__name__}: {result}")
-                continue
-            answers.append(result["answer"])
-            for line in [*result["problems"], *_memory_problems(result["memory"], spec)]:
-                problems.add(worker, line)
-            if result["answer"] and not _is_seen(folder, result["answer"]):
-                problems.add(worker, f"{folder} is another one there: its files are not seen here")
-    finally:
-        for name in filter(None, answers):
-            _remove(folder / name)
-
-
-def _packages(spec: SweepSpec) -> tuple[str, ...]:
-    """What must be the same on every worker; only int8 needs optimum."""
-    quantised = "int8" in spec.export.precision
-    return (*_DASK, *PACKAGES, *(["optimum-onnx"] if quantised else []))
-
-
-def _sources(spec: SweepSpec) -> list[str]:
-    """Places of pretrained weights; hub ids are none."""
-    named = [model.pretrained for model in spec.models if model.pretrained is not None]
-    return [str(place) for one in named if (place := one.path or one.gguf) is not None]
-
-
-def _run(
-    client: Client, workers: list[str], folder: Path, token: str, spec: SweepSpec
-) -> dict[str, Any]:
-    asked = spec.inference.provider, _sources(spec)
-    with _by_value():
-        return client.run(probe.probe, folder, token, *asked, workers=workers, on_error="return")
-
-
-def _guard(
-    client: Client, packages: dict[str, str | None], spec: SweepSpec, folder: Path, token: str
-) -> None:
-    versions = probe.comparable({name: packages.get(name) for name in _packages(spec)})
-    asked = spec.inference.provider, _sources(spec)
-
-    def say(event: tuple[float, Any]) -> None:
-        problems = "; ".join(event[1]["problems"])
-        logger.warning("worker %s came and was sent away: %s", event[1]["worker"], problems)
-
-    client.subscribe_topic(probe.TOPIC, say)
-    with _by_value():
-        client.register_plugin(probe.Gate(versions, *asked, cloudpickle.dumps(folder), token))
-
-
-@contextmanager
-def _by_value() -> Iterator[None]:
-    module = sys.modules[probe.__name__]
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
-
-
-def _is_seen(folder: Path, name: str) -> bool:
-    for _ in range(12):
-        try:
-            return (folder / name).read_text() == name
-        except FileNotFoundError:
-            time.sleep(0.25)  # network file systems show a new file after a while
-    return False
-
-
-def _memory_problems(limit: int | None, spec: SweepSpec) -> list[str]:
-    if not limit:
-        return []
+def _memory_problems(limit: int, spec: SweepSpec) -> list[str]:
     asked = spec.inference.memory_bytes if spec.inference.provider == "cpu" else None
-    if limit < _LEAST_MEMORY:
-        return [
-            f"a memory limit of {format_bytes(limit)}, less than the {format_bytes(_LEAST_MEMORY)} "
-            "that the process itself takes"
-        ]
-    if asked is not None and asked > limit:
-        return [
-            f"a memory limit of {format_bytes(limit)}, less than the {format_bytes(asked)} that "
-            "inference.memory asks for"
-        ]
+    for least, what in (
+        (_LEAST_MEMORY, "the process itself takes"),
+        (asked or 0, "inference.memory asks for"),
+    ):
+        if 0 < limit < least:
+            sizes = f"{format_bytes(limit)}, less than the {format_bytes(least)}"
+            return [f"a memory limit of {sizes} that {what}"]
     return []
 
 
-def _warn_of_failures(client: Client) -> None:
-    # A function inside one is sent by value: a scheduler need not have this package.
-    def allowed_failures(dask_scheduler: Any) -> int:
-        return dask_scheduler.allowed_failures
-
+def _provider_problems(provider: str) -> list[str]:
+    wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[provider]
     try:
-        allowed: Any = client.run_on_scheduler(allowed_failures)
-    except Exception as error:  # of another Python, it cannot even load the question
-        logger.warning("the scheduler's settings cannot be read: %s", error)
-        return
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        problems = []
+        if wanted not in available:
+            problems.append(
+                f"inference.provider {provider} is not in its onnxruntime "
+                f"({', '.join(available)}); cuda needs genret-dask[gpu]"
+            )
+        if provider == "cuda":
+            import torch
+
+            if torch.cuda.device_count() == 0:
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+                problems.append(f"no GPU is visible (CUDA_VISIBLE_DEVICES {visible})")
+        return problems
+    except Exception as error:  # a broken installation raises whatever it pleases
+        return [f"onnxruntime or torch does not import: {error}"]
+
+
+def _warn_of_failures(client: Client) -> None:
+    # A lambda is sent by value: a scheduler need not have this package.
+    allowed: Any = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
     if allowed == _ALLOWED_FAILURES:
         logger.warning(
             "the scheduler gives a task up after %d workers died under it, Dask's default, which "
@@ -280,3 +279,6 @@ def _warn_of_failures(client: Client) -> None:
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=10",
             allowed,
         )
+
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])

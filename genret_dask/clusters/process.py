@@ -1,4 +1,4 @@
-"""What this process lends to a cluster on its own machine: its environment, and Ctrl-C."""
+"""Prepares this process for a cluster on its own machine: environment variables and Ctrl-C."""
 
 from __future__ import annotations
 

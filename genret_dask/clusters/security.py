@@ -34,7 +34,7 @@ class Pair(Record):
 
 
 class ClusterSecurity(Record):
-    """Whom a cluster trusts, and what its parts show: one pair for all roles, or one a role."""
+    """A cluster's authority, and a certificate and key for all roles or for each its own."""
 
     ca: Path = Field(description="certificate of the authority that signed all others")
     cert: Path | None = None
@@ -50,31 +50,24 @@ class ClusterSecurity(Record):
         return self
 
     def pair(self, role: Role) -> Pair | None:
-        """What `role` shows."""
+        """Return the certificate and key that `role` shows."""
         own: Pair | None = getattr(self, role)
         if own is None and self.cert is not None and self.key is not None:
             return Pair(cert=self.cert, key=self.key)
         return own
 
-    def missing(self, roles: Sequence[Role]) -> list[Role]:
-        """The roles that have nothing to show."""
-        return [role for role in roles if self.pair(role) is None]
-
     def within(self, folder: Path) -> ClusterSecurity:
-        """The same, with relative paths taken from `folder`."""
-
-        def resolved(value: Any) -> Any:
-            if isinstance(value, Path):
-                return folder / value
-            if isinstance(value, dict):
-                return {name: resolved(item) for name, item in value.items()}
-            return value
-
-        return ClusterSecurity.model_validate(resolved(self.model_dump()))
+        """Take relative paths from `folder`."""
+        pairs = {
+            role: Pair(cert=folder / pair.cert, key=folder / pair.key)
+            for role in ROLES
+            if (pair := self.pair(role))
+        }
+        return ClusterSecurity(ca=folder / self.ca, **pairs)
 
 
 def tls_settings(security: ClusterSecurity, here: Sequence[Role]) -> dict[str, Any]:
-    """Dask's configuration for a cluster with this security.
+    """Check the files that are read here, and give Dask's configuration for this security.
 
     Parameters
     ----------
@@ -109,23 +102,20 @@ def tls_settings(security: ClusterSecurity, here: Sequence[Role]) -> dict[str, A
 
 
 def tls_environment(settings: dict[str, Any]) -> dict[str, str]:
-    """The part of `settings` that a worker started elsewhere needs, as environment variables.
+    """Give a worker that is started elsewhere its part of `settings`, as environment variables.
 
     Command lines name the files, but neither the least version nor that plain text is refused.
     """
     names = ("distributed.comm.require-encryption", f"{_TLS}.min-version")
-    return {f"DASK_{_variable(name)}": str(settings[name]) for name in names}
+    variables = [name.upper().replace(".", "__").replace("-", "_") for name in names]
+    return {f"DASK_{one}": str(settings[name]) for one, name in zip(variables, names, strict=True)}
 
 
 def has_tls_settings() -> bool:
-    """Whether Dask's own configuration names what a client shows."""
+    """Tell whether Dask's own configuration names what a client shows."""
     import dask
 
     return all(dask.config.get(f"{_TLS}.{name}", None) for name in ("ca-file", "client.cert"))
-
-
-def _variable(name: str) -> str:
-    return name.upper().replace(".", "__").replace("-", "_")
 
 
 def _check_ca(path: Path) -> None:

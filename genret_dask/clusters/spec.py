@@ -8,21 +8,10 @@ that already runs. Only the cluster classes named in `CLASSES` can be started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    StrictBool,
-    model_validator,
-    with_config,
-)
-from typing_extensions import TypedDict
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from genret_dask.clusters.security import ROLES, ClusterSecurity, Role
 from genret_dask.errors import SpecError
@@ -30,74 +19,15 @@ from genret_dask.specs.strict_yaml import read_yaml
 from genret_dask.specs.validation import Record, validate
 
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Size = int | float | str | None  # of memory: bytes, a share of it, or a text such as 4GB
-Value = StrictBool | int | float | str  # of an environment variable
 
-
-@with_config(ConfigDict(extra="allow"))
-class Listening(TypedDict, total=False):
-    """Options of a scheduler or of an SSH connection."""
-
-    port: Port | list[Port]
-    dashboard_address: str | int | None
-
-
-@with_config(ConfigDict(extra="allow"))
-class Workers(TypedDict, total=False):
-    """Options of a worker."""
-
-    n_workers: PositiveInt
-    nthreads: PositiveInt | None
-    memory_limit: Size
-    env: dict[str, Value] | None
-
-
-@with_config(ConfigDict(extra="allow"))
-class Variable(TypedDict, total=False):
-    """An environment variable as Kubernetes writes it; `value` or where to find it."""
-
-    name: str
-    value: str
-
-
-@with_config(ConfigDict(extra="allow"))
-class Arguments(TypedDict, total=False):
-    """Keyword arguments of Dask's cluster classes whose types are checked here.
-
-    Dask itself finds out late, in another process, and says so in a traceback.
-    """
-
-    n_workers: NonNegativeInt | None
-    threads_per_worker: PositiveInt | None
-    processes: StrictBool | PositiveInt | None
-    memory_limit: Size
-    scheduler_port: Port | None
-    dashboard_address: str | int | None
-    worker_dashboard_address: str | int | None
-    host: str | None
-    interface: str | None
-    protocol: str | None
-    local_directory: str | None
-    env: dict[str, Value] | list[Variable] | None
-    scheduler_kwargs: Listening | None
-    scheduler_options: Listening | None
-    worker_options: Workers | None
-    connect_options: Listening | list[Listening] | None
-    remote_python: str | list[str] | None
-    cores: PositiveInt | None
-    memory: str | int | None
-    queue: str | int | None
-    account: str | int | None
-    walltime: str | None
-    job_script_prologue: list[str] | None
-    job_extra_directives: list[str] | dict[str, Any] | None  # of HTCondor a dict
-    log_directory: str | None
-    death_timeout: int | float | str | None
-    name: str | int | None
-    namespace: str | None
-    image: str | None
-    resources: dict[str, Any] | None
+# Of the keyword arguments, those that are read here before the class sees them.
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("n_workers", "threads_per_worker", "processes", "cores"), (int,)),
+    **dict.fromkeys(("scheduler_kwargs", "worker_options"), (dict,)),
+    "env": (dict, list),
+    "job_script_prologue": (list,),
+    "walltime": (str,),
+}
 
 
 class _Kind(NamedTuple):
@@ -145,7 +75,7 @@ class Adapt(Record):
 
 
 class ClusterSpec(Record):
-    """Where a sweep runs: a cluster to start, or the address of one that runs already."""
+    """The cluster that a sweep runs on: one to start, or the address of one that runs already."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -153,7 +83,7 @@ class ClusterSpec(Record):
     module: str | None = None
     class_: str | None = Field(None, alias="class")
     args: tuple[Any, ...] = ()
-    kwargs: Arguments = Field(default_factory=Arguments)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     address: Annotated[str, Field(pattern=r"^(tcp|tls)://[^\s/]+:\d+$")] | None = None
     scale: PositiveInt | None = Field(None, description="workers to ask for")
     adapt: Adapt | None = None
@@ -164,6 +94,16 @@ class ClusterSpec(Record):
         50,
         description="seconds without any worker, or without the scheduler, before the run gives up",
     )
+
+    @field_validator("kwargs")
+    @classmethod
+    def _of_types(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        for name, types in _TYPES.items():
+            value = kwargs.get(name)
+            if value is not None and not isinstance(value, types):
+                names = " or ".join(one.__name__ for one in types)
+                raise ValueError(f"kwargs.{name} must be {names}, not {type(value).__name__}")
+        return kwargs
 
     @model_validator(mode="after")
     def _one_target(self) -> ClusterSpec:
@@ -194,7 +134,7 @@ class ClusterSpec(Record):
                 "KubeCluster speaks plain TCP to its scheduler; for TLS start the shipped manifest "
                 "with kubectl and give its address (cluster_specs/kubernetes.yaml)"
             )
-        if missing := self.security.missing(roles):
+        if missing := [role for role in roles if self.security.pair(role) is None]:
             raise ValueError(f"security: no cert and key for {', '.join(missing)}")
 
     def _check_workers(self) -> None:
@@ -215,7 +155,7 @@ class ClusterSpec(Record):
 
     @property
     def label(self) -> str:
-        """The address, or the dotted name of the class."""
+        """Name the cluster by its address, or by its class."""
         return self.address or f"{self.module}.{self.class_}"
 
 
@@ -246,6 +186,6 @@ def load_cluster_spec(path: Path | str) -> ClusterSpec:
     return spec.model_copy(update={"security": spec.security.within(folder)})
 
 
-def workers_a_host(kwargs: Mapping[str, Any]) -> int:
-    """Worker processes that SSHCluster starts on each host."""
+def workers_a_host(kwargs: dict[str, Any]) -> int:
+    """Count the worker processes that SSHCluster starts on each host."""
     return int((kwargs.get("worker_options") or {}).get("n_workers", 1))

@@ -142,7 +142,7 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     last = events[-1] if events else None
     age = _age(last)
     holder = read_holder(folder)
-    client = None if holder is None or holder.released or holder.is_dead() else holder
+    client = None if holder is None or holder.released or holder.is_gone() else holder
     over = last is not None and last["event"] == "run_ended"
     if cube.get("sealed"):
         state = "sealed"

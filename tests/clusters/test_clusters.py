@@ -138,13 +138,14 @@ def test_dashboard_is_on_loopback_unless_a_host_is_named():
         (LOCAL | {"timeout": -1}, ["timeout"]),
         (LOCAL | {"kwargs": [1]}, ["kwargs"]),
         (LOCAL | {"kwargs": {"threads_per_worker": "x"}}, ["kwargs.threads_per_worker"]),
-        (LOCAL | {"kwargs": {"scheduler_port": 99_999_999}}, ["kwargs.scheduler_port"]),
         (LOCAL | {"kwargs": {"scheduler_kwargs": [1]}}, ["kwargs.scheduler_kwargs"]),
-        (LOCAL | {"kwargs": {"processes": "no"}}, ["kwargs.processes"]),
+        (LOCAL | {"kwargs": {"processes": "no"}}, ["kwargs.processes must be int, not str"]),
         (SSH | {"kwargs": {"worker_options": "x"}}, ["kwargs.worker_options"]),
-        (SSH | {"kwargs": {"worker_options": {"n_workers": "x"}}}, ["worker_options.n_workers"]),
         (SLURM | {"scale": 1, "kwargs": {"job_script_prologue": 3}}, ["job_script_prologue"]),
-        (SLURM | {"scale": 1, "kwargs": {"walltime": 14400}}, ["kwargs.walltime", "string"]),
+        (
+            SLURM | {"scale": 1, "kwargs": {"walltime": 14400}},
+            ["kwargs.walltime must be str"],
+        ),
         (KUBE | {"kwargs": {"env": "A=1"}}, ["kwargs.env"]),
         (LOCAL | {"args": [4]}, ["no args"]),
         (LOCAL | {"environment": {"A": [1]}}, ["environment"]),
@@ -531,13 +532,46 @@ def test_no_worker_in_time_is_an_error_that_closes():
         pass
 
 
-def test_unknown_argument_of_local_cluster():
+@pytest.mark.parametrize(
+    ("made", "name", "near"),
+    [
+        (spec(LOCAL, kwargs={"n_worker": 2}), "n_worker", "n_workers"),
+        (spec(LOCAL, kwargs={"memorylimit": "1GB"}), "memorylimit", "memory_limit"),
+        (spec(SLURM, scale=1, kwargs={"core": 2, "memory": "1GB"}), "core", "cores"),
+        (spec(SLURM, scale=1, kwargs={"partition": "x"}), "partition", None),
+    ],
+)
+def test_an_argument_that_the_class_does_not_have_is_named(made, name, near):
+    if made.module == SLURM["module"]:
+        pytest.importorskip("dask_jobqueue")
     with (
-        pytest.raises(SpecError, match="no argument n_worker") as caught,
-        connect(spec(LOCAL, kwargs={"n_worker": 2})),
+        pytest.raises(SpecError) as caught,
+        connect(made),
     ):
         pass
-    assert "n_workers" in caught.value.expected
+    assert caught.value.found == f"{made.class_} has no argument {name}"
+    assert near is None or near in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (spec(SSH, args=[["a", "b"]], kwargs={"hostz": 1}), "\\(hostz\\): .* argument 'hostz'"),
+        (spec(LOCAL, kwargs={"memory_limit": "x"}), "'x' as a byte unit"),
+        (spec(LOCAL, kwargs={"interface": "nope"}), "'nope' is not a valid network interface"),
+        (spec(KUBE, scale=1, kwargs={"env": ["A=1"]}), r"kwargs \(env\)"),
+    ],
+)
+def test_what_a_class_refuses_is_one_message(monkeypatch, made, words):
+    if made.module == KUBE["module"]:
+        monkeypatch.setattr(clusters, "cluster_class", lambda spec: None)
+    with pytest.raises(GenretError, match=words), connect(made):
+        pass
+
+
+def test_a_size_of_memory_that_is_none():
+    with pytest.raises(SpecError, match="memory of dask.distributed.LocalCluster cannot be read"):
+        arguments.memory_limit(spec(LOCAL, kwargs={"memory_limit": "x"}))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import numpy
 import pytest
 from click.testing import CliRunner
 from distributed import Client
+from distributed.versions import get_versions
 
 from genret_dask.cli import main
-from genret_dask.clusters.preflight import check_cluster
-from genret_dask.clusters.probe import comparable, differences
+from genret_dask.clusters.preflight import Gate, check_cluster
 from genret_dask.errors import GenretError
 from genret_dask.specs import InferenceSpec, ModelSpec, PretrainedSpec, SweepSpec
 from tests.cluster.servers import SECONDS, dask_processes, wait_for
@@ -103,14 +103,19 @@ def test_dasks_own_setting_for_dying_workers_gets_a_warning(healthy, tmp_path, c
     assert "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=10" in caplog.text
 
 
-def test_a_build_for_a_gpu_is_the_same_version():
-    here = comparable({"torch": "2.13.0+cpu", "onnxruntime": "1.22", "onnxruntime-gpu": None})
-    gpu = {"torch": "2.13.0+cu128", "onnxruntime-gpu": "1.22"}
-    assert differences(here, gpu.get) == []
-    older = {"torch": "2.12.0+cu128", "onnxruntime-gpu": "1.21"}
-    assert differences(here, older.get) == [
-        "torch 2.12.0, here 2.13.0",
-        "onnxruntime 1.21, here 1.22",
+def test_a_build_for_a_gpu_is_the_same_version(tmp_path):
+    gate = Gate(SPEC, tmp_path, "token")
+    here = get_versions(gate.packages)
+    version = {name: here["packages"][name].partition("+")[0] for name in ("torch", "onnxruntime")}
+    changes = {"onnxruntime": None, "onnxruntime-gpu": version["onnxruntime"]}
+    changes["torch"] = version["torch"] + "+cu128"
+    assert gate.differences({**here, "packages": {**here["packages"], **changes}}) == []
+    changes |= {"onnxruntime-gpu": "1.2", "torch": "2.1+cu128"}
+    other = {**here["host"], "python": "3.99.1.final.0"}
+    assert gate.differences({"host": other, "packages": {**here["packages"], **changes}}) == [
+        f"Python 3.99, here {sys.version_info[0]}.{sys.version_info[1]}",
+        f"torch 2.1, here {version['torch']}",
+        f"onnxruntime 1.2, here {version['onnxruntime']}",
     ]
 
 
@@ -128,7 +133,7 @@ def test_other_versions_and_a_missing_package_are_all_named_at_once(tmp_path, ca
     (numpy_line,) = [line for line in found if "numpy" in line]
     assert numpy_line.startswith("4 of 6 workers (tcp://") and ", and 1 more)" in numpy_line
     assert numpy_line.endswith(f": numpy 1.0, here {numpy.__version__}")
-    (missing,) = [line for line in found if "genret-dask is not installed" in line]
+    (missing,) = [line for line in found if "No module named 'genret_dask" in line]
     assert missing.startswith("1 of 6 workers (tcp://")
     assert len(found) == 2
     assert "ALLOWED_FAILURES" not in caplog.text
@@ -147,7 +152,7 @@ def test_a_run_directory_that_is_not_the_same_one(tmp_path):
         with client_of(dask, 2) as client:
             found = lines(client, run)
     assert any("not the run directory seen from here" in line for line in found)
-    assert any("cannot be written to: OSError: [Errno 30] Read-only" in line for line in found)
+    assert any("cannot be read or written to: Read-only file system" in line for line in found)
     assert len(found) == 2 and all(line.startswith("1 of 2 workers") for line in found)
     assert list(run.iterdir()) == []
 
@@ -182,6 +187,8 @@ def test_a_wrong_worker_that_joins_later_is_sent_away(tmp_path, caplog):
         assert "numpy 1.0, here " in caplog.text
         log = dask.folder / "worker-2.log"
         wait_for(lambda: "Closing Nanny" in log.read_text(), "its end")
+        dask.worker(python=bare_python(tmp_path / "bare"))
+        wait_for(lambda: "No module named 'genret_dask'" in caplog.text, "a word about it")
         dask.worker()
         wait_for(lambda: _statuses(client) == ["running"] * 2, "a good one")
         workers = client.scheduler_info()["workers"]

@@ -81,28 +81,9 @@ def _table(separator: str) -> Callable[[Any], bytes]:
     return render
 
 
-def _bomb(levels: int = 9, width: int = 9) -> str:
-    lines = ["a0: &a0 [lol, lol]"]
-    for level in range(1, levels):
-        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * width)}]")
-    return "\n".join(lines) + "\n"
-
-
-def _merge_bomb(levels: int = 9, width: int = 9) -> str:
-    lines = ["m0: &m0 {k: v}"]
-    for level in range(1, levels):
-        merged = ", ".join([f"*m{level - 1}"] * width)
-        lines.append(f"m{level}: &m{level} {{<<: [{merged}]}}")
-    return "\n".join(lines) + "\n"
-
-
-BOMB, MERGE_BOMB = _bomb(), _merge_bomb()
-
 _YAML_INSERTS = tuple(
     text.encode("utf-8", "surrogatepass")
     for text in (
-        BOMB,
-        MERGE_BOMB,
         "self: &self [*self]\n",
         "m: &m {<<: *m}\n",
         "x: *nobody\n",

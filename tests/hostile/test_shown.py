@@ -167,8 +167,6 @@ SECRET = "hunter2hunter2"
         "module: os\nclass: system\nkwargs: {prologue: ['export A_KEY=hunter2hunter2']}",
         "address: tcp://user:hunter2hunter2@host:8786",
         "address: tcp://user:hunter2hunter2@host",
-        "environment:\n  PASSWORD: *hunter2hunter2\n",
-        "environment:\n  PASSWORD: !hunter2hunter2 x\n",
         "environment:\n  PASSWORD: 'hunter2hunter2\n",
         "environment:\n  PASSWORD: hunter2hunter2: x\n",
         "environment: {PASSWORD: hunter2hunter2, PASSWORD: hunter2hunter2}",

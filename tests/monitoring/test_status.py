@@ -103,7 +103,7 @@ def test_a_lease_tells_who_is_at_it_and_a_dead_one_nothing(run):
     gone.wait()
     path.write_text(json.dumps({**mine, "pid": gone.pid}))
     assert read_status(run).state == "failed"
-    path.write_text(json.dumps({**mine, "pid": gone.pid, "machine": "elsewhere"}))
+    path.write_text(json.dumps({**mine, "pid": gone.pid, "host": "elsewhere"}))
     assert read_status(run).state == "running"
     path.write_text("{")
     assert read_status(run).client is None

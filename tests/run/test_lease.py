@@ -25,6 +25,7 @@ from genret_dask.storage.places import create_file, replace_file
 def _soon(monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(lease, "WATCH_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "GONE_SECONDS", 0.2)
     monkeypatch.setattr(lease, "_POLL_SECONDS", 0.02)
 
 
@@ -34,8 +35,9 @@ def other(tmp_path):
     script = """
     import sys, time
     from pathlib import Path
-    from genret_dask.run.lease import Lease
-    with Lease(Path(sys.argv[1])):
+    from genret_dask.run import lease
+    lease.RENEW_SECONDS = 0.05
+    with lease.Lease(Path(sys.argv[1])):
         print("held", flush=True)
         sys.stdin.read()
     """
@@ -57,7 +59,7 @@ def put(run: Path, number: int, **changes) -> Path:
         holder = read_holder(run)
     (run / FOLDER / "00000001.json").unlink()
     path = run / FOLDER / f"{number:08d}.json"
-    far = replace(holder, token="far", host="elsewhere", machine="m", released=False, pid=7)
+    far = replace(holder, token="far", host="elsewhere", released=False, pid=7)
     path.write_text(json.dumps(asdict(replace(far, **changes))))
     return path
 
@@ -71,7 +73,7 @@ def test_a_live_process_keeps_others_out_and_is_named(tmp_path, other):
         assert read_holder(tmp_path).pid != other.pid
 
 
-def test_a_killed_process_is_taken_over_at_once(tmp_path, other, caplog, monkeypatch):
+def test_a_killed_process_is_taken_over_soon(tmp_path, other, caplog, monkeypatch):
     monkeypatch.setattr(lease, "WATCH_SECONDS", 1e9)
     other.kill()
     while psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE:  # which holds nothing
@@ -82,13 +84,25 @@ def test_a_killed_process_is_taken_over_at_once(tmp_path, other, caplog, monkeyp
     assert read_holder(tmp_path).released
 
 
-def test_a_later_process_of_the_same_pid_is_not_the_holder(tmp_path):
-    with Lease(tmp_path):
-        holder = read_holder(tmp_path)
-    other = replace(holder, started=holder.started - 1, released=False)
-    (tmp_path / FOLDER / "00000001.json").write_text(json.dumps(asdict(other)))
+def test_a_lease_with_other_fields_beside_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 1e9)
     with Lease(tmp_path):
         pass
+    path = tmp_path / FOLDER / "00000001.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": 1.5}))
+    with Lease(tmp_path):
+        pass
+
+
+def test_a_lease_that_is_given_back_while_it_is_watched_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 60)
+    path = put(tmp_path, 4)
+    content = {**json.loads(path.read_text()), "released": True}
+    timer = threading.Timer(0.1, lambda: replace_file(path, json.dumps(content).encode()))
+    timer.start()
+    with Lease(tmp_path):
+        assert [one.name for one in (tmp_path / FOLDER).iterdir()] == ["00000005.json"]
+    timer.join()
 
 
 def test_two_leases_of_one_process_exclude_each_other_and_one_may_be_nested(tmp_path):
