@@ -11,7 +11,7 @@ from genret_dask.errors import SpecError
 from genret_dask.redaction import MASK, has_credentials, is_secret, redacted
 
 _LISTED = 10  # problems in an error's text
-_FIX = "correct it; README.md shows the keys with their defaults"
+_FIX = "correct it; docs/config.md has the keys with their defaults"
 
 
 class Record(BaseModel):

@@ -93,7 +93,7 @@ def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
 def test_without_the_package_its_names_are_refused(place):
     (place / "alone.yaml").write_text(yaml.safe_dump({"identifiers": ["reversed"]}))
     refused = subprocess.run(
-        [COMMAND, "sweep", "--config", "alone.yaml", "--dry-run"],
+        [COMMAND, "sweep", "--cluster", "here.yaml", "--config", "alone.yaml", "--dry-run"],
         cwd=place,
         capture_output=True,
         text=True,
