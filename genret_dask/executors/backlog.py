@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ TRIES = 3
 """Times that a task may end with an error of the operating system, such as a broken connection."""
 LOSSES = 10
 """Times that a cluster may lose a task."""
+_ROUNDING = 1e-9  # of the total: what a sum of shares may be off
 
 
 @dataclass(eq=False)
@@ -103,6 +105,8 @@ class Backlog:
         if share <= work.share:
             return False
         self.done += (share - work.share) * work.cost
+        if math.isclose(self.done, self.total, rel_tol=_ROUNDING):
+            self.done = self.total
         work.share, work.deaths = share, 0
         return True
 
