@@ -14,9 +14,8 @@ from distributed.scheduler import NoValidWorkerError
 
 from genret_dask.errors import ClusterError, TaskError
 from genret_dask.executors.backlog import DEATHS, LOSSES, Backlog, Work
-from genret_dask.executors.failures import FailureLog
+from genret_dask.executors.protocol import Hooks
 from genret_dask.executors.spans import TaskSpans
-from genret_dask.monitoring.log import Event, silent
 from genret_dask.monitoring.meter import measured
 from genret_dask.monitoring.workers import workers_heard
 
@@ -58,9 +57,7 @@ class Flight:
         Gets a task's row and result.
     progress : callable, optional
         Gets the weight done and the total weight.
-    failures : FailureLog
-    event : callable
-        Hears of tasks that are done, tried again or failed, and of workers that join or leave.
+    hooks : Hooks
 
     Attributes
     ----------
@@ -76,14 +73,13 @@ class Flight:
         backlog: Backlog,
         keep: Callable[[int, Any], None],
         progress: Callable[[float, float], None] | None,
-        failures: FailureLog,
-        event: Event = silent,
+        hooks: Hooks,
     ) -> None:
         self.running: dict[str, tuple[Work, Future]] = {}
         self.failed: list[tuple[str, BaseException]] = []
         self._client, self._function, self._backlog = client, function, backlog
-        self._keep, self._progress, self._failures = keep, progress, failures
-        self._event, self._hear_of_workers = event, workers_heard(event)
+        self._keep, self._progress, self._hooks = keep, progress, hooks
+        self._hear_of_workers = workers_heard(hooks.event)
         self._spans = TaskSpans()
         self._heard: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
@@ -177,8 +173,8 @@ class Flight:
             return
         future.release()
         self._keep(work.row, ran.result)
-        self._failures.discard(work.key)
-        self._event("task_done", key=work.key, worker=ran.worker, **ran.measured)
+        self._hooks.failures.discard(work.key)
+        self._hooks.event("task_done", key=work.key, worker=ran.worker, **ran.measured)
         self._advance(work, 1.0)
 
     def _judge(self, work: Work, error: BaseException) -> None:
@@ -230,13 +226,15 @@ class Flight:
 
     def _again(self, work: Work, reason: str) -> None:
         logger.warning("%s is submitted again: %s", work.key, reason)
-        self._event("task_retried", key=work.key, worker=work.worker, text=reason)
+        self._hooks.event("task_retried", key=work.key, worker=work.worker, text=reason)
 
     def _fail(self, work: Work, error: BaseException) -> None:
         kind = type(error).__name__
-        self._event("task_failed", key=work.key, worker=work.worker, error=kind, text=str(error))
+        self._hooks.event(
+            "task_failed", key=work.key, worker=work.worker, error=kind, text=str(error)
+        )
         self.failed.append((work.key, error))
-        self._failures.add(work.key, error, work.worker, work.attempts)
+        self._hooks.failures.add(work.key, error, work.worker, work.attempts)
         self._backlog.given_up(work)
         if self._progress:
             self._progress(self._backlog.done, self._backlog.total)

@@ -25,7 +25,7 @@ from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecod
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.need import Need, Splits, is_out_of_memory
 from genret_dask.shards.plan import ShardTask, batches, runs
-from genret_dask.shards.resources import Resources, worker_resources
+from genret_dask.shards.resources import Resources, current_resources
 from genret_dask.shards.usage import MemoryUse
 from genret_dask.specs import IdentifiersSpec, InferenceSpec, NgramsIdentifiers
 from genret_dask.storage.arrays import read_array
@@ -84,15 +84,12 @@ class SweepContext:
 def run_shard(
     task: ShardTask,
     context: SweepContext,
-    resources: Resources | None = None,
     report: Report | None = None,
 ) -> MemoryUse:
     """Compute and write a shard, unless its marker says that it is there.
 
     Parameters
     ----------
-    resources : Resources, optional
-        Those of the current Dask worker by default.
     report : callable, optional
         Gets the share of the queries that are done, now and then.
 
@@ -110,7 +107,7 @@ def run_shard(
     SpecError
         More threads are asked for than there are cores.
     """
-    resources = resources or worker_resources()
+    resources = current_resources()
     ledger = context.ledger
     if ledger.read(task) is None:
         kept = ledger.kept(task)
