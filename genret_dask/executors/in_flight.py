@@ -1,4 +1,4 @@
-"""Tasks in flight on a Dask cluster: submitted, heard of, landed, put back or given up."""
+"""Tasks in flight on a Dask cluster: submitted, heard of, finished, put back or given up."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Ran(NamedTuple):
     measured: dict[str, float]
 
 
-class Flight:
+class InFlight:
     """Tasks in flight, and what is heard of them.
 
     Callbacks come in other threads; what they say waits until the executor's own thread listens.
@@ -83,7 +83,7 @@ class Flight:
         self._spans = TaskSpans()
         self._heard: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
-    def __enter__(self) -> Flight:
+    def __enter__(self) -> InFlight:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -103,7 +103,7 @@ class Flight:
                     run_reporting, self._function, work.task, key, key=key, pure=False
                 )
             self.running[key] = work, future
-            future.add_done_callback(self._on_done)
+            future.add_done_callback(self._hear_of_end)
 
     def listen(self, seconds: float) -> bool:
         """Deal with what was heard, waiting for it if need be; whether there was anything."""
@@ -123,41 +123,41 @@ class Flight:
 
     # --- callbacks, in other threads ----------------------------------------------------------
 
-    def _on_done(self, future: Future) -> None:
-        self._heard.put(partial(self._land, future))
+    def _hear_of_end(self, future: Future) -> None:
+        self._heard.put(partial(self._on_finished, future))
 
     def on_report(self, message: Message) -> None:
         """A task tells where it runs and how far it is."""
-        self._heard.put(partial(self._note, **message[1]))
+        self._heard.put(partial(self._on_progress, **message[1]))
 
     def on_cluster(self, message: Message) -> None:
         """The scheduler tells what happens to its workers."""
         self._hear_of_workers(message)
         told = message[1]
         if told.get("action") == "remove-worker" and not told.get("expected"):
-            self._heard.put(partial(self._mourn, told["worker"], told["processing-tasks"]))
+            self._heard.put(partial(self._on_worker_lost, told["worker"], told["processing-tasks"]))
 
     # --- what is heard ------------------------------------------------------------------------
 
-    def _note(self, key: str, worker: str, share: float) -> None:
+    def _on_progress(self, key: str, worker: str, share: float) -> None:
         if key in self.running:
             work, _ = self.running[key]
             work.worker = worker
             self._advance(work, share)
 
-    def _mourn(self, worker: str, keys: Iterable[str]) -> None:
+    def _on_worker_lost(self, worker: str, keys: Iterable[str]) -> None:
         for key in keys:
             if key in self.running and self._backlog.died(self.running[key][0], worker):
                 work, future = self.running.pop(key)
                 self._cancel(future)
-                self._suspect(work)
+                self._retry_alone(work)
 
-    def _land(self, future: Future) -> None:
+    def _on_finished(self, future: Future) -> None:
         work, _ = self.running.pop(str(future.key), (None, None))
         if work is None:  # given up meanwhile
             return
         if future.status == "error":
-            self._judge(work, future.exception(timeout=_RESULT_SECONDS))
+            self._on_error(work, future.exception(timeout=_RESULT_SECONDS))
             future.release()
         elif future.status != "finished":
             self._lose(work, f"its future was {future.status}")
@@ -177,9 +177,9 @@ class Flight:
         self._hooks.event("task_done", key=work.key, worker=ran.worker, **ran.measured)
         self._advance(work, 1.0)
 
-    def _judge(self, work: Work, error: BaseException) -> None:
+    def _on_error(self, work: Work, error: BaseException) -> None:
         if isinstance(error, KilledWorker):
-            self._suspect(work)
+            self._retry_alone(work)
         elif isinstance(error, NoValidWorkerError):
             self._lose(work, "there was no worker for it")
         elif isinstance(error, OSError) and self._backlog.refused(work):
@@ -209,7 +209,7 @@ class Flight:
                 ),
             )
 
-    def _suspect(self, work: Work) -> None:
+    def _retry_alone(self, work: Work) -> None:
         if self._backlog.suspect(work):
             self._again(work, "workers kept dying with it; it will run alone")
         else:

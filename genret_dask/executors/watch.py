@@ -29,7 +29,7 @@ _WAITING = {"waiting", "queued", "no-worker"}
 Handler = Callable[[Any], None]
 
 
-class Watch:
+class ClusterWatch:
     """Keeps a client fit to submit tasks, and notices what Dask itself does not tell.
 
     A scheduler that comes back at its address knows nothing: plugins are registered and topics
@@ -65,7 +65,7 @@ class Watch:
         self._absent: set[str] = set()
 
     @contextmanager
-    def hearing(self, topics: Mapping[str, Handler]) -> Iterator[Watch]:
+    def hearing(self, topics: Mapping[str, Handler]) -> Iterator[ClusterWatch]:
         """Watch, and have messages of these topics handled, on the client's event loop."""
         self._topics, self._subscribed = topics, None
         self._well, self._looked = time.monotonic(), 0.0
