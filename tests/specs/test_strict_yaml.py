@@ -77,7 +77,7 @@ def test_what_is_refused(read, text, message):
 
 
 def test_a_secret_near_a_mistake_is_not_quoted(read):
-    for text in ("TOKEN: *hunter2\n", "password: !hunter2 x\n", "key:\n  *hunter2\n"):
+    for text in ("A: *hunter2\n", "environment:\n  A: !hunter2 x\n", "key:\n  *hunter2\n"):
         with pytest.raises(SpecError) as caught:
             read(text)
         assert "hunter2" not in str(caught.value)
