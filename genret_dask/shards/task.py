@@ -23,7 +23,7 @@ from genret_dask.monitoring.meter import count, phase
 from genret_dask.shards.attempts import attempt
 from genret_dask.shards.decoders import Arrays, CodeDecoder, Decoder, NgramDecoder, check_index
 from genret_dask.shards.ledger import Ledger
-from genret_dask.shards.need import Need, Splits, is_out_of_memory
+from genret_dask.shards.memory_plan import MemoryPlan, Splits, is_out_of_memory
 from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Resources, current_resources
 from genret_dask.shards.usage import MemoryUse
@@ -159,15 +159,15 @@ def compute_shard(
     tokens = reader.read(queries.texts[task.start : task.stop])
     documents = queries.candidates[task.start : task.stop]
     decoder = _decoder(model, task, context, session, documents, resources)
-    need = Need(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
-    room = need.room(resources, died)
+    memory = MemoryPlan(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
+    room = memory.room(resources, died)
 
     def named(error: NumericError, rows: np.ndarray) -> NumericError:
         row = task.start + int(rows[error.row or 0])
         return error.of(f"{task.kind}/{task.name}", queries.names[row])
 
     while True:
-        splits = need.splits(room, resources)
+        splits = memory.splits(room, resources)
         try:
             arrays = _decode(decoder, tokens, splits, documents.shape[1], report, named, kept)
             if SEARCH in arrays:
@@ -177,7 +177,7 @@ def compute_shard(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            room = need.less(splits, error)
+            room = memory.less(splits, error)
 
 
 def _decode(
