@@ -1,4 +1,4 @@
-"""Tasks in flight on a Dask cluster: submitted, heard of, finished, put back or given up."""
+"""Submit tasks to a Dask cluster, follow them, and put back or give up those that fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Message = tuple[float, dict[str, Any]]
 
 
 class Ran(NamedTuple):
-    """What a task returned, where, and what it took: see `genret_dask.monitoring.meter`."""
+    """A task's result, its worker, and what `genret_dask.monitoring.meter` measured of it."""
 
     result: Any
     worker: str
@@ -42,9 +42,10 @@ class Ran(NamedTuple):
 
 
 class InFlight:
-    """Tasks in flight, and what is heard of them.
+    """Hold the tasks in flight, and react to what Dask reports of them.
 
-    Callbacks come in other threads; what they say waits until the executor's own thread listens.
+    Dask calls back in other threads. Their reports wait in a queue until the executor's own thread
+    calls `listen`.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ class InFlight:
             future.add_done_callback(self._hear_of_end)
 
     def listen(self, seconds: float) -> bool:
-        """Deal with what was heard, waiting for it if need be; whether there was anything."""
+        """Handle one report, waiting up to `seconds` for it; return whether there was one."""
         try:
             deal_with_it = self._heard.get(timeout=seconds)
         except queue.Empty:
@@ -115,7 +116,7 @@ class InFlight:
         return True
 
     def put_back(self, keys: Iterable[str]) -> None:
-        """Have tasks that the cluster does not know any more run again."""
+        """Put back tasks that the cluster does not know any more."""
         for key in keys:
             work, future = self.running.pop(key)
             self._cancel(future)
@@ -127,17 +128,17 @@ class InFlight:
         self._heard.put(partial(self._on_finished, future))
 
     def on_report(self, message: Message) -> None:
-        """A task tells where it runs and how far it is."""
+        """Handle a task's report of its worker and share done."""
         self._heard.put(partial(self._on_progress, **message[1]))
 
     def on_cluster(self, message: Message) -> None:
-        """The scheduler tells what happens to its workers."""
+        """Handle the scheduler's report of a worker that joined or left."""
         self._hear_of_workers(message)
         told = message[1]
         if told.get("action") == "remove-worker" and not told.get("expected"):
             self._heard.put(partial(self._on_worker_lost, told["worker"], told["processing-tasks"]))
 
-    # --- what is heard ------------------------------------------------------------------------
+    # --- reports, in the executor's thread ----------------------------------------------------
 
     def _on_progress(self, key: str, worker: str, share: float) -> None:
         if key in self.running:
@@ -187,7 +188,7 @@ class InFlight:
         else:
             self._fail(work, error)
 
-    # --- what it leads to ---------------------------------------------------------------------
+    # --- consequences -------------------------------------------------------------------------
 
     def _advance(self, work: Work, share: float) -> None:
         if self._backlog.progressed(work, share) and self._progress:
