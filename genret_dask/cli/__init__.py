@@ -63,10 +63,10 @@ class LazyGroup(click.Group):
                 return super().invoke(ctx)
             except GenretError as error:
                 logging.getLogger(__name__).debug("the command failed", exc_info=True)
-                _leave(ctx, "\n".join([f"Error: {error}", *_notes(error)]), error.exit_code)
+                _leave(ctx, f"Error: {error}", "\n", error, error.exit_code)
             except KeyboardInterrupt as error:
                 word, code = ("Terminated.", 143) if terminated.is_set() else ("Interrupted.", 130)
-                _leave(ctx, "\n" + " ".join([word, *_notes(error)]), code)
+                _leave(ctx, f"\n{word}", " ", error, code)
 
 
 @contextmanager
@@ -85,8 +85,10 @@ def _signals_handled() -> Iterator[threading.Event]:
             if callable(signal.getsignal(signal.SIGINT)):
                 signal.raise_signal(signal.SIGINT)  # who holds Ctrl-C back holds this back too
                 return
-        if not _is_verbose():
-            _silence_dask()
+        if logging.getLogger("genret_dask").level > logging.DEBUG:
+            # The run ends, and its cluster with it. Imports nothing: a signal may come during one.
+            for handler in logging.getLogger("distributed").handlers:
+                handler.setLevel(logging.CRITICAL + 1)
         raise Terminated if terminated.is_set() else KeyboardInterrupt
 
     def lost(unraisable: Any) -> None:
@@ -112,24 +114,6 @@ def _signals_handled() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _silence_dask() -> None:
-    """Let Dask's logger say nothing any more: the run ends, and its cluster with it.
-
-    Imports nothing: a signal may come in the middle of an import.
-    """
-    for handler in logging.getLogger("distributed").handlers:
-        handler.setLevel(logging.CRITICAL + 1)
-
-
-def _is_verbose() -> bool:
-    return logging.getLogger("genret_dask").level <= logging.DEBUG
-
-
-def _notes(error: BaseException) -> list[str]:
-    """What was noted of an error on its way: what of the run is done."""
-    return list(getattr(error, "__notes__", ()))
-
-
 class _Discreet(logging.Formatter):
     """Lines without secrets and without what steers a terminal, tracebacks of -vv included."""
 
@@ -147,8 +131,10 @@ class _AboveBars(logging.StreamHandler[Any]):
             super().emit(record)
 
 
-def _leave(ctx: click.Context, message: str, code: int) -> NoReturn:
-    click.echo(printable(redact(message)), err=True)
+def _leave(ctx: click.Context, message: str, gap: str, error: BaseException, code: int) -> NoReturn:
+    """End with a message, and what was noted of the error on its way: what of the run is done."""
+    text = gap.join([message, *getattr(error, "__notes__", ())])
+    click.echo(printable(redact(text)), err=True)
     ctx.exit(code)
 
 

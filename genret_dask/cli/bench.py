@@ -7,16 +7,6 @@ from pathlib import Path
 
 import click
 
-COLUMNS = {
-    "measure": "measure",
-    "case": "case",
-    "ours": "ours",
-    "peer": "peer",
-    "unit": "unit",
-    "ratio": "ratio",
-    "target": "target",
-}
-
 
 @click.command()
 @click.argument("named", metavar="[CASE]...", nargs=-1)
@@ -57,7 +47,7 @@ def bench(
     as a speed; the command then ends with an error.
     """
     from genret_dask.bench.run import CASES, run
-    from genret_dask.cli.tables import format_table
+    from genret_dask.cli.tables import columns, format_table
     from genret_dask.clusters.keywords import usable_cores
     from genret_dask.errors import InputError
     from genret_dask.specs.registry import names_of
@@ -88,8 +78,8 @@ def bench(
         click.echo(f"{ratio:>10}  {measurement.measure}: {measurement.case}", err=True)
         if json_file:
             json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    click.echo(format_table(found, COLUMNS))
-    if differing := [record for record in found if not record["equal"]]:
-        for record in differing:
-            click.echo(f"results differ: {record['measure']}, {record['case']}", err=True)
-        context.exit(1)
+    click.echo(format_table(found, columns("measure; case; ours; peer; unit; ratio; target")))
+    differing = [record for record in found if not record["equal"]]
+    for record in differing:
+        click.echo(f"results differ: {record['measure']}, {record['case']}", err=True)
+    context.exit(1 if differing else 0)

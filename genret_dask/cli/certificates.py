@@ -27,8 +27,7 @@ def certificates(folder: Path, hosts: tuple[str, ...], days: int) -> None:
     """
     from genret_dask.clusters.certificates import make_certificates
 
-    written = make_certificates(folder, hosts, days)
-    for path in written:
+    for path in make_certificates(folder, hosts, days):
         click.echo(path)
     click.echo(
         "keep ca-key.pem off the cluster: whoever has it, or any certificate it signed with its "

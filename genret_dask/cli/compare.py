@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from genret_dask.cli.options import resample_options
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE, resample_options
 
 
 @click.command()
@@ -37,19 +37,14 @@ def compare(
     """
     if models and len(models) != 2:
         raise click.UsageError("give --model twice, or not at all")
-    from genret_dask.cli.plans import compare_table
-    from genret_dask.cube import kinds, open_cube
+    from genret_dask.cli.tables import compare_table
     from genret_dask.fits import better, compare_families, compare_kinds, means_of
-    from genret_dask.fits.series import ERROR
-    from genret_dask.metrics.queries import reduce_queries
-    from genret_dask.metrics.ranking import MEASURES
 
-    measures = {ERROR: MEASURES[ERROR]}
     sets, found = {}, []
     for run in runs:
-        for kind, search, contrast in kinds(open_cube(run)):
+        for kind, values in errors_of(run):
             name = kind if len(runs) == 1 else f"{run.name}/{kind}"
-            sets[name] = values = reduce_queries(search, contrast, measures)
+            sets[name] = values
             records: list[dict[str, Any]]
             if models:
                 records = better(values, *models, beam=beam, draws=draws, seed=seed)
@@ -59,3 +54,14 @@ def compare(
     if not models:
         found += [{"set": "", **record} for record in compare_kinds(sets, draws=draws, seed=seed)]
     click.echo(json.dumps(found, indent=1) if as_json else compare_table(found))
+
+
+def errors_of(run: Path) -> Iterator[tuple[str, Any]]:
+    """The search error of every model and query of a run's cube, by identifier kind."""
+    from genret_dask.cube import kinds, open_cube
+    from genret_dask.fits.series import ERROR
+    from genret_dask.metrics.queries import reduce_queries
+    from genret_dask.metrics.ranking import MEASURES
+
+    for kind, search, contrast in kinds(open_cube(run)):
+        yield kind, reduce_queries(search, contrast, {ERROR: MEASURES[ERROR]})

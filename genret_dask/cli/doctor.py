@@ -13,6 +13,7 @@ import click
 from packaging.requirements import Requirement
 
 from genret_dask import __version__
+from genret_dask.cli.tables import labelled
 from genret_dask.storage.versions import versions_of
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -91,12 +92,8 @@ def _onnxruntime(problems: list[str], warnings: list[str]) -> dict[str, Any]:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's module: "
             "pip uninstall both, then install one (genret-dask[cpu] or genret-dask[gpu])"
         )
-    result: dict[str, Any] = {
-        "installed": installed,
-        "version": None,
-        "providers": [],
-        "cuda_loads": False,
-    }
+    result: dict[str, Any] = {"installed": installed, "version": None, "providers": []}
+    result["cuda_loads"] = False
     runtime = _import("onnxruntime", problems, fix="pip install 'genret-dask[cpu]' (or [gpu])")
     if runtime is not None:
         result["version"] = runtime.__version__
@@ -161,12 +158,10 @@ def _gpu(problems: list[str]) -> dict[str, Any]:
 
 
 def _dashboard(warnings: list[str]) -> dict[str, bool]:
-    try:
-        importlib.import_module("bokeh")
-    except ImportError:
+    available = _import("bokeh", []) is not None
+    if not available:
         warnings.append("Dask's dashboard needs bokeh: pip install 'bokeh>=3.1'")
-        return {"available": False}
-    return {"available": True}
+    return {"available": available}
 
 
 def _import(name: str, problems: list[str], *, fix: str | None = None) -> Any:
@@ -188,24 +183,20 @@ def _text(report: dict[str, Any]) -> str:
     devices = [
         f"{item['name']} ({_gib(item['memory_bytes'])})" for item in report["gpu"]["devices"]
     ]
-    rows = [
-        ("genret-dask", report["genret_dask"]),
-        ("python", f"{report['python']} on {report['platform']}"),
-        ("onnxruntime", installed or runtime["version"] or "none"),
-        ("providers", ", ".join(runtime["providers"]) or "none"),
-        ("CUDA in onnxruntime", "loads" if runtime["cuda_loads"] else "no"),
-        ("cores", f"{cores['usable']} usable of {cores['logical']}"),
-        (
-            "memory",
-            f"{_gib(memory['limit_bytes'])} limit, {_gib(memory['available_bytes'])} free "
-            f"of {_gib(memory['total_bytes'])}",
-        ),
-        ("GPU (torch)", ", ".join(devices) or "none"),
-        ("dashboard", "available" if report["dashboard"]["available"] else "no (bokeh missing)"),
-        *((name, version or "not installed") for name, version in report["packages"].items()),
-    ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:{width}}  {value}" for name, value in rows]
+    rows = {
+        "genret-dask": report["genret_dask"],
+        "python": f"{report['python']} on {report['platform']}",
+        "onnxruntime": installed or runtime["version"] or "none",
+        "providers": ", ".join(runtime["providers"]) or "none",
+        "CUDA in onnxruntime": "loads" if runtime["cuda_loads"] else "no",
+        "cores": f"{cores['usable']} usable of {cores['logical']}",
+        "memory": f"{_gib(memory['limit_bytes'])} limit, {_gib(memory['available_bytes'])} free "
+        f"of {_gib(memory['total_bytes'])}",
+        "GPU (torch)": ", ".join(devices) or "none",
+        "dashboard": "available" if report["dashboard"]["available"] else "no (bokeh missing)",
+    }
+    rows |= {name: version or "not installed" for name, version in report["packages"].items()}
+    lines = [labelled(rows, width=max(map(len, rows)), gap="  ")]
     lines += [f"warning: {text}" for text in report["warnings"]]
     lines += [f"problem: {text}" for text in report["problems"]]
     lines.append("something required is missing" if report["problems"] else "all is well")

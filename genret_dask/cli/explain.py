@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE
 
 _SHOWN = 4  # documents of an n-gram, n-grams of a document
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from genret_dask.cli.options import running_study, study_options
+from genret_dask.cli.options import StudyOptions, study_options
 
 
 @click.command()
 @study_options
-def export(
-    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path, page: Path | None
-) -> None:
+def export(options: StudyOptions) -> None:
     """Export every model of a study to ONNX, training those that are not trained yet."""
     from genret_dask.cli.tables import format_table
 
-    with running_study(cluster_file, config_file, name, runs, page) as study:
+    with options.running() as study:
         manifests = study.export()
     rows = [
         {

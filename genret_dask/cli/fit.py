@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genret_dask.cli.options import resample_options
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE, resample_options
 
 if TYPE_CHECKING:
     from genret_dask.fits.surface import Loss

@@ -8,33 +8,21 @@ from typing import Any
 
 import click
 
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE, resample_options
 
-_COLUMNS = {
-    "model": "model",
-    "beam": "beam",
-    "recall@1": "R@1",
-    "recall@10": "R@10",
-    "recall@100": "R@100",
-    "mrr@10": "MRR@10",
-    "ndcg@10": "nDCG@10",
-    "map@10": "MAP@10",
-    "queries": "queries",
-    "cgl": "CGL",
-    "chance": "chance",
-    "negatives": "negatives",
-    "flops": "FLOPs/query",
-}
+_COLUMNS = (
+    "model; beam; recall@1=R@1; recall@10=R@10; recall@100=R@100; mrr@10=MRR@10; ndcg@10=nDCG@10;"
+    "map@10=MAP@10; queries; cgl=CGL; chance; negatives; flops=FLOPs/query"
+)
 
 
 @click.command()
 @click.argument("run", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
-@click.option("--draws", default=1000, show_default=True, help="Bootstrap resamples.")
-@click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+@resample_options
 def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     """Print the metrics of RUN's cube, each with its 95 % bootstrap interval."""
-    from genret_dask.cli.tables import format_table, kinds_told_apart
+    from genret_dask.cli.tables import columns, format_table, kinds_told_apart
     from genret_dask.cube import kinds, open_cube
     from genret_dask.metrics.table import records
     from genret_dask.specs.registry import names_of
@@ -47,8 +35,8 @@ def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    columns = _COLUMNS | {name: name for name in names_of("metrics")}
-    click.echo(format_table(found, kinds_told_apart(found, columns)))
+    shown = columns(_COLUMNS) | {name: name for name in names_of("metrics")}
+    click.echo(format_table(found, kinds_told_apart(found, shown)))
     for line in _without_loss(found):
         click.echo(line)
 

@@ -1,38 +1,54 @@
-"""Options that the commands which run a study share."""
+"""Options that commands share, and the study that they describe."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from genret_dask.cli.places import PLACE
-from genret_dask.cli.progress import ProgressBars, say
+from genret_dask.cli.progress import ProgressBars, echo
+from genret_dask.cli.tables import labelled
 from genret_dask.errors import ClusterError, SpecError
-from genret_dask.specs import SweepSpec, load_spec
-from genret_dask.specs.validation import validate
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from genret_dask.specs import SweepSpec
     from genret_dask.study.sweep import Study
 
 logger = logging.getLogger(__name__)
 
-_LINK = re.compile(r"<link rel=\"shortcut icon\"[^>]*>\n?")
+
+class Place(click.ParamType):
+    """A path as it was given, or an object store's folder by its URL."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """`Path`, or `upath.UPath`; `InputError` where the URL cannot be taken."""
+        from genret_dask.storage.places import place_of
+
+        return place_of(value) if isinstance(value, str) and "://" in value else Path(value)
+
+
+PLACE = Place()
+
+cluster_option = click.option(
+    "--cluster",
+    "cluster_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML of the Dask cluster to run on; see cluster_specs/.",
+)
 _OPTIONS = (
-    click.option(
-        "--cluster",
-        "cluster_file",
-        required=True,
-        type=click.Path(path_type=Path),
-        help="YAML of the Dask cluster to run on; see cluster_specs/.",
-    ),
+    cluster_option,
     click.option(
         "--config",
         "config_file",
@@ -58,45 +74,73 @@ _OPTIONS = (
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --cluster, --config, --name, --runs and --performance-report."""
+    """Add --cluster, --config, --name, --runs and --performance-report, given as `StudyOptions`."""
+
+    @wraps(command)
+    def with_options(**values: Any) -> Any:
+        study = StudyOptions(**{one.name: values.pop(one.name) for one in fields(StudyOptions)})
+        return command(study, **values)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        with_options = option(with_options)
+    return with_options
 
 
 def resample_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --draws and --seed."""
-    draws = click.option(
-        "--draws",
-        type=click.IntRange(min=1),
-        default=1000,
-        show_default=True,
-        help="Bootstrap resamples.",
-    )
-    seed = click.option("--seed", default=0, show_default=True, help="Of the resamples.")
-    return draws(seed(command))
+    shown = partial(click.option, show_default=True)
+    least = click.IntRange(min=1)
+    command = shown("--seed", default=0, help="Of the resamples.")(command)
+    return shown("--draws", type=least, default=1000, help="Bootstrap resamples.")(command)
 
 
-def read_spec(config_file: Path | None, name: str | None, memory: str | None = None) -> SweepSpec:
-    """The study that the options describe."""
-    spec = load_spec(config_file) if config_file else SweepSpec()
-    if name is not None:
-        spec = validate(SweepSpec, {**spec.model_dump(), "name": name}, source="--name")
-    if memory is not None:
-        inference = {**spec.inference.model_dump(), "memory": memory}
-        content = {**spec.model_dump(), "inference": inference}
-        spec = validate(SweepSpec, content, source="--memory")
-    return spec
+@dataclass(frozen=True)
+class StudyOptions:
+    """What the options say of the study to run, of its cluster and of its files.
+
+    Attributes
+    ----------
+    cluster_file, config_file : Path
+    name : str or None
+        Of the run directory, instead of the config's.
+    runs : Path
+    page : Path or None
+        Where Dask's performance report goes.
+    """
+
+    cluster_file: Path
+    config_file: Path | None
+    name: str | None
+    runs: Path
+    page: Path | None
+
+    def spec(self, memory: str | None = None) -> SweepSpec:
+        """The study that the options describe."""
+        from genret_dask.specs import SweepSpec, load_spec
+        from genret_dask.specs.validation import validate
+
+        spec = load_spec(self.config_file) if self.config_file else SweepSpec()
+        if self.name is not None:
+            spec = validate(SweepSpec, {**spec.model_dump(), "name": self.name}, source="--name")
+        if memory is not None:
+            inference = {**spec.inference.model_dump(), "memory": memory}
+            content = {**spec.model_dump(), "inference": inference}
+            spec = validate(SweepSpec, content, source="--memory")
+        return spec
+
+    def running(
+        self, memory: str | None = None, redo: bool = False
+    ) -> AbstractContextManager[Study]:
+        """The study connected to its cluster; see `running`."""
+        return running(self.spec(memory), self.cluster_file, self.runs, self.page, redo)
 
 
 @contextmanager
-def running_study(
+def running(
+    spec: SweepSpec,
     cluster_file: Path,
-    config_file: Path | None,
-    name: str | None,
     runs: Path,
-    page: Path | None,
-    memory: str | None = None,
+    page: Path | None = None,
     redo: bool = False,
 ) -> Iterator[Study]:
     """A study connected to its cluster, with progress on the terminal.
@@ -108,20 +152,6 @@ def running_study(
     redo : bool
         Make stale results anew.
     """
-    spec = read_spec(config_file, name, memory)
-    with running(spec, cluster_file, runs, page, redo) as study:
-        yield study
-
-
-@contextmanager
-def running(
-    spec: SweepSpec,
-    cluster_file: Path,
-    runs: Path,
-    page: Path | None = None,
-    redo: bool = False,
-) -> Iterator[Study]:
-    """The study of a spec; see `running_study`."""
     if page and not page.absolute().parent.is_dir():
         raise SpecError(f"--performance-report {page}: there is no folder {page.parent}")
     from genret_dask.clusters import connect, load_cluster_spec
@@ -155,9 +185,12 @@ def running(
         stack.enter_context(_reported(client, page))
         check_cluster(client, spec, place, newcomers=cluster.address is None)
         workers = client.nthreads()
-        say(f"run        {runs / spec.name}")
-        say(f"dashboard  {client.dashboard_link or 'none'}")
-        say(f"workers    {len(workers)} with {sum(workers.values())} threads in all")
+        rows = {
+            "run": runs / spec.name,
+            "dashboard": client.dashboard_link or "none",
+            "workers": f"{len(workers)} with {sum(workers.values())} threads in all",
+        }
+        echo(labelled(rows))
         with study.log:
             yield study
 
@@ -193,11 +226,11 @@ def _finish_report(report: Any, page: Path) -> None:
     try:
         report.__exit__(None, None, None)
         html = page.read_text(encoding="utf-8")  # Dask's template asks the web for an icon
-        page.write_text(_LINK.sub("", html, count=1), encoding="utf-8")
-        say(f"performance report  {page}")
+        page.write_text(re.sub(r'<link rel="shortcut icon"[^>]*>', "", html), encoding="utf-8")
+        echo(f"performance report  {page}")
     except Exception as error:
         logger.info("the performance report failed", exc_info=True)
-        say(f"the performance report {page} could not be written: {type(error).__name__}: {error}")
+        echo(f"the performance report {page} could not be written: {type(error).__name__}: {error}")
 
 
 def _hush_dask() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from genret_dask.cli.options import resample_options
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.compare import errors_of
+from genret_dask.cli.options import PLACE, resample_options
 
 
 @click.command()
@@ -34,20 +34,14 @@ def plan(
     with --target-recall the cheapest that reaches it. By the fitted surface L(N,D,C): what a model
     that was not trained would reach.
     """
-    from genret_dask.cli.plans import plan_text
-    from genret_dask.cube import kinds, open_cube
+    from genret_dask.cli.tables import plan_text
     from genret_dask.fits import Budget, means_of, plan_record
-    from genret_dask.fits.series import ERROR
-    from genret_dask.metrics.queries import reduce_queries
-    from genret_dask.metrics.ranking import MEASURES
 
     budget = Budget(flops, train_flops, target_recall)
     budget.check()
-    found = []
-    for kind, search, contrast in kinds(open_cube(run)):
-        values = reduce_queries(search, contrast, {ERROR: MEASURES[ERROR]})
-        found.append(plan_record(kind, means_of(values, draws, seed), budget, seed))
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-        return
-    click.echo("\n\n".join(plan_text(record) for record in found))
+    found = [
+        plan_record(kind, means_of(values, draws, seed), budget, seed)
+        for kind, values in errors_of(run)
+    ]
+    text = json.dumps(found, indent=1) if as_json else "\n\n".join(map(plan_text, found))
+    click.echo(text)

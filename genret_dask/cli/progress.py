@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TextIO
 
 import click
@@ -47,22 +46,17 @@ class ProgressBars:
     def __enter__(self) -> ProgressBars:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             self._close()
         except (OSError, ValueError):
-            hush()
+            silence_stderr()
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         try:
             self._show(stage, done, total)
         except (OSError, ValueError):
-            hush()
+            silence_stderr()
             self._stream, self._bars, self._bar = io.StringIO(), False, None
 
     def _show(self, stage: str, done: float, total: float) -> None:
@@ -115,13 +109,13 @@ class ProgressBars:
         self._bar = None
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Write a line to standard error, if there is still somebody to read it."""
     try:
         with above_bars(sys.stderr):
             click.echo(text, err=True)
     except (OSError, ValueError):
-        hush()
+        silence_stderr()
 
 
 @contextmanager
@@ -131,19 +125,9 @@ def above_bars(stream: TextIO) -> Iterator[None]:
         yield
 
 
-def hush() -> None:
-    """Put nothing in the place of a standard error that is gone.
-
-    What else writes there, at the end the interpreter that flushes it, then does not fail.
-    """
-    if sys.__stderr__ is None:
-        return
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.__stderr__.fileno())
-        os.close(null)
-    except (OSError, ValueError):
-        sys.stderr = io.StringIO()
+def silence_stderr() -> None:
+    """Drop what is still written to a standard error that is gone, by the interpreter's end too."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _goes_back(stream: TextIO) -> bool:

@@ -6,23 +6,16 @@ from pathlib import Path
 
 import click
 
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE, cluster_option, running
 from genret_dask.cli.verify import verified
 
 
 @click.command()
 @click.argument("run", type=PLACE)
-@click.option(
-    "--cluster",
-    "cluster_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="YAML of the Dask cluster that computes what is missing; see cluster_specs/.",
-)
+@cluster_option
 @click.pass_context
 def repair(ctx: click.Context, run: Path, cluster_file: Path) -> None:
     """Redo just what is damaged in RUN, and remove what writers that died have left."""
-    from genret_dask.cli.options import running
     from genret_dask.run.spec import read_run_spec
     from genret_dask.run.verification import verify_run
     from genret_dask.storage.places import place_of

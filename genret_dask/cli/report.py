@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE
 
 
 @click.command()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE
+from genret_dask.cli.tables import columns, format_table, labelled
 
 if TYPE_CHECKING:
     from genret_dask.run.status import RunStatus
@@ -49,24 +50,23 @@ def status(run: Path, as_json: bool, watch: float | None) -> None:
 
 
 def _page(found: RunStatus) -> str:
-    lines = [f"run        {found.folder}", f"state      {_state(found)}"]
+    rows: dict[str, object] = {"run": found.folder, "state": _state(found)}
     if found.client:
         client = {name: found.client.get(name, "?") for name in ("pid", "host", "since")}
-        lines.append("client     pid {pid} on {host} since {since}".format(**client))
-    if found.dashboard:
-        lines.append(f"dashboard  {found.dashboard}")
+        rows["client"] = "pid {pid} on {host} since {since}".format(**client)
+    rows["dashboard"] = found.dashboard or None
     if found.last_event and found.log_age is not None:
         event = found.last_event
         what = event.get("key") or event.get("stage") or ""
-        ago = _duration(max(0.0, found.log_age))
-        lines.append(f"log        {ago} ago: {event['event']} {what}".rstrip())
-    lines.append(f"done       {_totals(found)}")
-    if found.failures:
-        lines.append(f"failures   {len(found.failures)}")
-        for one in found.failures[:_FAILURES]:
-            error = " ".join(str(one.get("error")).split())[:200]
-            lines.append(f"  {one.get('key')}, {one.get('attempts')} attempts: {error}")
-    return "\n".join(lines) + "\n\n" + _table(found) + "\n"
+        rows["log"] = f"{_duration(max(0.0, found.log_age))} ago: {event['event']} {what}".rstrip()
+    rows |= {"done": _totals(found), "failures": len(found.failures) or None}
+    lines = [labelled(rows)]
+    for one in found.failures[:_FAILURES]:
+        error = " ".join(str(one.get("error")).split())[:200]
+        lines.append(f"  {one.get('key')}, {one.get('attempts')} attempts: {error}")
+    headings = columns("kind; model; trained; exported; shards; done; left")
+    table = format_table([vars(one) for one in found.models], headings)
+    return "\n".join(lines) + "\n\n" + table + "\n"
 
 
 def _state(found: RunStatus) -> str:
@@ -93,24 +93,6 @@ def _totals(found: RunStatus) -> str:
         f"{found.indexes_done} of {found.indexes} identifier spaces; of {len(found.models)} models "
         f"{trained} trained, {exported} exported; {done:,} of {planned} shards"
     )
-
-
-def _table(found: RunStatus) -> str:
-    from genret_dask.cli.tables import format_table
-
-    rows = [
-        {
-            "kind": one.kind,
-            "model": one.model,
-            "trained": "yes" if one.trained else "no",
-            "exported": "yes" if one.exported else "no",
-            "shards": one.shards,
-            "done": one.done,
-            "left": one.left,
-        }
-        for one in found.models
-    ]
-    return format_table(rows)
 
 
 def _duration(seconds: float) -> str:

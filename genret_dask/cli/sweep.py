@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genret_dask.cli.options import read_spec, running_study, study_options
-from genret_dask.cli.progress import say
+from genret_dask.cli.options import StudyOptions, study_options
+from genret_dask.cli.progress import echo
+from genret_dask.cli.tables import fits_table, labelled, metrics_table, precision_table
 
 if TYPE_CHECKING:
-    from genret_dask.specs import SweepSpec
     from genret_dask.study.sweep import Study
 
 logger = logging.getLogger(__name__)
@@ -31,30 +31,21 @@ logger = logging.getLogger(__name__)
     is_flag=True,
     help="Make anew just what was made from other inputs or settings, instead of refusing it.",
 )
-def sweep(
-    cluster_file: Path,
-    config_file: Path | None,
-    name: str | None,
-    runs: Path,
-    page: Path | None,
-    memory: str | None,
-    dry_run: bool,
-    redo: bool,
-) -> None:
+def sweep(options: StudyOptions, memory: str | None, dry_run: bool, redo: bool) -> None:
     """Train, export, search and score every model of a study, into one cube.
 
     Finished work is kept: the same command goes on where it was stopped, and with more models,
     queries or beams it adds to what is there.
     """
     if dry_run:
-        _print_plan(cluster_file, read_spec(config_file, name, memory), runs, redo)
+        _print_plan(options, memory, redo)
         return
-    with running_study(cluster_file, config_file, name, runs, page, memory, redo) as study:
+    with options.running(memory, redo) as study:
         cube = study.search()
         results = study.analyse()
         report = _write_report(study)
         for use in study.memory:
-            say(f"peak memory  {use}")
+            echo(f"peak memory  {use}")
         _print_results(study, cube, results)
         if report:
             click.echo(f"\nread about it in:\n  {_relative(report)}")
@@ -66,7 +57,7 @@ def _write_report(study: Study) -> Path | None:
         return study.report()
     except Exception as error:
         logger.info("the report failed", exc_info=True)
-        say(
+        echo(
             f"the report could not be written ({type(error).__name__}: {error}); the cube and the "
             f"results are complete, and genret-dask report {_relative(study.folder)} tries again"
         )
@@ -74,25 +65,20 @@ def _write_report(study: Study) -> Path | None:
 
 
 def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, Any]]]) -> None:
-    from genret_dask.cli.tables import fits_table, metrics_table, precision_table
-
-    click.echo(metrics_table(results["metrics"]))
-    click.echo()
-    click.echo(fits_table(results["fits"]))
-    click.echo()
+    parts = [metrics_table(results["metrics"]), fits_table(results["fits"])]
     if "precision" in results:
-        click.echo(precision_table(results["precision"]))
-        click.echo()
-    click.echo(f"{_relative(study.folder)}/")
-    for path in sorted(study.folder.iterdir()):
-        if not path.name.startswith("."):
-            click.echo(f"  {path.name}{'/' if path.is_dir() else ''}")
-    click.echo()
-    click.echo("open it with:")
-    click.echo(f'  xr.open_datatree("{_relative(cube)}", engine="zarr", chunks={{}})')
+        parts.append(precision_table(results["precision"]))
+    files = [
+        f"\n  {path.name}{'/' if path.is_dir() else ''}"
+        for path in sorted(study.folder.iterdir())
+        if not path.name.startswith(".")
+    ]
+    parts.append(f"{_relative(study.folder)}/" + "".join(files))
+    opened = f'xr.open_datatree("{_relative(cube)}", engine="zarr", chunks={{}})'
+    click.echo("\n\n".join([*parts, f"open it with:\n  {opened}"]))
 
 
-def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> None:
+def _print_plan(options: StudyOptions, memory: str | None, redo: bool) -> None:
     from dask.utils import format_bytes
 
     from genret_dask.clusters import load_cluster_spec
@@ -104,41 +90,35 @@ def _print_plan(cluster_file: Path, spec: SweepSpec, runs: Path, redo: bool) -> 
     from genret_dask.study.survey import cost_of, lines_of, shares_left
     from genret_dask.training.memory import summary
 
-    cluster = load_cluster_spec(cluster_file)
+    spec, cluster_file = options.spec(memory), options.cluster_file
+    limit = memory_limit(load_cluster_spec(cluster_file))
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
-    origins = Origins(spec, place_of(runs) / spec.name)
-    seen = preview(origins, redo=redo, limits={str(cluster_file): memory_limit(cluster)})
-    steps = seen.steps
-    for line in lines_of(steps):
-        click.echo(line)
+    origins = Origins(spec, place_of(options.runs) / spec.name)
+    seen = preview(origins, redo=redo, limits={str(cluster_file): limit})
+    click.echo("\n".join(lines_of(seen.steps)))
     seen.check()
-    stale = [step for step in steps if step.state == "stale"]
-    if stale:
-        click.echo(f"anew       {cost_of(stale)}")
-    plan, cores = seen.estimate, usable_cores()
-    click.echo(f"run        {runs / spec.name}")
-    click.echo(f"documents  {plan.documents:,}")
-    click.echo(f"queries    {plan.queries:,} of the {spec.inference.split} split")
-    kinds = ", ".join(identifiers.kind for identifiers in spec.identifiers)
-    click.echo(f"generating {kinds}")
-    click.echo(f"models     {len(plan.models)}: {', '.join(plan.models)}")
-    click.echo(f"beams      {', '.join(map(str, spec.inference.beams))}")
-    click.echo(
-        f"tasks      {plan.train_tasks} train, {plan.export_tasks} export, {plan.shards} shards"
-    )
-    click.echo(f"cube       {plan.cube_bytes / 1e6:,.1f} MB before compression")
-    click.echo(
-        f"memory     {format_bytes(plan.task_bytes)} to decode {spec.inference.batch_queries} "
-        f"queries at once, {format_bytes(plan.query_bytes)} for one, beside the process and its "
-        f"models; budget {spec.inference.memory or '60 % of the memory limit'} a worker"
-    )
-    click.echo(f"FLOPs      {plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search")
-    click.echo(f"workers    {summary(seen.memory) or 'no model is left to be made'}")
-    left = duration(plan.seconds(cores, shares_left(steps)))
-    click.echo(
-        f"time       about {left} on this machine's {cores} cores"
-        " (a rough guess; a GPU is far faster)"
-    )
+    stale = [step for step in seen.steps if step.state == "stale"]
+    plan, cores, search = seen.estimate, usable_cores(), spec.inference
+    left = duration(plan.seconds(cores, shares_left(seen.steps)))
+    rows = {
+        "anew": cost_of(stale) if stale else None,
+        "run": options.runs / spec.name,
+        "documents": f"{plan.documents:,}",
+        "queries": f"{plan.queries:,} of the {search.split} split",
+        "generating": ", ".join(identifiers.kind for identifiers in spec.identifiers),
+        "models": f"{len(plan.models)}: {', '.join(plan.models)}",
+        "beams": ", ".join(map(str, search.beams)),
+        "tasks": f"{plan.train_tasks} train, {plan.export_tasks} export, {plan.shards} shards",
+        "cube": f"{plan.cube_bytes / 1e6:,.1f} MB before compression",
+        "memory": f"{format_bytes(plan.task_bytes)} to decode {search.batch_queries} queries at "
+        f"once, {format_bytes(plan.query_bytes)} for one, beside the process and its models; "
+        f"budget {search.memory or '60 % of the memory limit'} a worker",
+        "FLOPs": f"{plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search",
+        "workers": summary(seen.memory) or "no model is left to be made",
+        "time": f"about {left} on this machine's {cores} cores (a rough guess; a GPU is far "
+        "faster)",
+    }
+    click.echo(labelled(rows))
 
 
 def _relative(path: Path) -> Path:

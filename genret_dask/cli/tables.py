@@ -1,4 +1,4 @@
-"""Records as plain text, aligned for a terminal."""
+"""Records, plans and comparisons as plain text, aligned for a terminal."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ from typing import Any
 
 from genret_dask.redaction import printable
 
-METRIC_COLUMNS = {
-    "model": "model",
-    "n_params": "N",
-    "n_train": "D",
-    "beam": "beam",
-    "recall@1": "R@1",
-    "recall@10": "R@10",
-    "queries": "queries",
-    "cgl": "CGL",
-    "negatives": "negatives",
-    "flops": "FLOPs/query",
-}
-"""Of the records of `genret_dask.metrics.table`: key to heading."""
 
-FIT_COLUMNS = {
-    "law": "law",
-    "series": "series",
-    "metric": "metric",
-    "axis": "axis",
-    "exponent": "exponent",
-    "asymptote": "asymptote",
-    "scale": "scale",
-    "r2": "R2",
-    "n": "n",
-}
-"""Of the records of `genret_dask.fits.table`, a line for each axis: key to heading."""
+def columns(text: str) -> dict[str, str]:
+    """Columns of a table, key to heading, written as ``key`` or ``key=heading`` between semicolons.
 
-FORECAST_COLUMNS = {
-    "law": "law",
-    "series": "series",
-    "at": "largest left out",
-    "predicted": "predicted",
-    "observed": "observed",
-    "error": "error",
-    "covered": "in the interval",
-}
-"""Of the forecasts of those records: key to heading."""
+    Examples
+    --------
+    >>> columns("model; n_params=N")
+    {'model': 'model', 'n_params': 'N'}
+    """
+    pairs = (part.strip().partition("=") for part in text.split(";"))
+    return {key: heading or key for key, _, heading in pairs}
 
-PRECISION_COLUMNS = {
-    "model": "model",
-    "cgl": "CGL less fp32's",
-    "recall@10": "R@10 less fp32's",
-    "recall@100": "R@100 less fp32's",
-}
-"""Of the records of `genret_dask.metrics.precision`: key to heading."""
+
+METRIC_COLUMNS = columns(
+    "model; n_params=N; n_train=D; beam; recall@1=R@1; recall@10=R@10; queries; cgl=CGL; negatives;"
+    "flops=FLOPs/query"
+)
+"""Of the records of `genret_dask.metrics.table`."""
+
+FIT_COLUMNS = columns("law; series; metric; axis; exponent; asymptote; scale; r2=R2; n")
+"""Of the records of `genret_dask.fits.table`, a line for each axis."""
+
+FORECAST_COLUMNS = columns(
+    "law; series; at=largest left out; predicted; observed; error; covered=in the interval"
+)
+"""Of the forecasts of those records."""
+
+PRECISION_COLUMNS = columns(
+    "model; cgl=CGL less fp32's; recall@10=R@10 less fp32's; recall@100=R@100 less fp32's"
+)
+"""Of the records of `genret_dask.metrics.precision`."""
+
+CHOICE_COLUMNS = columns(
+    "model; beam; flops=FLOPs/query; train_flops=FLOPs to train; recall=R@10; stable"
+)
+"""Of the records of `genret_dask.fits.frontier`."""
+
+OUTLOOK_COLUMNS = columns(
+    "family; n=N; d=D; beam=beam, about; flops=FLOPs/query; train_flops=FLOPs to train;"
+    "recall=R@10; needed=FLOPs for the target; r2=R2; points=n"
+)
+"""Of the records of `genret_dask.fits.beyond`."""
+
+COMPARE_COLUMNS = columns(
+    "set=of; by=matched by; at; metric; pair=first, second; first; second; difference; better"
+)
+"""Of the records of `genret_dask.fits.compare`."""
 
 
 def format_table(
@@ -90,14 +92,16 @@ def format_table(
     if columns is None:
         columns = {key: key for key in (records[0] if records else ())}
     rows = [[_text(record.get(key), intervals) for key in columns] for record in records]
-    right = [
-        not any(isinstance(record.get(key) or None, str | Sequence) for record in records)
-        for key in columns
-    ]
+    right = [not any(_is_text(record.get(key)) for record in records) for key in columns]
     headings = list(columns.values())
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     lines = [headings, ["-" * width for width in widths], *rows]
     return "\n".join(_aligned(line, widths, right) for line in lines)
+
+
+def labelled(rows: Mapping[str, Any], width: int = 10, gap: str = " ") -> str:
+    """One line for each label and its value; without those that are None."""
+    return "\n".join(f"{key:<{width}}{gap}{rows[key]}" for key in rows if rows[key] is not None)
 
 
 def metrics_table(records: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:
@@ -142,18 +146,13 @@ def _axes(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 def _forecast(record: Mapping[str, Any]) -> dict[str, Any]:
-    forecast = record["forecast"]
-    names = (axis.upper() for axis in record["axes"])
-    at = ", ".join(
-        f"{name} {_decimal(value)}" for name, value in zip(names, forecast["x"], strict=True)
-    )
-    relative, covered = forecast["relative_error"], forecast["covered"]
+    forecast, relative = record["forecast"], record["forecast"]["relative_error"]
+    places = zip(record["axes"], forecast["x"], strict=True)
     return {
-        **{key: record.get(key) for key in ("identifiers", "law", "series")},
-        **{key: forecast[key] for key in ("predicted", "observed")},
-        "at": at,
+        **record,
+        **forecast,
+        "at": ", ".join(f"{axis.upper()} {_decimal(value)}" for axis, value in places),
         "error": "-" if relative is None else f"{relative:+.1%}",
-        "covered": "-" if covered is None else "yes" if covered else "no",
     }
 
 
@@ -162,12 +161,65 @@ def precision_table(records: Sequence[Mapping[str, Any]]) -> str:
     return format_table(records, kinds_told_apart(records, PRECISION_COLUMNS))
 
 
+def plan_text(record: Mapping[str, Any]) -> str:
+    """Frontier, choice and outlook of one identifier kind."""
+    budget, choice, predicted = record["budget"], record["measured"], record["predicted"]
+    target = budget["target_recall"]
+    limits = [
+        f"{budget[key]:.4g} {words}"
+        for key, words in (("flops", "FLOPs a query"), ("train_flops", "FLOPs to train"))
+        if budget[key] is not None
+    ]
+    wanted = "best R@10" if target is None else f"fewest FLOPs for R@10 {target:g}"
+    wanted += f" within {' and '.join(limits)}" if limits else ""
+    parts = [
+        f"{record['identifiers']}: frontier of what was measured",
+        format_table(record["frontier"], CHOICE_COLUMNS),
+        f"{wanted}, measured",
+        format_table([choice], CHOICE_COLUMNS) if choice else "  nothing that was measured does",
+    ]
+    if record["rivals"]:
+        parts.append("cheaper, and not surely worse (95 % interval of the difference holds 0)")
+        parts.append(format_table(record["rivals"], CHOICE_COLUMNS))
+    outlook = {k: v for k, v in OUTLOOK_COLUMNS.items() if k != "needed" or target is not None}
+    rounded = [{**item, "n": round(item["n"]), "d": round(item["d"])} for item in predicted]
+    parts.append(f"{wanted}, by the surface L(N,D,C) of each family")
+    parts.append(format_table(rounded, outlook) if predicted else "  no family has a surface")
+    notes = [
+        f"{item['family']}: {'; '.join([*item['beyond'], *item['warnings']])}"
+        for item in predicted
+        if item["beyond"] or item["warnings"]
+    ]
+    return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
+
+
+def compare_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each comparison; a dash as the better one where the interval holds 0."""
+    return format_table([_comparison(record) for record in records], COMPARE_COLUMNS)
+
+
+def _comparison(record: Mapping[str, Any]) -> dict[str, Any]:
+    beam = f" beam {record['beam']}" if "beam" in record else ""
+    return {
+        **record,
+        "by": record["by"].upper() if len(record["by"]) == 1 else record["by"],
+        "at": f"{record['x']:.4g}" if "x" in record else record.get("model", ""),
+        "metric": record["metric"] + beam,
+        "pair": ", ".join(record.get("of", record["sides"])),
+        "better": record["better"] or "-",
+    }
+
+
 def kinds_told_apart(
     records: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
 ) -> dict[str, str]:
     """Columns, and the identifier kind before them where the records have several."""
     several = len({record.get("identifiers") for record in records} - {None}) > 1
     return {**({"identifiers": "ids"} if several else {}), **columns}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, Sequence) and len(value) > 0)
 
 
 def _text(value: Any, intervals: bool) -> str:
@@ -181,7 +233,7 @@ def _text(value: Any, intervals: bool) -> str:
     if isinstance(value, str):
         return printable(value).replace("\n", " ")
     if isinstance(value, bool):
-        return str(value)
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from genret_dask.cli.options import running_study, study_options
+from genret_dask.cli.options import StudyOptions, study_options
 
 
 @click.command()
 @study_options
-def train(
-    cluster_file: Path, config_file: Path | None, name: str | None, runs: Path, page: Path | None
-) -> None:
+def train(options: StudyOptions) -> None:
     """Train every model of a study that is not trained yet."""
     from genret_dask.cli.tables import format_table
 
-    with running_study(cluster_file, config_file, name, runs, page) as study:
+    with options.running() as study:
         records = study.train()
     rows = [
         {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genret_dask.cli.places import PLACE
+from genret_dask.cli.options import PLACE
 
 if TYPE_CHECKING:
     from genret_dask.run.verification import Damage

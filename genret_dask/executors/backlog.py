@@ -1,40 +1,47 @@
-"""The tasks of a stage that are not done yet, and what becomes of one that did not end well."""
+"""Keep the tasks of a stage that are not done, and decide whether one that failed runs again."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 DEATHS = 3
-"""Workers that may die in a row with a task: then it runs alone, and then it has failed."""
+"""After this many workers in a row died with a task it runs alone; after as many more it failed."""
 TRIES = 3
-"""Times that a task may end with an error of the operating system, such as a broken connection."""
+"""How often a task may end with an error of the operating system, such as a broken connection."""
 LOSSES = 10
-"""Times that a cluster may lose a task."""
+"""How often a cluster may lose a task before the task has failed."""
+_ROUNDING = 1e-9  # of the total: what a sum of shares may be off
 
 
 @dataclass(eq=False)
 class Work:
-    """A task on its way.
+    """Describe a task that is not done: what it costs, and what happened to it so far.
 
     Attributes
     ----------
     row : int
-        Its place among the tasks.
+        Index of the task among all tasks.
     key : str
     task : object
     cost : float
     share : float
-        Of it, what is done.
+        The done part of `cost`, from 0 to 1.
     alone : bool
-        Whether it runs with no other task beside it.
-    attempts, deaths, tries, losses : int
-        How often it was started; workers that died with it since it last got further; errors of
-        the operating system; times that it was lost.
+        Whether the task runs with no other task beside it.
+    attempts : int
+        How often the task was started.
+    deaths : int
+        Workers that died with the task since it last got further.
+    tries : int
+        Errors of the operating system so far.
+    losses : int
+        How often the cluster lost the task.
     worker : str
-        That it failed on, or that died with it.
+        Address of the worker that the task failed on, or that died with it.
     """
 
     row: int
@@ -51,24 +58,24 @@ class Work:
 
 
 class Backlog:
-    """Hands out work: first what has to be run again, then what is new, at the end suspects alone.
+    """Hand out tasks: those to run again first, then new ones, at the end suspects alone.
 
-    A worker that dies takes the tasks that waited on it along with the one that killed it. Which
-    one did shows when each runs alone.
+    A worker that dies takes down the tasks that waited on it with the one that killed it. Running
+    each of them alone shows which one did.
 
     Parameters
     ----------
     tasks : sequence
     keys : iterable of str
     cost : callable
-        A task's weight in the progress.
+        Gets a task; returns its weight in the progress.
 
     Attributes
     ----------
     size : int
-        How many tasks there are in all.
+        Number of all tasks.
     done, total : float
-        Weights.
+        Weight of what is done, and of all tasks.
     """
 
     def __init__(
@@ -85,7 +92,7 @@ class Backlog:
         self._suspects: deque[Work] = deque()
 
     def take(self, running: int) -> Work | None:
-        """The next task to submit, while `running` others run; None where it has to wait."""
+        """Return the next task to submit while `running` others run; None if it has to wait."""
         work = self._again.popleft() if self._again else self._take_new()
         if work is None and self._suspects and not running:
             work = self._suspects.popleft()
@@ -99,27 +106,29 @@ class Backlog:
         return bool(self._left or self._again or self._suspects)
 
     def progressed(self, work: Work, share: float) -> bool:
-        """Take note of a share that is done; whether it is more than before."""
+        """Set the share of a task that is done; return whether it is more than before."""
         if share <= work.share:
             return False
         self.done += (share - work.share) * work.cost
+        if math.isclose(self.done, self.total, rel_tol=_ROUNDING):
+            self.done = self.total
         work.share, work.deaths = share, 0
         return True
 
     def given_up(self, work: Work) -> None:
-        """Take off the share that was done of a task that failed."""
+        """Subtract the share of a task that failed from the progress."""
         self.done -= work.share * work.cost
         work.share = 0.0
 
     def died(self, work: Work, worker: str) -> bool:
-        """Take note of a worker that died with the task; whether it must not go on as it is."""
+        """Count a worker that died with the task; return whether the task must now run alone."""
         work.deaths += 1
         work.attempts += 1
         work.worker = worker
         return work.deaths >= DEATHS
 
     def suspect(self, work: Work) -> bool:
-        """Have the task run alone later; False when that was tried, or the task is to blame."""
+        """Put the task aside to run alone later; return False if it has run alone already."""
         if work.alone:
             return False
         work.deaths = 0
@@ -127,12 +136,12 @@ class Backlog:
         return True
 
     def lost(self, work: Work) -> bool:
-        """Have a task that the cluster lost run again; False when that happened too often."""
+        """Put back a task that the cluster lost; return False after `LOSSES` times."""
         work.losses += 1
         return work.losses <= LOSSES and self._put_back(work)
 
     def refused(self, work: Work) -> bool:
-        """Have a task run again that the operating system failed; False when it was tried."""
+        """Put back a task that the operating system failed; return False after `TRIES` times."""
         work.tries += 1
         return work.tries < TRIES and self._put_back(work)
 

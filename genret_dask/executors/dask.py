@@ -1,4 +1,33 @@
-"""The Dask executor: a bounded window of tasks in flight, through any fault of the cluster."""
+"""The Dask executor: a bounded window of tasks in flight, through any fault of the cluster.
+
+These faults Dask alone does not survive, or does not tell of. What deals with each, and the test
+in ``tests/`` that shows it:
+
+- A worker dies, and Dask blames every task that it held. `Backlog.died` counts deaths only while a
+  task gets no further (``chaos/test_workers.py::test_killed_workers_lose_nothing``).
+- A task kills every worker that it runs on, and takes the tasks that wait beside it along.
+  `Backlog.suspect` has it run alone, then gives up this one (``chaos/test_poison.py::
+  test_a_shard_that_kills_its_worker_is_found_out_and_no_other_is_condemned``).
+- A worker forgets a task, and nobody says so. `ClusterWatch.missing` compares what the cluster has
+  (``executors/test_watch.py::test_a_task_that_its_worker_forgot_is_submitted_again``).
+- A future is cancelled, as those of a worker that leaves may be. `Backlog.lost` has the task run
+  again (``executors/test_watch.py::test_a_future_that_was_cancelled_is_submitted_again``).
+- A result goes with the worker that holds it, between the task's end and the client's request.
+  `InFlight` has it run again (``chaos/test_workers.py::
+  test_all_workers_killed_at_once_are_replaced``).
+- The operating system breaks a connection. `Backlog.refused` tries twice more (``executors/
+  test_watch.py::test_an_error_of_the_system_is_tried_again_and_then_reported``).
+- The scheduler restarts at its address, without plugins, topics and tasks. `ClusterWatch` sets it
+  up again, `missing` finds the tasks (``chaos/test_scheduler.py::
+  test_a_run_goes_on_with_the_scheduler_that_came_back``).
+- The scheduler, or every worker, stays away, and Dask waits for ever. `ClusterWatch.is_well` ends
+  the run (``chaos/test_scheduler.py::test_a_scheduler_that_stays_away_is_a_loud_end``,
+  ``chaos/test_workers.py::test_no_worker_that_comes_back_is_a_loud_end``).
+- A task hangs. `ClusterWatch.missing` warns (``executors/test_watch.py::
+  test_a_task_that_may_hang_is_told_of``).
+- Many tasks fail, and each tells of it. `summary` is one error for all (``executors/
+  test_contract.py::test_an_error_names_its_task_and_the_others_are_done``).
+"""
 
 from __future__ import annotations
 
@@ -8,19 +37,15 @@ from typing import Any
 from distributed import Client
 
 from genret_dask.executors.backlog import Backlog
-from genret_dask.executors.failures import FailureLog, summary
-from genret_dask.executors.in_flight import CLUSTER, TOPIC, Flight
-from genret_dask.executors.watch import LOST_TIMEOUT, Watch
-from genret_dask.monitoring.log import Event, silent
+from genret_dask.executors.failures import summary
+from genret_dask.executors.in_flight import CLUSTER, TOPIC, InFlight
+from genret_dask.executors.protocol import Hooks, Progress, Report, Result, Task
+from genret_dask.executors.watch import LOST_TIMEOUT, ClusterWatch
 from genret_dask.monitoring.quiet import QuietPlugin
 from genret_dask.monitoring.workers import MetricsPlugin
 from genret_dask.shards.resources import ResourcesPlugin, session_bytes
-from genret_dask.shards.task import SweepContext, run_shard
-from genret_dask.shards.usage import MemoryUse, Peaks
 
 _LISTEN_SECONDS = 1.0
-
-Progress = Callable[[float, float], None]
 
 
 class DaskExecutor:
@@ -32,99 +57,42 @@ class DaskExecutor:
     Parameters
     ----------
     client : distributed.Client
-    failures : FailureLog, optional
-        Where tasks that failed are recorded.
+    hooks : Hooks, optional
     lost_timeout : float
         Seconds without scheduler, or without any worker, before it is an error.
-    check : callable
-        Called all the time; raises where the run must stop.
-    event : callable
-        Hears of tasks that are done, tried again or failed, and of workers that join or leave.
     """
 
     def __init__(
-        self,
-        client: Client,
-        failures: FailureLog | None = None,
-        *,
-        lost_timeout: float = LOST_TIMEOUT,
-        check: Callable[[], None] = lambda: None,
-        event: Event = silent,
+        self, client: Client, hooks: Hooks | None = None, lost_timeout: float = LOST_TIMEOUT
     ) -> None:
-        self.client, self._event = client, event
-        self._failures, self._check = failures or FailureLog(), check
+        self._client, self._hooks = client, hooks or Hooks()
         plugins = (ResourcesPlugin(), MetricsPlugin(session_bytes), QuietPlugin())
-        self._watch = Watch(client, plugins, lost_timeout)
+        self._watch = ClusterWatch(client, plugins, lost_timeout)
 
     def map(
         self,
-        function: Callable[..., Any],
-        tasks: Sequence[Any],
+        function: Callable[[Task, Report], Result],
+        tasks: Sequence[Task],
         keys: Sequence[str],
         *,
-        cost: Callable[[Any], float] = lambda task: 1.0,
+        cost: Callable[[Task], float] = lambda task: 1.0,
         progress: Progress | None = None,
-    ) -> list[Any]:
-        """Results of ``function(task, report)`` in the order of the tasks.
-
-        Parameters
-        ----------
-        function : callable
-            Gets a task and a callable that takes the share of the task that is done.
-        keys : sequence of str
-            Names of the Dask tasks.
-        cost : callable
-            A task's weight in the progress; costly tasks are best given first.
-        progress : callable
-            Gets the weight done and the total weight.
-
-        Raises
-        ------
-        GenretError
-            Tasks failed; all others were finished first.
-        ClusterError
-            The cluster lost its scheduler or all its workers and did not get them back.
-        """
+    ) -> list[Result]:
+        """See `Executor.map`; the keys name the Dask tasks."""
         results: list[Any] = [None] * len(tasks)
         backlog = Backlog(tasks, keys, cost)
-        self._run(function, backlog, results.__setitem__, progress)
-        return results
-
-    def search(
-        self, tasks: Sequence[Any], context: SweepContext, progress: Progress | None = None
-    ) -> list[MemoryUse]:
-        """Compute every shard that has no marker; returns what each worker held in memory."""
-        peaks = Peaks()
-        backlog = Backlog(tasks, (task.key for task in tasks), lambda task: task.queries)
-        self._run(_Shard(context), backlog, lambda row, use: peaks.add(use), progress)
-        return peaks.by_worker()
-
-    def _run(
-        self,
-        function: Callable[..., Any],
-        backlog: Backlog,
-        keep: Callable[[int, Any], None],
-        progress: Progress | None,
-    ) -> None:
-        flight = Flight(self.client, function, backlog, keep, progress, self._failures, self._event)
-        topics = {TOPIC: flight.on_report, CLUSTER: flight.on_cluster}
-        with flight, self._watch.hearing(topics) as watch:
-            while flight.running or backlog:
-                self._check()
+        in_flight = InFlight(
+            self._client, function, backlog, results.__setitem__, progress, self._hooks
+        )
+        topics = {TOPIC: in_flight.on_report, CLUSTER: in_flight.on_cluster}
+        with in_flight, self._watch.hearing(topics) as watch:
+            while in_flight.running or backlog:
+                self._hooks.check()
                 if watch.is_well():
-                    flight.put_back(watch.missing(flight.running))
-                    flight.fill(window=max(4, 3 * watch.threads))
-                if flight.listen(_LISTEN_SECONDS):
+                    in_flight.put_back(watch.missing(in_flight.running))
+                    in_flight.fill(window=max(4, 3 * watch.threads))
+                if in_flight.listen(_LISTEN_SECONDS):
                     watch.heard()
-        if flight.failed:
-            raise summary(flight.failed, backlog.size) from flight.failed[0][1]
-
-
-class _Shard:
-    """`run_shard` as a task function; a class, so that Dask shows its name."""
-
-    def __init__(self, context: SweepContext) -> None:
-        self.context = context
-
-    def __call__(self, task: Any, report: Callable[[float], None]) -> MemoryUse:
-        return run_shard(task, self.context, report=report)
+        if in_flight.failed:
+            raise summary(in_flight.failed, backlog.size) from in_flight.failed[0][1]
+        return results

@@ -1,4 +1,4 @@
-"""Tasks that failed while the others went on: `failures.json` of a run directory."""
+"""Record tasks that failed while others went on, in `failures.json` of the run directory."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Failure:
     Attributes
     ----------
     key : str
-        Of the task.
+        Name of the task.
     error : str
-        Its class and message.
+        Class and message of the error.
     worker : str
-        That it failed on last; empty where the cluster did not say.
+        Worker that the task failed on last; empty if the cluster did not say.
     attempts : int
-        How often it was started.
+        How often the task was started.
     time : str
-        UTC, ISO 8601.
+        When it failed, UTC, ISO 8601.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Failure:
 
 
 class FailureLog:
-    """The failures of a run so far; a task that succeeds later is taken off.
+    """Keep the failures of a run; remove a task that succeeds later.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class FailureLog:
         self._failures = {one.key: one for one in read_failures(folder)} if folder else {}
 
     def add(self, key: str, error: BaseException, worker: str, attempts: int) -> None:
-        """Record a failure, and log it unless others failed for the very same reason."""
+        """Record a failure, and log it unless another task failed with the same text."""
         text = _text(error)
         if not any(one.error == text for one in self._failures.values()):
             logger.error("%s failed on %s: %s", key, worker or "an unknown worker", text)
@@ -66,12 +66,12 @@ class FailureLog:
         self._write()
 
     def discard(self, key: str) -> None:
-        """Take note that a task succeeded."""
+        """Remove a task that succeeded."""
         if self._failures.pop(key, None):
             self._write()
 
     def clear(self) -> None:
-        """Take note that all tasks succeeded."""
+        """Remove all tasks; called when every task succeeded."""
         if self._failures:
             self._failures = {}
             self._write()
@@ -91,9 +91,9 @@ class FailureLog:
 
 
 def read_failures(folder: Path) -> list[Failure]:
-    """What has failed in a run directory and not succeeded since.
+    """Read the tasks of a run directory that failed and did not succeed since.
 
-    Empty where nothing failed, or the file cannot be read.
+    The list is empty if nothing failed, or if the file cannot be read.
     """
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -106,9 +106,10 @@ def read_failures(folder: Path) -> list[Failure]:
 
 
 def summary(failures: list[tuple[str, BaseException]], tasks: int) -> GenretError:
-    """The error that stands for all failures of a stage.
+    """Make one error of all failures of a stage.
 
-    It is the one error where all are the same, else one of their common class, if it is ours.
+    If all are the same error of ours, return it. Otherwise list the first few in an error of their
+    common class, or in a `GenretError` if they have none of ours.
     """
     first = failures[0][1]
     kinds = {type(error) for _, error in failures}

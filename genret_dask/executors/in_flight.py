@@ -1,4 +1,4 @@
-"""Tasks in flight on a Dask cluster: submitted, heard of, landed, put back or given up."""
+"""Submit tasks to a Dask cluster, follow them, and put back or give up those that fail."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from distributed.scheduler import NoValidWorkerError
 
 from genret_dask.errors import ClusterError, TaskError
 from genret_dask.executors.backlog import DEATHS, LOSSES, Backlog, Work
-from genret_dask.executors.failures import FailureLog
+from genret_dask.executors.protocol import Hooks
 from genret_dask.executors.spans import TaskSpans
-from genret_dask.monitoring.log import Event, silent
 from genret_dask.monitoring.meter import measured
 from genret_dask.monitoring.workers import workers_heard
 
@@ -35,17 +34,18 @@ Message = tuple[float, dict[str, Any]]
 
 
 class Ran(NamedTuple):
-    """What a task returned, where, and what it took: see `genret_dask.monitoring.meter`."""
+    """A task's result, its worker, and what `genret_dask.monitoring.meter` measured of it."""
 
     result: Any
     worker: str
     measured: dict[str, float]
 
 
-class Flight:
-    """Tasks in flight, and what is heard of them.
+class InFlight:
+    """Hold the tasks in flight, and react to what Dask reports of them.
 
-    Callbacks come in other threads; what they say waits until the executor's own thread listens.
+    Dask calls back in other threads. Their reports wait in a queue until the executor's own thread
+    calls `listen`.
 
     Parameters
     ----------
@@ -58,9 +58,7 @@ class Flight:
         Gets a task's row and result.
     progress : callable, optional
         Gets the weight done and the total weight.
-    failures : FailureLog
-    event : callable
-        Hears of tasks that are done, tried again or failed, and of workers that join or leave.
+    hooks : Hooks
 
     Attributes
     ----------
@@ -76,18 +74,17 @@ class Flight:
         backlog: Backlog,
         keep: Callable[[int, Any], None],
         progress: Callable[[float, float], None] | None,
-        failures: FailureLog,
-        event: Event = silent,
+        hooks: Hooks,
     ) -> None:
         self.running: dict[str, tuple[Work, Future]] = {}
         self.failed: list[tuple[str, BaseException]] = []
         self._client, self._function, self._backlog = client, function, backlog
-        self._keep, self._progress, self._failures = keep, progress, failures
-        self._event, self._hear_of_workers = event, workers_heard(event)
+        self._keep, self._progress, self._hooks = keep, progress, hooks
+        self._hear_of_workers = workers_heard(hooks.event)
         self._spans = TaskSpans()
         self._heard: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
-    def __enter__(self) -> Flight:
+    def __enter__(self) -> InFlight:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -107,10 +104,10 @@ class Flight:
                     run_reporting, self._function, work.task, key, key=key, pure=False
                 )
             self.running[key] = work, future
-            future.add_done_callback(self._on_done)
+            future.add_done_callback(self._hear_of_end)
 
     def listen(self, seconds: float) -> bool:
-        """Deal with what was heard, waiting for it if need be; whether there was anything."""
+        """Handle one report, waiting up to `seconds` for it; return whether there was one."""
         try:
             deal_with_it = self._heard.get(timeout=seconds)
         except queue.Empty:
@@ -119,7 +116,7 @@ class Flight:
         return True
 
     def put_back(self, keys: Iterable[str]) -> None:
-        """Have tasks that the cluster does not know any more run again."""
+        """Put back tasks that the cluster does not know any more."""
         for key in keys:
             work, future = self.running.pop(key)
             self._cancel(future)
@@ -127,41 +124,41 @@ class Flight:
 
     # --- callbacks, in other threads ----------------------------------------------------------
 
-    def _on_done(self, future: Future) -> None:
-        self._heard.put(partial(self._land, future))
+    def _hear_of_end(self, future: Future) -> None:
+        self._heard.put(partial(self._on_finished, future))
 
     def on_report(self, message: Message) -> None:
-        """A task tells where it runs and how far it is."""
-        self._heard.put(partial(self._note, **message[1]))
+        """Handle a task's report of its worker and share done."""
+        self._heard.put(partial(self._on_progress, **message[1]))
 
     def on_cluster(self, message: Message) -> None:
-        """The scheduler tells what happens to its workers."""
+        """Handle the scheduler's report of a worker that joined or left."""
         self._hear_of_workers(message)
         told = message[1]
         if told.get("action") == "remove-worker" and not told.get("expected"):
-            self._heard.put(partial(self._mourn, told["worker"], told["processing-tasks"]))
+            self._heard.put(partial(self._on_worker_lost, told["worker"], told["processing-tasks"]))
 
-    # --- what is heard ------------------------------------------------------------------------
+    # --- reports, in the executor's thread ----------------------------------------------------
 
-    def _note(self, key: str, worker: str, share: float) -> None:
+    def _on_progress(self, key: str, worker: str, share: float) -> None:
         if key in self.running:
             work, _ = self.running[key]
             work.worker = worker
             self._advance(work, share)
 
-    def _mourn(self, worker: str, keys: Iterable[str]) -> None:
+    def _on_worker_lost(self, worker: str, keys: Iterable[str]) -> None:
         for key in keys:
             if key in self.running and self._backlog.died(self.running[key][0], worker):
                 work, future = self.running.pop(key)
                 self._cancel(future)
-                self._suspect(work)
+                self._retry_alone(work)
 
-    def _land(self, future: Future) -> None:
+    def _on_finished(self, future: Future) -> None:
         work, _ = self.running.pop(str(future.key), (None, None))
         if work is None:  # given up meanwhile
             return
         if future.status == "error":
-            self._judge(work, future.exception(timeout=_RESULT_SECONDS))
+            self._on_error(work, future.exception(timeout=_RESULT_SECONDS))
             future.release()
         elif future.status != "finished":
             self._lose(work, f"its future was {future.status}")
@@ -177,13 +174,13 @@ class Flight:
             return
         future.release()
         self._keep(work.row, ran.result)
-        self._failures.discard(work.key)
-        self._event("task_done", key=work.key, worker=ran.worker, **ran.measured)
+        self._hooks.failures.discard(work.key)
+        self._hooks.event("task_done", key=work.key, worker=ran.worker, **ran.measured)
         self._advance(work, 1.0)
 
-    def _judge(self, work: Work, error: BaseException) -> None:
+    def _on_error(self, work: Work, error: BaseException) -> None:
         if isinstance(error, KilledWorker):
-            self._suspect(work)
+            self._retry_alone(work)
         elif isinstance(error, NoValidWorkerError):
             self._lose(work, "there was no worker for it")
         elif isinstance(error, OSError) and self._backlog.refused(work):
@@ -191,7 +188,7 @@ class Flight:
         else:
             self._fail(work, error)
 
-    # --- what it leads to ---------------------------------------------------------------------
+    # --- consequences -------------------------------------------------------------------------
 
     def _advance(self, work: Work, share: float) -> None:
         if self._backlog.progressed(work, share) and self._progress:
@@ -213,7 +210,7 @@ class Flight:
                 ),
             )
 
-    def _suspect(self, work: Work) -> None:
+    def _retry_alone(self, work: Work) -> None:
         if self._backlog.suspect(work):
             self._again(work, "workers kept dying with it; it will run alone")
         else:
@@ -230,13 +227,15 @@ class Flight:
 
     def _again(self, work: Work, reason: str) -> None:
         logger.warning("%s is submitted again: %s", work.key, reason)
-        self._event("task_retried", key=work.key, worker=work.worker, text=reason)
+        self._hooks.event("task_retried", key=work.key, worker=work.worker, text=reason)
 
     def _fail(self, work: Work, error: BaseException) -> None:
         kind = type(error).__name__
-        self._event("task_failed", key=work.key, worker=work.worker, error=kind, text=str(error))
+        self._hooks.event(
+            "task_failed", key=work.key, worker=work.worker, error=kind, text=str(error)
+        )
         self.failed.append((work.key, error))
-        self._failures.add(work.key, error, work.worker, work.attempts)
+        self._hooks.failures.add(work.key, error, work.worker, work.attempts)
         self._backlog.given_up(work)
         if self._progress:
             self._progress(self._backlog.done, self._backlog.total)

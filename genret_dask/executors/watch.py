@@ -1,4 +1,4 @@
-"""A watch over a Dask cluster: whether it is there, and whether it still has our tasks."""
+"""Watch a Dask cluster: whether it is there, and whether it still has our tasks."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from genret_dask.errors import ClusterError
 logger = logging.getLogger(__name__)
 
 LOST_TIMEOUT = 50.0
-"""Seconds without scheduler or workers before a run gives up, unless told otherwise."""
+"""Seconds without scheduler or workers before a run gives up, by default."""
 LOOK_SECONDS = 1.0
-"""Between two looks at the cluster."""
+"""Seconds between two looks at the cluster."""
 QUIET_SECONDS = 10.0
-"""Without a sign of any task, before the cluster is asked whether it still has them."""
+"""Seconds without a report of any task before the cluster is asked whether it has them."""
 HANG_SECONDS = 900.0
-"""Without a sign of any task that the cluster does have, before a warning: one may hang."""
+"""Seconds without a report of tasks that the cluster does have before a warning: one may hang."""
 
 _ANSWER_SECONDS = 10.0
 _WAITING = {"waiting", "queued", "no-worker"}
 Handler = Callable[[Any], None]
 
 
-class Watch:
-    """Keeps a client fit to submit tasks, and notices what Dask itself does not tell.
+class ClusterWatch:
+    """Keep a client able to submit tasks, and notice faults that Dask does not report.
 
-    A scheduler that comes back at its address knows nothing: plugins are registered and topics
-    subscribed to again.
+    A scheduler that comes back at its address has lost everything, so plugins are registered and
+    topics subscribed to again.
 
     Parameters
     ----------
     client : distributed.Client
     plugins : sequence of WorkerPlugin
-        That every worker must have.
+        Plugins that every worker must have.
     lost_timeout : float
         Seconds without scheduler, or without any worker, before it is an error.
 
     Attributes
     ----------
     threads : int
-        Of all workers, at the last look; 0 where there are none, or nobody to ask.
+        Threads of all workers at the last look; 0 if there are none, or no scheduler answers.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Watch:
         self._absent: set[str] = set()
 
     @contextmanager
-    def hearing(self, topics: Mapping[str, Handler]) -> Iterator[Watch]:
-        """Watch, and have messages of these topics handled, on the client's event loop."""
+    def hearing(self, topics: Mapping[str, Handler]) -> Iterator[ClusterWatch]:
+        """Watch, and pass messages of these topics to their handlers on the client's event loop."""
         self._topics, self._subscribed = topics, None
         self._well, self._looked = time.monotonic(), 0.0
         self.heard()
@@ -78,14 +78,14 @@ class Watch:
                     self._client.unsubscribe_topic(topic)
 
     def heard(self) -> None:
-        """Take note of a sign of life of some task."""
+        """Note that some task reported."""
         self._heard = self._sign = self._told = time.monotonic()
         self._absent = set()
 
     def is_well(self) -> bool:
-        """Whether the cluster can take tasks now; looks once a second.
+        """Return whether the cluster can take tasks now; look at it once a second.
 
-        It can without any worker: an adaptive cluster starts its first one for a task that waits.
+        A cluster without workers can: an adaptive one starts its first worker for a waiting task.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Watch:
         return self._client.status == "running" and comm is self._subscribed is not None
 
     def _look(self) -> int | None:
-        """Threads of all workers; None where there is nobody to ask."""
+        """Return the threads of all workers; None if no scheduler answers."""
         if self._client.status != "running":
             return None
         try:
@@ -146,10 +146,10 @@ class Watch:
         )
 
     def missing(self, keys: Collection[str]) -> set[str]:
-        """Tasks of these that the cluster does not have any more, though it never said so.
+        """Return those tasks that the cluster does not have any more, though it never said so.
 
-        It is asked only after a while without a sign of any task, and a task counts as missing
-        when it was missed twice in a row.
+        The cluster is asked only after `QUIET_SECONDS` without a report. A task is missing if it
+        was absent twice in a row.
         """
         now = time.monotonic()
         if not keys or now - self._heard < QUIET_SECONDS:
@@ -185,5 +185,5 @@ class Watch:
 
 
 def _held(dask_worker: Worker) -> list[str]:
-    """Tasks that a worker knows of."""
+    """Return the keys of the tasks that a worker knows."""
     return [str(key) for key in dask_worker.state.tasks]

@@ -10,10 +10,8 @@ import json
 import logging
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +34,8 @@ STAGE_UNITS = {
 Event = Callable[..., None]
 """Gets an event's name, and its fields as keyword arguments."""
 
-_SEND_SECONDS = 15.0  # between two copies of the log to an object store
+_SENT_AT = ("run_started", "stage_began", "stage_ended", "run_ended")
+"""Events after which an object store gets the log: objects cannot be appended to."""
 _TEXT = 2000  # characters kept of a field
 
 
@@ -70,7 +69,7 @@ class RunLog:
         self.stage: str | None = None
         self._place = folder / FILE
         self._path = self._place if is_local(folder) else working_folder(folder, ".log") / FILE
-        self._sent = float("-inf")
+        self._before: bytes | None = None  # the object's content before this run
         self._run = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
         self._began = self._warned = False
@@ -82,9 +81,9 @@ class RunLog:
         line = {name: value for name, value in {**head, **fields}.items() if value is not None}
         text = json.dumps(_clean(line), default=str) + "\n"
         with self._lock:
-            self._append(text.encode())
+            self._append(text.encode(), event in _SENT_AT)
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes, send: bool) -> None:
         try:
             if not self._is_open():
                 return
@@ -94,29 +93,25 @@ class RunLog:
                     line = line if file.read(1) == b"\n" else b"\n" + line
                 file.write(line)
             self._began = True
-            self._send()
+            if send and not is_local(self._place):
+                self._send()
         except Exception as error:  # an object store's library has errors of its own
             level = logging.DEBUG if self._warned else logging.WARNING
             logger.log(level, "cannot write %s, going on without: %s", self._place, error)
-            self._warned, self._sent = True, time.monotonic()
+            self._warned = True
 
     def _is_open(self) -> bool:
-        """Whether lines can be written; goes on from the log of an object store, if there is one.
-
-        Objects cannot be appended to: their lines go to a file of this host, and then there whole.
-        """
-        if is_local(self._place):
-            return self._path.parent.is_dir()
-        if not self._began and time.monotonic() - self._sent >= _SEND_SECONDS:
+        """Whether lines can be written; those for an object store go to a file of this host."""
+        if not is_local(self._place) and not self._began:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_bytes(self._place.read_bytes() if self._place.is_file() else b"")
-            self._began = True
-        return self._began
+            self._path.unlink(missing_ok=True)
+        return self._path.parent.is_dir()
 
-    def _send(self, *, now: bool = False) -> None:
-        if not is_local(self._place) and (now or time.monotonic() - self._sent >= _SEND_SECONDS):
-            self._sent = time.monotonic()
-            replace_file(self._place, self._path.read_bytes())
+    def _send(self) -> None:
+        """Replace the object by what it held before this run, and the lines of this run."""
+        if self._before is None:
+            self._before = self._place.read_bytes() if self._place.is_file() else b""
+        replace_file(self._place, self._before + self._path.read_bytes())
 
     def __enter__(self) -> RunLog:
         return self
@@ -141,8 +136,6 @@ class RunLog:
                 code = error.code if isinstance(error.code, int) else 1
             text = str(error)
             self("run_ended", outcome="failed", exit=code, error=type(error).__name__, text=text)
-        with suppress(Exception), self._lock:
-            self._send(now=True)
 
 
 def read_log(folder: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:

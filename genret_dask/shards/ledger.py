@@ -1,5 +1,7 @@
 """The ledger of finished shards: one marker file each, written after the shard is durable.
 
+A shard is done when its marker file exists. On restart only markers are believed.
+
 A marker names what each dataset of its shard was made from. Where only one of them still holds, as
 the candidates' losses do when the beams change, a file `KEY.kept.json` takes the marker's place:
 the shard is not done, but that dataset need not be computed again.
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,10 @@ from genret_dask.storage.records import dump_record, parse_record, read_record
 
 logger = logging.getLogger(__name__)
 
-_DAMAGED = "%s; its shard counts as not done"
-
 
 @dataclass(frozen=True)
 class Ledger:
-    """Markers of one cube; one that was made from something else does not count.
+    """Read and write the markers of one cube; those made from something else do not count.
 
     Attributes
     ----------
@@ -44,31 +44,29 @@ class Ledger:
         return self.read(task) is not None
 
     def read(self, task: ShardTask) -> dict[str, Any] | None:
-        """The marker of a shard; None where there is none, or none that can be trusted."""
-        return _of(task, _trusted(self.path(task)))
+        """The marker of a shard; None where there is none, a damaged one, or another's."""
+        return _of(task, _read(read_record, self.path(task)))
 
     def kept(self, task: ShardTask) -> dict[str, dict[str, str]]:
         """What still holds of a shard that is not done: SHA-256 by array, by dataset."""
-        return _holding(task, _trusted(self._kept(task)))
+        return _holding(task, _read(read_record, self._kept(task)))
 
     def _kept(self, task: ShardTask) -> Path:
         return self.folder / f"{task.key}.kept.json"
 
     def read_all(self, tasks: Iterable[ShardTask]) -> dict[str, dict[str, Any]]:
-        """Markers that can be trusted, by the keys of their tasks: one listing, then reads."""
+        """Markers of these tasks by their keys, as `read` gives them: one listing, then reads."""
         there = set(names_in(self.folder))
-        wanted = {task.key: task for task in tasks}
-        paths = {key: self.path(task) for key, task in wanted.items()}
-        paths = {key: path for key, path in paths.items() if path.name in there}
-        found = {}
-        for key, text in read_files(paths).items():
-            marker = _of(wanted[key], _parsed(text, paths[key]))
-            if marker is not None:
-                found[key] = marker
-        return found
+        wanted = {task.key: task for task in tasks if self.path(task).name in there}
+        texts = read_files({key: self.path(task) for key, task in wanted.items()})
+        found = {
+            key: _of(task, _read(parse_record, texts[key], self.path(task)))
+            for key, task in wanted.items()
+        }
+        return {key: marker for key, marker in found.items() if marker is not None}
 
     def mark(self, task: ShardTask, digests: dict[str, str]) -> dict[str, Any]:
-        """Vouch for a shard whose chunks are durable; the marker is there whole or not at all.
+        """Write the marker of a shard whose chunks are durable, whole or not at all.
 
         Raises
         ------
@@ -115,7 +113,7 @@ class Ledger:
         texts = read_files(paths)
         for name, path in paths.items():
             task = wanted.get(name.removesuffix(".json").removesuffix(".kept"))
-            holding = _holding(task, _parsed(texts.get(name), path)) if task else {}
+            holding = _holding(task, _read(parse_record, texts[name], path)) if task else {}
             if task is not None and holding:
                 found.setdefault(task.key, set()).update(holding)
                 if path == self.path(task) and len(holding) == len(task.fingerprints):
@@ -145,21 +143,12 @@ class Ledger:
         return total.hexdigest()
 
 
-def _parsed(text: bytes | None, path: Path) -> dict[str, Any] | None:
-    """What the text of a marker's file says; None where it is missing or damaged."""
+def _read(read: Callable[..., dict[str, Any] | None], *source: Any) -> dict[str, Any] | None:
+    """Read or parse a marker; None where there is none, or a damaged one."""
     try:
-        return None if text is None else parse_record(text, path)
+        return read(*source)
     except ModelError as error:
-        logger.warning(_DAMAGED, error.found)
-        return None
-
-
-def _trusted(path: Path) -> dict[str, Any] | None:
-    """What a marker's file holds; None where there is none, or a damaged one."""
-    try:
-        return read_record(path)
-    except ModelError as error:
-        logger.warning(_DAMAGED, error.found)
+        logger.warning("%s; its shard counts as not done", error.found)
         return None
 
 

@@ -6,7 +6,9 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,13 +236,28 @@ def session_bytes(worker: Any) -> int:
     return worker.plugins[PLUGIN].resources.session_bytes
 
 
-def worker_resources() -> Resources:
-    """The resources of the worker that runs the current task.
+_provided: ContextVar[Resources | None] = ContextVar("resources", default=None)
+
+
+@contextmanager
+def provided(resources: Resources) -> Iterator[None]:
+    """Have tasks of this thread use these resources, in place of a Dask worker's."""
+    token = _provided.set(resources)
+    try:
+        yield
+    finally:
+        _provided.reset(token)
+
+
+def current_resources() -> Resources:
+    """The resources of the executor, or of the Dask worker, that runs the current task.
 
     The scheduler is asked now and then who else is on the host, as workers come and go.
     """
     from distributed import get_worker
 
+    if (resources := _provided.get()) is not None:
+        return resources
     worker = get_worker()
     plugin: Any = worker.plugins[PLUGIN]
     now = time.monotonic()

@@ -23,9 +23,9 @@ from genret_dask.models.tokens import Tokens
 from genret_dask.monitoring.meter import count, phase
 from genret_dask.shards.attempts import attempt
 from genret_dask.shards.ledger import Ledger
-from genret_dask.shards.need import Need, Splits, is_out_of_memory
+from genret_dask.shards.memory_plan import MemoryPlan, Splits, is_out_of_memory
 from genret_dask.shards.plan import ShardTask, batches, runs
-from genret_dask.shards.resources import Resources, worker_resources
+from genret_dask.shards.resources import Resources, current_resources
 from genret_dask.shards.usage import MemoryUse
 from genret_dask.specs import InferenceSpec
 from genret_dask.storage.arrays import read_array
@@ -84,15 +84,12 @@ class SweepContext:
 def run_shard(
     task: ShardTask,
     context: SweepContext,
-    resources: Resources | None = None,
     report: Report | None = None,
 ) -> MemoryUse:
     """Compute and write a shard, unless its marker says that it is there.
 
     Parameters
     ----------
-    resources : Resources, optional
-        Those of the current Dask worker by default.
     report : callable, optional
         Gets the share of the queries that are done, now and then.
 
@@ -110,7 +107,7 @@ def run_shard(
     SpecError
         More threads are asked for than there are cores.
     """
-    resources = resources or worker_resources()
+    resources = current_resources()
     ledger = context.ledger
     if ledger.read(task) is None:
         kept = ledger.kept(task)
@@ -162,15 +159,15 @@ def compute_shard(
     tokens = reader.read(queries.texts[task.start : task.stop])
     documents = queries.candidates[task.start : task.stop]
     decoder = _decoder(model, task, context, session, documents, resources)
-    need = Need(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
-    room = need.room(resources, died)
+    memory = MemoryPlan(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
+    room = memory.room(resources, died)
 
     def named(error: NumericError, rows: np.ndarray) -> NumericError:
         row = task.start + int(rows[error.row or 0])
         return error.of(f"{task.kind}/{task.name}", queries.names[row])
 
     while True:
-        splits = need.splits(room, resources)
+        splits = memory.splits(room, resources)
         try:
             arrays = _decode(decoder, tokens, splits, documents.shape[1], report, named, kept)
             if SEARCH in arrays:
@@ -182,7 +179,7 @@ def compute_shard(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            room = need.less(splits, error)
+            room = memory.less(splits, error)
 
 
 def _decode(

@@ -6,6 +6,7 @@ import json
 import logging
 import resource
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -87,21 +88,10 @@ class Peak:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class Peaks:
-    """The largest use of each worker, of however many that tasks report."""
-
-    def __init__(self) -> None:
-        self._largest: dict[str, MemoryUse] = {}
-
-    def add(self, use: MemoryUse) -> None:
-        known = self._largest.get(use.worker, use)
-        self._largest[use.worker] = max(
-            known, use, key=lambda one: (one.peak_bytes, one.estimated_bytes or 0)
-        )
-
-    def by_worker(self) -> list[MemoryUse]:
-        """One a worker, by its address."""
-        return [self._largest[worker] for worker in sorted(self._largest)]
+def largest(uses: Iterable[MemoryUse]) -> list[MemoryUse]:
+    """The largest use of each worker that tasks reported, in the order of the workers' names."""
+    ordered = sorted(uses, key=lambda one: (one.worker, one.peak_bytes, one.estimated_bytes or 0))
+    return list({use.worker: use for use in ordered}.values())
 
 
 def write_memory(uses: list[MemoryUse], path: Path) -> None:

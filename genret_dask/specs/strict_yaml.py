@@ -6,6 +6,7 @@ PyYAML alone takes the last of two equal keys silently, and makes dates and numb
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from yaml.constructor import ConstructorError
 from genret_dask.errors import SpecError
 
 _TAG = "tag:yaml.org,2002:"
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _JSON = {None, *(_TAG + kind for kind in ("null", "bool", "int", "float", "str", "seq", "map"))}
 
 
@@ -63,13 +65,14 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         The file is missing, is not UTF-8, is not YAML, repeats a key, or holds a value that is
         none of JSON's; the message names the line.
     """
-    expected = "a YAML file in UTF-8, keys and plain values"
+    expected, text = "a YAML file in UTF-8, keys and plain values", ""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8-sig"), StrictLoader)
+        text = Path(path).read_text(encoding="utf-8-sig")
+        content = yaml.load(text, StrictLoader)
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}", expected="a readable YAML file") from error
     except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise SpecError(f"{path} is not YAML: {_reason(error)}", expected=expected) from None
+        raise SpecError(f"{path} is not YAML: {_reason(error, text)}", expected=expected) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -81,10 +84,12 @@ def _refusal(problem: str, node: yaml.Node) -> ConstructorError:
     return ConstructorError(problem=problem, problem_mark=node.start_mark)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, text: str) -> str:
     """Say where and why, without the line itself, which PyYAML's own text quotes."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
         return " ".join(str(error).split())
-    problem = error.problem or error.context
+    problem = error.problem or error.context or ""
+    if "alias" in problem or "environment:" in text:  # whose values may be secret
+        problem = _QUOTED.sub("a value", problem)
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

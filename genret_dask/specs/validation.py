@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from genret_dask.errors import SpecError
-from genret_dask.redaction import MASK, has_credentials, is_secret, redacted
+from genret_dask.redaction import MASK, has_credentials, redact
 
 _LISTED = 10  # problems in an error's text
 _FIX = "correct it; docs/config.md has the keys with their defaults"
@@ -95,9 +96,16 @@ def _problem(
         return f"unknown key {location}", valid
     message, *others = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
     message += "".join(f", or {other.removeprefix('Input should be ')}" for other in others)
-    hidden = any(map(is_secret, item["loc"]))
-    shown = MASK if hidden else repr(redacted(item["input"]))
-    return f"{location}: {message} (found {shown})"[:400], None
+    return f"{location}: {message} (found {_shown(item)})"[:400], None
+
+
+def _shown(item: Any) -> str:
+    """The value at fault; of a mapping its keys, and nothing of `environment`."""
+    if "environment" in item["loc"]:
+        return MASK
+    if isinstance(item["input"], Mapping):
+        return f"keys {', '.join(map(str, item['input'])) or 'none'}"
+    return redact(repr(item["input"]))
 
 
 def _record_at(record: Any, location: tuple[Any, ...], content: Any) -> type[BaseModel] | None:

@@ -28,8 +28,7 @@ from genret_dask.study.candidates import build_candidates, count_negatives, sele
 from genret_dask.study.origins import Origins
 
 if TYPE_CHECKING:
-    from genret_dask.executors.dask import DaskExecutor
-    from genret_dask.executors.serial import SerialExecutor
+    from genret_dask.executors.protocol import Executor
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class Inputs:
         self,
         spec: SweepSpec,
         folder: Path,
-        executor: Callable[[], DaskExecutor | SerialExecutor],
+        executor: Callable[[], Executor],
         report: Callable[[str, float, float], None],
     ) -> None:
         self.spec, self.folder = spec, folder

@@ -22,6 +22,7 @@ from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, 
 from genret_dask.datasets.collection import Collection
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.failures import FailureLog
+from genret_dask.executors.protocol import Executor, Hooks
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.executors.watch import LOST_TIMEOUT
 from genret_dask.exporters.task import is_exported, run_export
@@ -44,6 +45,7 @@ from genret_dask.study.cut_queries import warn_of_cut_queries
 from genret_dask.study.inputs import Inputs
 from genret_dask.study.preview import Preview, preview
 from genret_dask.study.results import RESULTS, write_results
+from genret_dask.study.search import search
 from genret_dask.study.survey import Step, remove_stale
 from genret_dask.study.tasks import export_tasks, exported_models, training_tasks
 from genret_dask.study.template import build_template, shard_tasks, versions
@@ -175,18 +177,12 @@ class Study:
         self.inputs = Inputs(spec, self.folder, lambda: self.executor, self._report)
 
     @cached_property
-    def executor(self) -> DaskExecutor | SerialExecutor:
+    def executor(self) -> Executor:
         self.log("machines", machines=machines_of(self.client))
-        check, failures = self.lease.check, self._failures
+        hooks = Hooks(self._failures, self.lease.check, self.log)
         if self.client is None:
-            return SerialExecutor(failures, check, self.log)
-        return DaskExecutor(
-            self.client,
-            failures,
-            lost_timeout=self._lost_timeout,
-            check=check,
-            event=self.log,
-        )
+            return SerialExecutor(hooks)
+        return DaskExecutor(self.client, hooks, self._lost_timeout)
 
     @cached_property
     def _failures(self) -> FailureLog:
@@ -344,7 +340,7 @@ class Study:
             split, max_tokens = self.spec.inference.split, self.spec.max_tokens
             warn_of_cut_queries(queries, split, max_tokens, context.models)
             with span(self.spec.name, "search"):
-                self.memory = self.executor.search(todo, context, report)
+                self.memory = search(self.executor, todo, context, report)
             write_memory(self.memory, self.folder / "resources.json")
         self.lease.check()
         self._failures.clear()

@@ -7,13 +7,14 @@ import os
 import shutil
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from genret_dask.errors import ClusterError
 from genret_dask.executors.dask import DaskExecutor
+from genret_dask.study import sweep
+from genret_dask.study.search import search
 from genret_dask.study.sweep import _train
 from genret_dask.training.task import finished
 from tests.chaos.conftest import Killer, cluster, kill
@@ -100,9 +101,9 @@ def test_training_and_export_survive_killed_workers(stand, monkeypatch):
 def test_every_shard_executed_twice_at_once_is_the_same(stand, monkeypatch):
     monkeypatch.setenv("CHAOS_SLEEP", "0.2")
 
-    def search_twice(self, tasks, context, progress=None):
+    def search_twice(executor, tasks, context, progress=None):
         twins = [
-            threading.Thread(target=partial(search, DaskExecutor(client), tasks, context))
+            threading.Thread(target=search, args=(DaskExecutor(client), tasks, context))
             for client in (one, other)
         ]
         for twin in twins:
@@ -111,9 +112,8 @@ def test_every_shard_executed_twice_at_once_is_the_same(stand, monkeypatch):
             twin.join()
         return []
 
-    search = DaskExecutor.search
     with cluster(workers=1) as one, cluster(workers=1) as other:
-        monkeypatch.setattr(DaskExecutor, "search", search_twice)
+        monkeypatch.setattr(sweep, "search", search_twice)
         stand.study(one).search()
     begun = stand.begun()
     assert sum(count == 2 for count in begun.values()) > stand.shards // 2

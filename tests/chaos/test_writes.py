@@ -187,7 +187,7 @@ def test_a_full_disk_is_said_and_what_is_done_is_kept(whole, disk, monkeypatch):
     from genret_dask.shards.task import run_shard
 
     monkeypatch.setattr(
-        "genret_dask.executors.serial.run_shard",
+        "genret_dask.study.search.run_shard",
         lambda task, *rest: (again.append(task.key), run_shard(task, *rest))[1],
     )
     cube = Study(make_spec(whole), runs=place).search()

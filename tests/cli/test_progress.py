@@ -96,13 +96,13 @@ def test_a_terminal_that_cannot_go_back_gets_lines(monkeypatch, term):
 
 WORK = """
 import sys
-from genret_dask.cli.progress import ProgressBars, say
-say("begins")
+from genret_dask.cli.progress import ProgressBars, echo
+echo("begins")
 with ProgressBars() as bars:
     for stage in ("train", "search"):
         for done in range(101):
             bars(stage, done, 100)
-say("ends")
+echo("ends")
 sys.stderr and sys.stderr.write("later")
 print("done")
 """

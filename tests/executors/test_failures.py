@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from genret_dask.errors import BudgetError, GenretError, ModelError
 from genret_dask.executors.failures import FailureLog, read_failures, summary
-from genret_dask.executors.serial import SerialExecutor
 
 
 def test_what_failed_is_kept_until_it_succeeds(tmp_path):
@@ -56,21 +53,3 @@ def test_one_error_stands_for_all():
     mixed = summary([(f"k{n}", ValueError(str(n))) for n in range(7)] + [("z", alone)], 9)
     assert type(mixed) is GenretError and "k4: ValueError: 4" in mixed.found
     assert "and 3 more, in failures.json" in mixed.found
-
-
-def test_the_serial_executor_does_the_others_too(tmp_path):
-    def odd(task, report):
-        if task % 2:
-            raise ValueError(f"{task} is odd")
-        return task
-
-    executor = SerialExecutor(FailureLog(tmp_path))
-    done = []
-    try:
-        executor.map(odd, [0, 1, 2], ["a", "b", "c"], progress=lambda *both: done.append(both))
-    except GenretError as error:
-        assert "b: ValueError: 1 is odd" in str(error) and error.exit_code == 1
-    assert done[-1] == (2, 3)
-    (failure,) = json.loads((tmp_path / "failures.json").read_text())["failures"]
-    assert failure["key"] == "b" and failure["worker"] == "this process"
-    assert executor.map(odd, [4], ["b"]) == [4] and not (tmp_path / "failures.json").exists()

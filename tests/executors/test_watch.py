@@ -14,6 +14,7 @@ from genret_dask.errors import ClusterError, GenretError
 from genret_dask.executors import watch
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.failures import FailureLog
+from genret_dask.executors.protocol import Hooks
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +83,11 @@ def test_an_error_of_the_system_is_tried_again_and_then_reported(client, tmp_pat
             raise ConnectionResetError("reset")
         return "done"
 
-    executor = DaskExecutor(client, FailureLog(tmp_path / "."))
+    executor = DaskExecutor(client, Hooks(FailureLog(tmp_path / ".")))
     assert executor.map(fails, [0], ["s-0"]) == ["done"]
     with pytest.raises(GenretError, match="s-1: ConnectionResetError: reset"):
         executor.map(fails, [0, 1], ["s-0", "s-1"])
     assert len(list(tmp_path.glob("1-*"))) == 3
-
-
-def test_the_run_ends_where_it_must_stop(client, tmp_path):
-    calls = []
-
-    def check() -> None:
-        calls.append(1)
-        if len(calls) > 3:
-            raise GenretError("stop")
-
-    with pytest.raises(GenretError, match="stop"):
-        DaskExecutor(client, check=check).map(
-            lambda task, report: task, range(99), map(str, range(99))
-        )
-    assert DaskExecutor(client).map(lambda task, report: task, [5], ["after"]) == [5]
 
 
 def test_a_closed_client_is_a_loud_end():

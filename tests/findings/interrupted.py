@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from genret_dask.cli import main
-from genret_dask.executors.watch import Watch
+from genret_dask.executors.watch import ClusterWatch
 from genret_dask.study.sweep import Study
 
 
@@ -30,24 +30,24 @@ class Moment:
 
     def watch(self, set_attribute: Callable[[type, str, object], None]) -> None:
         """Have studies and their watch over the cluster tell when they come to a moment."""
-        report, look, set_up = Study._report, Watch._look, Watch._set_up
+        report, look, set_up = Study._report, ClusterWatch._look, ClusterWatch._set_up
 
         def reporting(study: Study, stage: str, done: float, total: float) -> None:
             report(study, stage, done, total)
             self.stage = stage
             self.come("start" if not done else "end" if done >= total else "middle")
 
-        def looking(watch: Watch) -> int | None:
+        def looking(watch: ClusterWatch) -> int | None:
             self.come("look")
             return look(watch)
 
-        def setting_up(watch: Watch, comm: object) -> None:
+        def setting_up(watch: ClusterWatch, comm: object) -> None:
             set_up(watch, comm)
             self.come("set-up")
 
         set_attribute(Study, "_report", reporting)
-        set_attribute(Watch, "_look", looking)
-        set_attribute(Watch, "_set_up", setting_up)
+        set_attribute(ClusterWatch, "_look", looking)
+        set_attribute(ClusterWatch, "_set_up", setting_up)
 
 
 if __name__ == "__main__":

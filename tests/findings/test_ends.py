@@ -29,7 +29,7 @@ from genret_dask.cli import _signals_handled, main
 from genret_dask.errors import ClusterError, GenretError, Terminated
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.serial import SerialExecutor
-from genret_dask.executors.watch import Watch
+from genret_dask.executors.watch import ClusterWatch
 from genret_dask.monitoring.log import read_log
 from genret_dask.run.done import what_is_done
 from genret_dask.run.status import read_status
@@ -184,7 +184,7 @@ def test_a_watch_that_never_looked_leaves_no_error_of_its_own(cluster):
     with (
         Client(cluster) as client,
         pytest.raises(KeyboardInterrupt),
-        Watch(client, ()).hearing({"some-topic": print}),
+        ClusterWatch(client, ()).hearing({"some-topic": print}),
     ):
         raise KeyboardInterrupt
 
@@ -196,7 +196,7 @@ def test_a_cluster_that_is_lost_says_what_is_done(tmp_path, cluster, monkeypatch
     def lost(*args: Any) -> int:
         raise ClusterError("the scheduler does not answer")
 
-    monkeypatch.setattr(Watch, "_look", lost)
+    monkeypatch.setattr(ClusterWatch, "_look", lost)
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1
     assert "Error: the scheduler does not answer" in result.stderr

@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 
 import genret_dask
 from genret_dask.cli import main
-from genret_dask.cli.progress import ProgressBars, say
+from genret_dask.cli.progress import ProgressBars, echo
 from genret_dask.errors import InputError
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.fits import fit_over
@@ -203,9 +203,9 @@ def test_a_line_is_not_written_into_a_bar(terminal, monkeypatch):
     with ProgressBars(terminal) as bars:
         bars("search", 0, 10)
         bars("search", 4, 10)
-        say("peak memory  1 GiB")
+        echo("peak memory  1 GiB")
         bars("search", 10, 10)
-        say("peak memory  2 GiB")
+        echo("peak memory  2 GiB")
     first, bar, last = terminal.lines()
     assert (first, last) == ("peak memory  1 GiB", "peak memory  2 GiB")
     assert bar.startswith("search") and "100%" in bar

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from genret_dask.cli import main
 from genret_dask.clusters import load_cluster_spec
 from genret_dask.errors import GenretError, SpecError
-from genret_dask.redaction import MASK, is_secret, printable, redact, redacted
+from genret_dask.redaction import MASK, printable, redact
 from genret_dask.report import write_report
 from genret_dask.specs import SweepSpec, load_spec
 from tests.conftest import make_collection, write_beir
@@ -135,14 +135,6 @@ def test_titles_do_not_steer_the_terminal(swept, monkeypatch, command):
         assert "]0;owned" in result.output, "the title is shown, without what steers"
 
 
-def test_paths_of_the_environment_are_no_secrets(tmp_path, monkeypatch):
-    monkeypatch.setenv("PWD", str(tmp_path))
-    monkeypatch.setenv("GIT_AUTHOR_NAME", "Ada Lovelace")
-    monkeypatch.setenv("STORE_PASSWORD", "/not/a/path")
-    text = f"{tmp_path}/runs, Ada Lovelace, /not/a/path, AUTHORIZATION=hunter2"
-    assert redact(text) == f"{tmp_path}/runs, Ada Lovelace, ***, AUTHORIZATION=***"
-
-
 def test_a_model_is_one_of_the_runs(swept, monkeypatch):
     root, _ = swept
     monkeypatch.chdir(root)
@@ -221,8 +213,7 @@ def test_a_name_is_one_folder(name):
 
 
 def test_an_error_from_elsewhere_is_redacted_on_its_way_out(monkeypatch, tmp_path):
-    monkeypatch.setenv("STORE_PASSWORD", SECRET)
-    error = GenretError(f"cannot reach s3://k:abcdef@b with {SECRET}\x1b[2J")
+    error = GenretError(f"cannot reach s3://k:{SECRET}@b\x1b[2J")
 
     def fail(*arguments: object) -> None:
         raise error
@@ -230,24 +221,10 @@ def test_an_error_from_elsewhere_is_redacted_on_its_way_out(monkeypatch, tmp_pat
     monkeypatch.setattr("genret_dask.cli.datasets.load", fail)
     result = CliRunner().invoke(main, ["-vv", "datasets", "validate", "pydoc"])
     assert result.exit_code == 1
-    assert SECRET not in result.output and "abcdef" not in result.output
+    assert SECRET not in result.output
     assert "\x1b[2J" not in result.output and MASK in result.output
 
 
-def test_what_is_a_secret():
-    for name in (
-        "password",
-        "HF_TOKEN",
-        "aws_secret_access_key",
-        "apiKey",
-        "key",
-        "SSH_PASSPHRASE",
-    ):
-        assert is_secret(name), name
-    for name in ("max_tokens", "tokenizer", "monkey", "keyboard", "n_workers", "span_words"):
-        assert not is_secret(name), name
+def test_credentials_are_those_of_urls():
     assert redact("tls://host:1 and s3://bucket/a@b") == "tls://host:1 and s3://bucket/a@b"
-    assert redacted({"a": [{"token": "x"}], "token": None}) == {
-        "a": [{"token": MASK}],
-        "token": None,
-    }
+    assert redact("tls://u:p@host:1, s3://k@b/a@b") == f"tls://{MASK}@host:1, s3://{MASK}@b/a@b"

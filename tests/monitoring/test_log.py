@@ -110,3 +110,19 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / FILE).rmdir()
     log("run_ended")
     assert [event["event"] for event in read_log(tmp_path)] == ["run_ended"]
+
+
+def test_an_object_store_gets_the_log_at_the_ends_of_stages_and_of_the_run():
+    pytest.importorskip("upath")
+    from genret_dask.storage.places import place_of
+
+    place = place_of("memory://bucket/logged")
+    for number in range(2):
+        with RunLog(place) as log:
+            log("run_started", number=number)
+            log("task_done")
+            assert [one["event"] for one in read_log(place)][-1] == "run_started"
+            log("stage_ended")
+            assert [one["event"] for one in read_log(place)][-2:] == ["task_done", "stage_ended"]
+    names = [one["event"] for one in read_log(place)]
+    assert names == ["run_started", "task_done", "stage_ended", "run_ended"] * 2

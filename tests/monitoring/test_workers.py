@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from genret_dask import open_cube
 from genret_dask.executors.dask import DaskExecutor
+from genret_dask.executors.protocol import Hooks
 from genret_dask.monitoring.log import read_log
 from genret_dask.monitoring.meter import PHASES, UNITS
 from genret_dask.shards.plan import task_key
@@ -198,9 +199,8 @@ def test_an_executor_tells_of_workers_that_come_and_go_and_of_failures():
         LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        executor = DaskExecutor(
-            client, event=lambda event, **fields: events.append({event: fields})
-        )
+        hooks = Hooks(event=lambda event, **fields: events.append({event: fields}))
+        executor = DaskExecutor(client, hooks)
 
         def run():
             with pytest.raises(Exception, match="one is bad"):

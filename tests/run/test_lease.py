@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from genret_dask.errors import GenretError, LeaseError
+from genret_dask.executors.protocol import Hooks
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.run import lease
 from genret_dask.run.lease import FOLDER, Lease, read_holder
@@ -156,7 +157,7 @@ def test_whoever_is_overtaken_stops_at_the_next_task(tmp_path):
         mine._renewing.join(20)
 
     with pytest.raises(LeaseError, match="taken over by process 7"), mine:
-        SerialExecutor(check=mine.check).map(overtake, [1, 2], ["a", "b"])
+        SerialExecutor(Hooks(check=mine.check)).map(overtake, [1, 2], ["a", "b"])
     assert ran == [1]
     assert not read_holder(tmp_path).released  # what the other one holds is left alone
 

@@ -124,7 +124,7 @@ def test_repair_redoes_what_is_damaged_and_nothing_else(root, whole, monkeypatch
     assert damages and {damage.kind for damage in damages} <= {kind, "seal"}
     again = []
     monkeypatch.setattr(
-        "genret_dask.executors.serial.run_shard",
+        "genret_dask.study.search.run_shard",
         lambda task, *rest: (again.append(task.key), run_shard(task, *rest))[1],
     )
     study = Study(make_spec(whole), runs=root / "runs")

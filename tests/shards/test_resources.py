@@ -18,7 +18,7 @@ from genret_dask.kinds import CodesIdentifiers
 from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Host, Resources
 from genret_dask.shards.task import Exported, SweepContext, compute_shard
-from genret_dask.shards.usage import MemoryUse, Peak, Peaks, resident, write_memory
+from genret_dask.shards.usage import MemoryUse, Peak, largest, resident, write_memory
 from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
 from tests.shards.test_shards import copy_models, make_spec
@@ -205,10 +205,8 @@ def use(worker="a", peak=5, since="search", estimated=None, budget=10) -> Memory
 
 
 def test_the_largest_use_of_each_worker_counts():
-    peaks = Peaks()
-    for one in (use("b", 7), use("a", 3), use("b", 9), use("a", 1)):
-        peaks.add(one)
-    assert [(one.worker, one.peak_bytes) for one in peaks.by_worker()] == [("a", 3), ("b", 9)]
+    found = largest([use("b", 7), use("a", 3), use("b", 9), use("a", 1)])
+    assert [(one.worker, one.peak_bytes) for one in found] == [("a", 3), ("b", 9)]
 
 
 def test_going_over_the_budget_is_a_warning(tmp_path, caplog):

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 
 from genret_dask import open_cube
 from genret_dask.datasets import BeirDataset
-from genret_dask.errors import CubeError, GenretError
-from genret_dask.executors.dask import DaskExecutor
-from genret_dask.executors.serial import SerialExecutor
+from genret_dask.errors import CubeError
 from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, batches, plan_shards
@@ -175,14 +173,14 @@ def test_a_broken_off_run_does_only_what_is_left(root, tmp_path, monkeypatch):
         done.append(task.key)
         return real(task, *rest)
 
-    monkeypatch.setattr("genret_dask.executors.serial.run_shard", breaks)
+    monkeypatch.setattr("genret_dask.study.search.run_shard", breaks)
     with pytest.raises(KeyboardInterrupt):
         study.search()
     with pytest.raises(CubeError, match="not sealed"):
         open_cube(tmp_path / "toy")
     again = []
     monkeypatch.setattr(
-        "genret_dask.executors.serial.run_shard",
+        "genret_dask.study.search.run_shard",
         lambda task, *rest: (again.append(task.key), real(task, *rest))[1],
     )
     cube = Study(make_spec(root), runs=tmp_path).search()
@@ -233,49 +231,7 @@ def test_digests_in_markers_are_those_of_the_cube(root):
         assert marker["sha256"]["search/logit"] == found
 
 
-# --- executors ----------------------------------------------------------------------------------
-
-
-def fails_on_odd(task, report):
-    report(0.5)
-    if task % 2:
-        raise GenretError(f"task {task} is odd")
-    return task * 10
-
-
-@pytest.fixture(scope="module")
-def client():
-    from distributed import Client
-
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as c:
-        yield c
-
-
-@pytest.mark.parametrize("kind", ["serial", "dask"])
-def test_executors_agree_and_report(client, kind):
-    executor = SerialExecutor() if kind == "serial" else DaskExecutor(client)
-    seen = []
-    found = executor.map(
-        fails_on_odd,
-        [0, 2, 4],
-        ["a-0", "a-2", "a-4"],
-        cost=lambda task: task + 1,
-        progress=lambda done, total: seen.append((done, total)),
-    )
-    assert found == [0, 20, 40]
-    assert seen[-1] == (9, 9) and seen == sorted(seen)
-
-
-def test_one_failure_is_raised_as_it_is_and_the_rest_is_done(client):
-    with pytest.raises(GenretError, match="task 1 is odd"):
-        DaskExecutor(client).map(fails_on_odd, [0, 1, 2], ["b-0", "b-1", "b-2"])
-
-
-def test_many_failures_are_counted_and_named(client):
-    keys = [f"c-{i}" for i in range(40)]
-    with pytest.raises(GenretError, match=r"20 of 40 tasks failed") as error:
-        DaskExecutor(client).map(fails_on_odd, range(40), keys)
-    assert "c-1" in str(error.value)
+# --- what a process keeps -----------------------------------------------------------------------
 
 
 def test_sessions_beyond_a_few_are_closed(root):

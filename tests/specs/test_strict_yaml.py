@@ -72,3 +72,10 @@ def test_what_is_refused(read, text, message):
         read(text)
     assert message in str(caught.value) and "x.yaml" in str(caught.value)
     assert caught.value.expected
+
+
+def test_a_secret_near_a_mistake_is_not_quoted(read):
+    for text in ("A: *hunter2\n", "environment:\n  A: !hunter2 x\n", "key:\n  *hunter2\n"):
+        with pytest.raises(SpecError) as caught:
+            read(text)
+        assert "hunter2" not in str(caught.value)

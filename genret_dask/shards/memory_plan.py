@@ -1,4 +1,4 @@
-"""What a shard needs of memory, and the batches that it is cut into to fit."""
+"""Plan the memory of a shard: what it takes, and the batches that it is cut into to fit."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PLENTY = 8
 _REFUSALS = ("Failed to allocate memory", "std::bad_alloc", "bad allocation", "out of memory")
 
 
-class Need:
-    """A shard's queries and what decoding them takes.
+class MemoryPlan:
+    """Cut a shard's queries into batches that fit into the memory of a worker.
 
     Parameters
     ----------

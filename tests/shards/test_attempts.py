@@ -13,7 +13,7 @@ import pytest
 from genret_dask.errors import BudgetError
 from genret_dask.kinds.fixed import CodeDecoder
 from genret_dask.shards.attempts import attempt
-from genret_dask.shards.need import Need
+from genret_dask.shards.memory_plan import MemoryPlan
 from tests.shards.test_resources import Workbench, root
 
 __all__ = ["root"]
@@ -53,9 +53,9 @@ def test_a_damaged_or_unwritable_count_is_no_reason_to_stop(tmp_path, caplog):
 def test_each_death_halves_the_room_down_to_one_query(root):
     bench = Workbench(root, "t5")
     spec = bench.spec.model_copy(update={"memory": "100GB", "batch_queries": 8})
-    need = Need(bench.task, bench.decoding, spec, np.full(8, 15), bench.candidates)
+    memory = MemoryPlan(bench.task, bench.decoding, spec, np.full(8, 15), bench.candidates)
     batches = [
-        need.splits(need.room(bench.resources, died), bench.resources)[16] for died in range(9)
+        memory.splits(memory.room(bench.resources, died), bench.resources)[16] for died in range(9)
     ]
     assert [queries for queries, _ in batches] == [8, 8, 8, 8, 4, 2, 1, 1, 1]
     assert {candidates for _, candidates in batches[:-2]} == {bench.candidates}
@@ -91,7 +91,7 @@ def test_onnxruntimes_own_failures_are_recognised(root):
     import resource, sys
     import numpy as np, psutil
     from genret_dask.inference.session import open_session
-    from genret_dask.shards.need import is_out_of_memory
+    from genret_dask.shards.memory_plan import is_out_of_memory
     session = open_session(sys.argv[1])
     room = psutil.Process().memory_info().vms + 2**28
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
