@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from genret_dask.errors import InputError
+from genret_dask.fits.laws import parameters
 from genret_dask.fits.points import Points
-from genret_dask.fits.surface import parameters
 
 AXES = ("n", "d", "c")
 COLUMNS = ("series", *AXES, "y", "weight")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.doubts import doubts_of_draws, doubts_of_points
+from genret_dask.fits.laws import Surfaces, parameters
 from genret_dask.fits.points import LEVELS, Estimate, Points, check, number
 from genret_dask.fits.projection import EXPONENTS
-from genret_dask.fits.surface import Loss, Surfaces, fit_surfaces, parameters
+from genret_dask.fits.surface import Loss, fit_surfaces
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Fit:
         Parameters
         ----------
         x : float64[n, K]
+            Or numbers, where the law has one axis.
         new : bool
             Give the interval for a point to be measured, which scatters around the law as the
             fitted ones do, and not that of the law alone.
@@ -155,7 +158,8 @@ class Fit:
         InputError
             x has not a column for every axis.
         """
-        x = np.atleast_2d(np.asarray(x, dtype=np.float64))
+        x = np.asarray(x, dtype=np.float64)
+        x = x.reshape(-1, 1) if len(self.points.axes) == 1 and x.ndim < 2 else np.atleast_2d(x)
         if x.shape[1] != len(self.points.axes):
             raise InputError(
                 f"points to predict have {x.shape[1]} columns",
@@ -302,6 +306,39 @@ def fit_points(points: Points, *, loss: Loss = "squares", draws: int = 1000, see
         resamples = np.maximum(resamples, 1e-3 * points.y.min())
     together = _fit(points, np.concatenate([points.y[None], resamples]), loss)
     return Fit(points, law, together.rows(slice(1, None)), resamples, scatter, loss, seed)
+
+
+def fit_power_law(
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray | None = None,
+    **options: Any,
+) -> Fit:
+    """Fit ``L(x) = (x0 / x)^a + d`` to a falling y: `fit_points` of an axis that is called x.
+
+    Parameters
+    ----------
+    x : array_like[n]
+        Above 0: parameters, training pairs, floating-point operations.
+    y : array_like[n]
+        A loss or an error rate, not below 0; a metric that rises is fitted as one minus the metric.
+    weights : array_like[n], optional
+        Weights of the squared residuals, above 0; equal by default.
+    **options
+        `loss`, `draws` and `seed` of `fit_points`.
+
+    Examples
+    --------
+    >>> law = fit_power_law([1, 2, 4, 8, 16], [2.1, 1.1, 0.6, 0.35, 0.225])
+    >>> [round(one.value, 6) for one in (law.exponents["x"], law.asymptote, law.scales["x"])]
+    [1.0, 0.1, 2.0]
+    """
+    given = None if weights is None else np.asarray(weights, dtype=np.float64)
+    columns = np.asarray(x, dtype=np.float64).reshape(-1, 1)
+    found = np.asarray(y, dtype=np.float64)
+    return fit_points(
+        Points("L(x)", "points", "y", ("x",), columns, found, weights=given), **options
+    )
 
 
 def residual_draws(points: Points, law: Surfaces, draws: int, seed: int) -> np.ndarray | None:

@@ -135,6 +135,11 @@ def check(points: Points, loss: Loss) -> None:
         checks[1] = ("y", y, y > 0, "above 0 for Huber's loss on log y")
     if points.weights is not None:
         checks.append(("weights", points.weights, points.weights > 0, positive))
+        if points.weights.shape != y.shape:
+            raise InputError(
+                f"{points.law} {points.series}: weights have the shape {points.weights.shape}",
+                expected=f"that of y, {y.shape}",
+            )
     for name, values, good, wanted in checks:
         bad = ~(good & np.isfinite(values))
         if bad.any():

@@ -11,13 +11,12 @@ grow without bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.laws import fit_power_laws
+from genret_dask.fits.laws import Surfaces, fit_power_laws, parameters, unit_scale
 from genret_dask.fits.projection import (
     EXPONENTS,
     PRECISE,
@@ -34,73 +33,6 @@ Loss = Literal["squares", "huber"]
 _Ends = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 _POINT_STARTS = 12
 _ROBUST_STARTS = (0.1, 0.2, 0.4, 0.8, 1.6)
-
-
-@dataclass(frozen=True)
-class Surfaces:
-    """Laws of many y over the same points.
-
-    Attributes
-    ----------
-    exponent : float64[rows, K]
-        NaN where there is no law.
-    log_scale : float64[rows, K]
-        Natural logarithms of x0.
-    asymptote : float64[rows]
-        d, in the units of y; the mean of y where there is no law.
-    r2 : float64[rows]
-        Share of the variance of y that the law explains; NaN where y does not vary.
-    outer : int
-        The axis o of the formula.
-    """
-
-    exponent: np.ndarray
-    log_scale: np.ndarray
-    asymptote: np.ndarray
-    r2: np.ndarray
-    outer: int
-
-    @property
-    def fitted(self) -> np.ndarray:
-        """bool[rows]: there is a law."""
-        return np.isfinite(self.exponent).all(axis=1)
-
-    def rows(self, chosen: np.ndarray | slice) -> Surfaces:
-        """The laws of some rows."""
-        return replace(
-            self,
-            exponent=self.exponent[chosen],
-            log_scale=self.log_scale[chosen],
-            asymptote=self.asymptote[chosen],
-            r2=self.r2[chosen],
-        )
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """L at each point.
-
-        Parameters
-        ----------
-        x : float64[n, K]
-            Above 0; infinity for an axis that is to cost nothing.
-
-        Returns
-        -------
-        float64[rows, n]
-            The asymptote alone where there is no law.
-        """
-        power = self.exponent[:, self.outer, None]
-        with np.errstate(all="ignore"):
-            ratio = (self.exponent / power)[:, None]
-            terms = ratio * (self.log_scale[:, None] - np.log(np.asarray(x, dtype=np.float64)))
-            top = np.maximum(terms.max(axis=-1), -1e300)
-            total = top + np.log(np.exp(terms - top[..., None]).sum(axis=-1))
-            excess = np.exp(power * total)
-        return np.where(self.fitted[:, None], excess, 0.0) + self.asymptote[:, None]
-
-
-def parameters(axes: int) -> int:
-    """Free parameters of a law: an exponent and a scale for each axis, and the asymptote."""
-    return 2 * axes + 1
 
 
 def fit_surfaces(
@@ -151,8 +83,7 @@ def fit_surfaces(
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     weights = weights / weights.sum()
     if x.shape[1] == 1 and loss == "squares":
-        law = fit_power_laws(x[:, 0], y, weights)
-        return Surfaces(law.exponent[:, None], law.log_scale[:, None], law.asymptote, law.r2, 0)
+        return fit_power_laws(x[:, 0], y, weights)
     basis = Basis(np.log(x / x.min(axis=0)), outer)
     theta, s, d = _squares(basis, y, weights)
     if loss == "huber":
@@ -163,10 +94,8 @@ def fit_surfaces(
 def _squares(
     basis: Basis, y: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    start = y.min(axis=1)
-    extent = np.ptp(y, axis=1)
-    extent = np.where(extent > 0, extent, 1.0)
-    scaled, floor = (y - start[:, None]) / extent[:, None], -start / extent
+    scaled, start, extent = unit_scale(y)
+    floor = -start / extent
     grid = basis.starts()
     errors = grid_errors(basis, grid, scaled, weights, floor)
 
