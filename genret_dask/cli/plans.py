@@ -29,7 +29,7 @@ OUTLOOK_COLUMNS = {
     "r2": "R2",
     "points": "n",
 }
-"""Of the records of `genret_dask.fits.beyond`: key to heading."""
+"""Of the records of `genret_dask.fits.outlook`: key to heading."""
 
 COMPARE_COLUMNS = {
     "set": "of",

@@ -31,15 +31,15 @@ class Surfaces:
         d, in the units of y; the mean of y where there is no law.
     r2 : float64[rows]
         Share of the variance of y that the law explains; NaN where y does not vary.
-    outer : int
-        The axis o of the formula of `genret_dask.fits.surface`.
+    power_axis : int
+        The axis p of the formula of `genret_dask.fits.surface`.
     """
 
     exponent: np.ndarray
     log_scale: np.ndarray
     asymptote: np.ndarray
     r2: np.ndarray
-    outer: int
+    power_axis: int
 
     @property
     def fitted(self) -> np.ndarray:
@@ -69,7 +69,7 @@ class Surfaces:
         float64[rows, n]
             The asymptote alone where there is no law.
         """
-        power = self.exponent[:, self.outer, None]
+        power = self.exponent[:, self.power_axis, None]
         with np.errstate(all="ignore"):
             ratio = (self.exponent / power)[:, None]
             terms = ratio * (self.log_scale[:, None] - np.log(np.asarray(x, dtype=np.float64)))
@@ -151,5 +151,5 @@ def fit_power_laws(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = No
         log_scale=np.where(none, -np.inf, log_scale)[:, None],
         asymptote=np.where(asymptote <= floor, 0.0, start + asymptote * extent),
         r2=r2,
-        outer=0,
+        power_axis=0,
     )

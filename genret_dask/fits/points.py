@@ -56,13 +56,18 @@ class Points:
     gaps: tuple[str, ...] = ()
 
     @property
-    def outer(self) -> int:
+    def power_axis(self) -> int:
         """D where there is D, as in L(N, D), and the first axis otherwise."""
         return self.axes.index("d") if "d" in self.axes else 0
 
     @property
     def distinct(self) -> int:
         return len(np.unique(self.x, axis=0))
+
+    @property
+    def given_weights(self) -> np.ndarray:
+        """The weights, 1 where none are given."""
+        return np.ones(len(self.y)) if self.weights is None else self.weights
 
     def only(self, chosen: np.ndarray) -> Points:
         """The points at some rows."""
@@ -106,6 +111,17 @@ class Estimate:
     value: float
     low: float = math.nan
     high: float = math.nan
+
+    @classmethod
+    def of(cls, value: float, draws: np.ndarray) -> Estimate:
+        """Take the interval from a value's resamples; those that are NaN do not count."""
+        value, draws = float(value), draws[~np.isnan(draws)]
+        if not len(draws) or not math.isfinite(value):
+            return cls(value)
+        # Of two neighbours, as the mean of a number and infinity is infinity.
+        method = "nearest" if np.isinf(draws).any() else "linear"
+        low, high = np.quantile(draws, LEVELS, method=method)
+        return cls(value, float(low), float(high))
 
     def __str__(self) -> str:
         if math.isnan(self.low):

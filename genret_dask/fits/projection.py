@@ -58,18 +58,18 @@ class Basis:
     """g over n points and K axes, and its derivatives.
 
     Parameters of a row: the logarithms of the K exponents, then K - 1 mixture logits, those of all
-    axes but the outer one.
+    axes but the power axis.
 
     Attributes
     ----------
     log_x : float64[n, K]
         From 0.
-    outer : int
+    power_axis : int
         The axis whose exponent is the power of the sum; inside it its own exponent is 1.
     """
 
     log_x: np.ndarray
-    outer: int
+    power_axis: int
 
     @property
     def axes(self) -> int:
@@ -82,7 +82,7 @@ class Basis:
 
     def log_shares(self, theta: np.ndarray) -> np.ndarray:
         """log t: float64[rows, K], each row's exponentials sum to 1."""
-        logits = np.insert(theta[:, self.axes :], self.outer, 0.0, axis=1)
+        logits = np.insert(theta[:, self.axes :], self.power_axis, 0.0, axis=1)
         return logits - _log_sum(logits)[:, None]
 
     def values(self, theta: np.ndarray) -> np.ndarray:
@@ -93,21 +93,21 @@ class Basis:
         """log g and its derivatives by the parameters: float64[rows, n] and [rows, n, size]."""
         log_g, total, weight, share = self._parts(theta)
         exponent = np.exp(theta[:, : self.axes])
-        power = exponent[:, self.outer, None]
-        others = [axis for axis in range(self.axes) if axis != self.outer]
+        power = exponent[:, self.power_axis, None]
+        others = [axis for axis in range(self.axes) if axis != self.power_axis]
         by = np.empty((*log_g.shape, self.size))
-        by[..., self.outer] = power * total
+        by[..., self.power_axis] = power * total
         for axis in others:
             pull = weight[..., axis] * exponent[:, axis, None] * self.log_x[:, axis]
             by[..., axis] = -pull
-            by[..., self.outer] += pull
+            by[..., self.power_axis] += pull
         for place, axis in enumerate(others, start=self.axes):
             by[..., place] = power * (weight[..., axis] - share[:, None, axis])
         return log_g, by
 
     def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
         exponent = np.exp(theta[:, : self.axes])
-        power = exponent[:, self.outer, None]
+        power = exponent[:, self.power_axis, None]
         log_share = self.log_shares(theta)
         terms = log_share[:, None] - (exponent / power)[:, None] * self.log_x
         total = _log_sum(terms)

@@ -1,10 +1,10 @@
 """Laws over one or several axes, many y at once: L(N), L(D), L(C), L(N, D), L(N, D, C).
 
-Over one axis ``L(x) = (x0 / x)^a + d``. Over several, with o for the outer axis,
+Over one axis ``L(x) = (x0 / x)^a + d``. Over several, with p for the power axis,
 
-    L(x) = (sum over axes k of (x0_k / x_k)^(a_k / a_o))^a_o + d
+    L(x) = (sum over axes k of (x0_k / x_k)^(a_k / a_p))^a_p + d
 
-which for N and D with the outer axis D is ``((N0/N)^(aN/aD) + D0/D)^aD + d`` (Kaplan et al., 2020,
+which for N and D with the power axis D is ``((N0/N)^(aN/aD) + D0/D)^aD + d`` (Kaplan et al., 2020,
 arXiv 2001.08361, eq. 1.5, with an asymptote), and becomes the law of one axis where the others
 grow without bound.
 """
@@ -40,7 +40,7 @@ def fit_surfaces(
     y: np.ndarray,
     weights: np.ndarray | None = None,
     *,
-    outer: int | None = None,
+    power_axis: int | None = None,
     loss: Loss = "squares",
 ) -> Surfaces:
     """Fit every row of y over the same points.
@@ -57,8 +57,8 @@ def fit_surfaces(
         For Huber's loss above 0.
     weights : float64[n], optional
         Of the residuals, above 0; equal by default.
-    outer : int, optional
-        The axis o of the formula; the last by default.
+    power_axis : int, optional
+        The axis p of the formula; the last by default.
     loss : {"squares", "huber"}
         Least squares on y, or Huber's loss on the logarithm of y
         (`genret_dask.fits.robust.DELTA`).
@@ -79,12 +79,12 @@ def fit_surfaces(
     if loss not in get_args(Loss):
         raise InputError(f"no loss is called {loss!r}", expected=" or ".join(get_args(Loss)))
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    outer = x.shape[1] - 1 if outer is None else outer
+    power_axis = x.shape[1] - 1 if power_axis is None else power_axis
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     weights = weights / weights.sum()
     if x.shape[1] == 1 and loss == "squares":
         return fit_power_laws(x[:, 0], y, weights)
-    basis = Basis(np.log(x / x.min(axis=0)), outer)
+    basis = Basis(np.log(x / x.min(axis=0)), power_axis)
     theta, s, d = _squares(basis, y, weights)
     if loss == "huber":
         theta, s, d = _huber(basis, y, weights, theta, s, d)
@@ -172,7 +172,7 @@ def _in_units(
     few = len(np.unique(x, axis=0)) < parameters(basis.axes)
     none = (s <= 1e-8 * np.ptp(y, axis=1)) | few
     exponent = np.exp(theta[:, : basis.axes]).clip(*EXPONENTS)
-    power = exponent[:, basis.outer, None]
+    power = exponent[:, basis.power_axis, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         log_scale = np.log(x.min(axis=0)) + (
             basis.log_shares(theta) + np.log(s)[:, None] / power
@@ -183,5 +183,5 @@ def _in_units(
         log_scale=np.where(none[:, None], -np.inf, log_scale),
         asymptote=np.where(none, mean, d),
         r2=np.where(total > 0, r2, np.nan),
-        outer=basis.outer,
+        power_axis=basis.power_axis,
     )

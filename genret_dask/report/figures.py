@@ -169,13 +169,14 @@ def law_note(line: Line) -> str:
     )
     return (
         f"{name}: {exponents}, asymptote {estimate(fit.asymptote.record())}, "
-        f"R² {decimal(fit.r2, 4)}, n = {fit.n}{doubts(len(fit.warnings))}"
+        f"R² {decimal(fit.r2, 4)}, n = {fit.n}{warning_count(fit)}"
     )
 
 
-def doubts(count: int) -> str:
-    """How much speaks against a law, to be added to it."""
-    return f", {count} doubt{'s' if count > 1 else ''}" if count else ""
+def warning_count(fit: Fit) -> str:
+    """Say how many warnings a law has, to be added to it."""
+    count = len(fit.warnings)
+    return f", {count} warning{'s' if count > 1 else ''}" if count else ""
 
 
 def _law_figure(
@@ -220,7 +221,7 @@ def _draw(
         grid = np.geomspace(x.min(), x.max(), 60)
         curve = fit.law.predict(grid[:, None])[0]
         draws = fit.predicted_draws(grid[:, None])
-        if draws is not None and len(draws):
+        if len(draws):
             below, above = np.quantile(draws, LEVELS, axis=0, method="nearest").clip(low, high)
             axes.fill_between(
                 grid, below, above, color=line.colour, alpha=band * line.strength, linewidth=0

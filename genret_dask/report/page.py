@@ -17,7 +17,7 @@ from genret_dask.fits.points import number
 from genret_dask.fits.published import SOURCE
 from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
 from genret_dask.report.drawing import PALETTES, Drawing
-from genret_dask.report.figures import doubts, joint_figures, law_figures
+from genret_dask.report.figures import joint_figures, law_figures, warning_count
 from genret_dask.report.gather import Gathered, Kind, gather
 from genret_dask.report.provenance import (
     facts,
@@ -195,7 +195,7 @@ def summary(gathered: Gathered) -> list[str]:
         fits = [fit for fit in kind.laws("L(N)", "cgl") if fit.has_law]
         laws = [
             f"{clean(fit.points.series)}: exponent {estimate(fit.exponents['n'].record())}, "
-            f"R² {decimal(fit.r2)}, n = {fit.n}{doubts(len(fit.warnings))}"
+            f"R² {decimal(fit.r2)}, n = {fit.n}{warning_count(fit)}"
             for fit in fits
         ]
         if laws:

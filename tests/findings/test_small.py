@@ -23,9 +23,8 @@ from genret_dask.cli import main
 from genret_dask.cli.progress import ProgressBars, say
 from genret_dask.errors import InputError
 from genret_dask.executors.dask import DaskExecutor
-from genret_dask.fits import fit_over
+from genret_dask.fits import Fit, Points, Surfaces, fit_over
 from genret_dask.fits.compare import _matched, better
-from genret_dask.fits.doubts import doubts_of_draws
 from genret_dask.fits.frontier import frontier
 from genret_dask.fits.series import means_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
@@ -108,9 +107,11 @@ def test_a_share_of_nothing_is_not_called_zero_percent():
     """What was written: 0 to 0% of the smallest y."""
     x, y = np.array([[1.0], [10.0], [100.0]]), np.array([3.0, 2.0, 1.0])
     draws = np.tile(y, (5, 1))
-    (found,) = doubts_of_draws(
-        ("N",), x, y, draws, np.ones(5, bool), np.array([[0.5], [0.6]]), np.array([0.0, 1e-9])
-    )
+    asymptotes = np.array([0.0, 0, 0, 1e-9, 1e-9, 1e-9])
+    laws = Surfaces(np.full((6, 1), 0.5), np.zeros((6, 1)), asymptotes, np.ones(6), 0)
+    points = Points("L(N)", "made up", "loss", ("n",), x, y, draws)
+    fit = Fit(points, laws.rows([0]), laws.rows(slice(1, None)), draws, "", "squares", 0)
+    (found,) = (text for text in fit.warnings if "asymptote not" in text)
     assert found.endswith("from 0 to less than 1% of the smallest y")
 
 

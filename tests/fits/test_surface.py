@@ -49,7 +49,7 @@ def test_three_axes():
     y = (
         (1e4 / x[:, 0]) ** (0.4 / 0.6) + 30 / x[:, 1] + (0.5 / x[:, 2]) ** (0.5 / 0.6)
     ) ** 0.6 + 0.05
-    law = fit_surfaces(x, y[None], outer=1)
+    law = fit_surfaces(x, y[None], power_axis=1)
     np.testing.assert_allclose(law.exponent[0], [0.4, 0.6, 0.5], rtol=1e-5)
     np.testing.assert_allclose(np.exp(law.log_scale[0]), [1e4, 30, 0.5], rtol=1e-4)
     assert law.r2[0] == pytest.approx(1)

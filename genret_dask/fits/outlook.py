@@ -179,16 +179,16 @@ def _needed(fit: Fit, here: np.ndarray, n: float, error: float) -> Estimate:
     """FLOPs at which the surface falls to an error; infinite where it never does."""
     place = fit.points.axes.index("c/n")
     value = n * float(_solve(fit.law, here, place, error)[0])
-    if fit.resampled is None:
-        return Estimate(value)
     draws = n * _solve(fit.resampled, here, place, error)
+    if not len(draws):
+        return Estimate(value)
     low, high = np.quantile(draws, LEVELS, method="nearest")
     return Estimate(value, float(low), float(high))
 
 
 def _solve(law: Any, here: np.ndarray, place: int, error: float) -> np.ndarray:
     """x of one axis, the others as they are: float64[rows]."""
-    power = law.exponent[:, law.outer]
+    power = law.exponent[:, law.power_axis]
     ratio = law.exponent / power[:, None]
     with np.errstate(all="ignore"):
         total = np.maximum(error - law.asymptote, 0.0) ** (1 / power)
