@@ -2,10 +2,10 @@
 
 from genret_dask.fits.compare import better, compare_families, compare_kinds
 from genret_dask.fits.csvpoints import read_points
+from genret_dask.fits.fit_over import fit_over
 from genret_dask.fits.fitting import Fit, Forecast, fit_points, fit_power_law
 from genret_dask.fits.frontier import Budget, Choice, best, cheapest, frontier
 from genret_dask.fits.laws import Surfaces, fit_power_laws
-from genret_dask.fits.fit_over import fit_over
 from genret_dask.fits.pareto import pareto
 from genret_dask.fits.plan import plan_record
 from genret_dask.fits.points import Estimate, Points

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from genret_dask.fits.outlook import outlooks
 from genret_dask.fits.frontier import Budget, best, cheapest, frontier, rivals
+from genret_dask.fits.outlook import outlooks
 from genret_dask.fits.points import number
 from genret_dask.fits.series import Means
 

@@ -30,7 +30,9 @@ from genret_dask.fits.robust import search_robust
 
 Loss = Literal["squares", "huber"]
 
-_Ends = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_Laws = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The parameters of the basis, s and d of every row."""
+
 _POINT_STARTS = 12
 _ROBUST_STARTS = (0.1, 0.2, 0.4, 0.8, 1.6)
 
@@ -85,15 +87,13 @@ def fit_surfaces(
     if x.shape[1] == 1 and loss == "squares":
         return fit_power_laws(x[:, 0], y, weights)
     basis = Basis(np.log(x / x.min(axis=0)), power_axis)
-    theta, s, d = _squares(basis, y, weights)
+    found = _squares(basis, y, weights)
     if loss == "huber":
-        theta, s, d = _huber(basis, y, weights, theta, s, d)
-    return _in_units(basis, x, y, weights, theta, s, d)
+        found = _huber(basis, y, weights, found)
+    return _in_units(basis, x, y, weights, found)
 
 
-def _squares(
-    basis: Basis, y: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _squares(basis: Basis, y: np.ndarray, weights: np.ndarray) -> _Laws:
     scaled, start, extent = unit_scale(y)
     floor = -start / extent
     grid = basis.starts()
@@ -113,27 +113,21 @@ def _squares(
     return theta, s * extent, np.where(d <= floor, 0.0, start + d * extent)
 
 
-def _huber(
-    basis: Basis,
-    y: np.ndarray,
-    weights: np.ndarray,
-    theta: np.ndarray,
-    s: np.ndarray,
-    d: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _huber(basis: Basis, y: np.ndarray, weights: np.ndarray, squares: _Laws) -> _Laws:
     """From the least squares' end, from fixed exponents, and from the first row's best."""
+    theta, s, d = squares
     lowest, extent = y.min(axis=1), np.maximum(np.ptp(y, axis=1), 1e-12 * y.max(axis=1))
     s, d = np.where(s > 0, s, 1e-9 * extent), np.where(d > 0, d, 1e-6 * lowest)
+    own = search_robust(basis, y, weights, (theta, s, d))
 
-    def from_here(rows: np.ndarray, start: np.ndarray) -> _Ends:
+    def from_here(rows: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
         shape = np.expm1(basis.values(start))
         first_s, first_d, _ = linear_part(shape, y[rows], weights, np.zeros(len(rows)))
         first_s = np.where(first_s > 0, first_s, 1e-6 * extent[rows])
         first_d = np.where(first_d > 0, first_d, 1e-6 * lowest[rows])
         return search_robust(basis, y[rows], weights, (start, first_s, first_d))
 
-    own = search_robust(basis, y, weights, (theta, s, d))
-    point = [_first(own)]
+    point = [tuple(part[:1] for part in own)]
     for exponent in _ROBUST_STARTS:
         start = np.zeros((1, basis.size))
         start[:, : basis.axes] = np.log(exponent)
@@ -151,20 +145,10 @@ def _huber(
     )
 
 
-def _first(ends: _Ends) -> _Ends:
-    theta, s, d, loss = ends
-    return theta[:1], s[:1], d[:1], loss[:1]
-
-
 def _in_units(
-    basis: Basis,
-    x: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    theta: np.ndarray,
-    s: np.ndarray,
-    d: np.ndarray,
+    basis: Basis, x: np.ndarray, y: np.ndarray, weights: np.ndarray, found: _Laws
 ) -> Surfaces:
+    theta, s, d = found
     predicted = s[:, None] * np.exp(basis.values(theta)) + d[:, None]
     mean = y @ weights
     total = ((y - mean[:, None]) ** 2) @ weights
