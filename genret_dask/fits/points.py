@@ -119,8 +119,9 @@ class Estimate:
         if not len(draws) or not math.isfinite(value):
             return cls(value)
         # Of two neighbours, as the mean of a number and infinity is infinity.
-        method = "nearest" if np.isinf(draws).any() else "linear"
-        low, high = np.quantile(draws, LEVELS, method=method)
+        low, high = np.quantile(
+            draws, LEVELS, method="nearest" if np.isinf(draws).any() else "linear"
+        )
         return cls(value, float(low), float(high))
 
     def __str__(self) -> str:

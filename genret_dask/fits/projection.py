@@ -117,14 +117,9 @@ class Basis:
 
     def clip(self, theta: np.ndarray) -> np.ndarray:
         """Parameters moved to the bounds of the search."""
-        low, high = np.log(EXPONENTS)
-        return np.concatenate(
-            [
-                theta[:, : self.axes].clip(low, high),
-                theta[:, self.axes :].clip(-MIXTURE, MIXTURE),
-            ],
-            axis=1,
-        )
+        exponents, logits = np.split(theta, [self.axes], axis=1)
+        exponents = exponents.clip(*np.log(EXPONENTS))
+        return np.concatenate([exponents, logits.clip(-MIXTURE, MIXTURE)], axis=1)
 
     def starts(self) -> np.ndarray:
         """A grid of parameters: float64[starts, size]."""
@@ -210,22 +205,13 @@ def search(
     error : float64[rows]
         Never above the error at the start.
     """
-    parts = [
-        _search(basis, y[part], weights, floor[part], starts[part], effort)
-        for part in _blocks(len(y), basis.log_x.shape[0] * basis.size)
-    ]
-    theta, error = zip(*parts, strict=True)
-    return np.concatenate(theta), np.concatenate(error)
-
-
-def _search(
-    basis: Basis,
-    y: np.ndarray,
-    weights: np.ndarray,
-    floor: np.ndarray,
-    starts: np.ndarray,
-    effort: Effort,
-) -> tuple[np.ndarray, np.ndarray]:
+    blocks = _blocks(len(y), basis.log_x.shape[0] * basis.size)
+    if len(blocks) > 1:
+        parts = [
+            search(basis, y[part], weights, floor[part], starts[part], effort) for part in blocks
+        ]
+        theta, error = zip(*parts, strict=True)
+        return np.concatenate(theta), np.concatenate(error)
     size, root = basis.size, np.sqrt(weights)
 
     def land(theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

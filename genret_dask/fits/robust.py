@@ -54,14 +54,8 @@ def search_robust(
     theta, s, d = start
     lowest = y.min(axis=1)
     log_y = np.log(y)
-    full = np.concatenate(
-        [
-            basis.clip(theta),
-            np.log(np.maximum(s / lowest, np.exp(_LOWEST)))[:, None],
-            np.log(np.maximum(d / lowest, np.exp(_LOWEST)))[:, None],
-        ],
-        axis=1,
-    )
+    logs = [np.log(np.maximum(part / lowest, np.exp(_LOWEST))) for part in (s, d)]
+    full = np.column_stack([basis.clip(theta), *logs])
 
     def predicted(full: np.ndarray, log_g: np.ndarray) -> tuple[np.ndarray, ...]:
         """log s g, log d, and the logarithm of their sum."""
