@@ -31,6 +31,17 @@ INK, MUTED, GRID, PAPER = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
 SERIES = tuple(f"#0b000{place}" for place in range(7))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+
+def colour_of(place: int) -> str:
+    """Give the colour of a series by its place."""
+    return SERIES[place % len(SERIES)]
+
+
+def marker_of(place: int) -> str:
+    """Give the marker of a series by its place."""
+    return MARKERS[place % len(MARKERS)]
+
+
 PALETTES: dict[str, dict[str, str]] = {
     "light": {
         "ink": "#1b1f24", "muted": "#57606a", "grid": "#dde1e6", "paper": "#ffffff",
@@ -105,27 +116,27 @@ class Label:
 _QUOTES = {'"': "&quot;", "'": "&#39;"}
 
 
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "genret-dask",
+    "font.size": 12,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.unicode_minus": True,
+    "path.simplify": False,
+}
+
+
 @contextmanager
 def sheet(labels: Sequence[str] = (), left: int = _LEFT) -> Iterator[tuple[Axes, list[str]]]:
     """Axes with room for labels at their right; the list gets the SVG on leaving."""
     longest = max((min(len(text), _LABEL_CHARACTERS) for text in labels), default=0)
     right = 24 + (longest * _CHARACTER - 2 if longest else 0)
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "genret-dask",
-        "font.size": 12,
-        "text.parse_math": False,
-        "text.usetex": False,
-        "axes.unicode_minus": True,
-        "path.simplify": False,
-    }
     found: list[str] = []
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="none")
-        box = (left, _BOTTOM, WIDTH - left - right, HEIGHT - _TOP - _BOTTOM)
-        scale = (WIDTH, HEIGHT, WIDTH, HEIGHT)
-        left_, bottom, width, height = (a / b for a, b in zip(box, scale, strict=True))
-        axes = figure.add_axes((left_, bottom, width, height))
+        size = (WIDTH - left - right) / WIDTH, (HEIGHT - _TOP - _BOTTOM) / HEIGHT
+        axes = figure.add_axes((left / WIDTH, _BOTTOM / HEIGHT, *size))
         axes.set_facecolor("none")
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
@@ -157,6 +168,13 @@ def log_axis(axes: Axes, which: str, low: float, high: float, *, pad: float = 0.
     axis.set_major_locator(FixedLocator(log_ticks(*ends)))
     text = short if which == "x" else decimal
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
+def linear_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """Make a linear axis over [low, high] with ticks at round numbers."""
+    axis = _scaled(axes, which, "linear", (low, high))
+    axis.set_major_locator(FixedLocator(linear_ticks(low, high)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, 3)))
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_NOT_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -96,8 +98,7 @@ def cut(text: str, length: int) -> str:
 
 def clean(text: str) -> str:
     """Without the characters that XML cannot hold, and on one line."""
-    text = " ".join(str(text).split())
-    return "".join(one if _is_xml(ord(one)) else "\ufffd" for one in text)
+    return _NOT_XML.sub("\ufffd", " ".join(str(text).split()))
 
 
 def seconds(value: float | None) -> str:
@@ -116,7 +117,3 @@ def seconds(value: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _is_xml(code: int) -> bool:
-    return 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or 0x10000 <= code <= 0x10FFFF
