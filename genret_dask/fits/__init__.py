@@ -6,11 +6,10 @@ from genret_dask.fits.fit_over import fit_over
 from genret_dask.fits.fitting import Fit, Forecast, fit_points, fit_power_law
 from genret_dask.fits.frontier import Budget, Choice, best, cheapest, frontier
 from genret_dask.fits.laws import Surfaces, fit_power_laws
-from genret_dask.fits.pareto import pareto
-from genret_dask.fits.plan import plan_record
+from genret_dask.fits.outlook import plan_record
 from genret_dask.fits.points import Estimate, Points
 from genret_dask.fits.published import published_points
-from genret_dask.fits.series import Means, means_of, points_of
+from genret_dask.fits.series import Means, means_of, pareto, points_of
 from genret_dask.fits.surface import fit_surfaces
 from genret_dask.fits.table import fit_records, fits_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval, resample_weights

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.pareto import pareto
 from genret_dask.fits.points import LEVELS, Estimate, number
-from genret_dask.fits.series import Means, recall_of
+from genret_dask.fits.series import Means, pareto, recall_of
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,7 @@ class Choice:
 
     def record(self) -> dict[str, object]:
         return {
-            "model": self.model,
-            "beam": self.beam,
+            **vars(self),
             "flops": number(self.flops),
             "train_flops": number(self.train_flops),
             "recall": self.recall.record(),
@@ -129,7 +127,8 @@ def rivals(means: Means, budget: Budget, choice: Choice) -> list[Choice]:
     is the share of resamples in which it is at least as good.
     """
     cost, error, draws = _searches(means, budget)
-    chosen = _row(means, choice)
+    model, beams = means.model.tolist().index(choice.model), means.beam.tolist()
+    chosen = model * len(beams) + beams.index(choice.beam)
     found = []
     for row in pareto(cost, error):
         change = draws[:, chosen] - draws[:, row]
@@ -152,21 +151,14 @@ def _searches(means: Means, budget: Budget) -> tuple[np.ndarray, np.ndarray, np.
     return np.where(within, cost, np.nan), means.error.ravel(), draws
 
 
-def _row(means: Means, choice: Choice) -> int:
-    model = means.model.tolist().index(choice.model)
-    return model * len(means.beam) + means.beam.tolist().index(choice.beam)
-
-
 def _choice(means: Means, row: int, stable: float) -> Choice:
     model, beam = divmod(row, len(means.beam))
-    draws = recall_of(means.error_draws[:, model, beam])
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, LEVELS) if len(draws) else (math.nan, math.nan)
+    recall = recall_of(means.error[model, beam])
     return Choice(
         model=str(means.model[model]),
         beam=int(means.beam[beam]),
         flops=float(means.flops[model, beam]),
         train_flops=float(means.train_flops[model]),
-        recall=Estimate(float(recall_of(means.error[model, beam])), float(low), float(high)),
+        recall=Estimate.of(recall, recall_of(means.error_draws[:, model, beam])),
         stable=float(stable),
     )

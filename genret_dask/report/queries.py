@@ -57,7 +57,10 @@ def extreme_queries(
         searched = kind.search.isel(query=rows)
         texts, names = ([str(one) for one in searched[name].values] for name in ("text", "query"))
         ranked = (
-            searched["doc"].isel(model=best, beam=kind.widest).transpose("query", "rank").values
+            searched["doc"]
+            .isel(model=best, beam=kind.means.widest)
+            .transpose("query", "rank")
+            .values
         )
         judged = kind.contrast[["doc", "is_positive"]].isel(query=rows)
         judged = judged.transpose("query", "candidate").compute()
@@ -79,7 +82,7 @@ def extreme_queries(
         )
     return {
         "model": clean(str(kind.means.model[best])),
-        "beam": int(kind.means.beam[kind.widest]),
+        "beam": int(kind.means.beam[kind.means.widest]),
         "worst": found[: len(worst)],
         "best": found[len(worst) :],
     }
