@@ -1,4 +1,4 @@
-"""Laws through the metrics, with intervals, forecasts and what speaks against them."""
+"""Fit laws to the metrics, with intervals, forecasts and warnings; compare and choose by them."""
 
 from genret_dask.fits.compare import better, compare_families, compare_kinds
 from genret_dask.fits.csvpoints import read_points

@@ -1,4 +1,4 @@
-"""Which is better: families at matched N, D or FLOPs, identifier kinds, and one model or another.
+"""Compare families at matched N, D or FLOPs, identifier kinds, and one model with another.
 
 Every difference is of the same resampled queries on both sides, so that what makes a query hard for
 all models drops out of its interval.

@@ -1,4 +1,4 @@
-"""A law through any metric of the cube, over coordinates of one's choice."""
+"""Fit a law to any metric of the cube, over coordinates of one's choice."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def fit_over(
 def of_family(
     values: xr.DataArray, family: str | None, precision: str | None = None
 ) -> xr.DataArray:
-    """The models of one family and precision; `InputError` where there are none."""
+    """Choose the models of one family and precision; `InputError` where there are none."""
     for name, wanted in (("family", family), ("precision", precision)):
         if wanted is None:
             continue

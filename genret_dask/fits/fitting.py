@@ -1,4 +1,4 @@
-"""A law fitted to points, with intervals, a forecast and what speaks against it."""
+"""Fit a law to points, with intervals, a forecast and warnings."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Fit:
 
     @property
     def exponents(self) -> dict[str, Estimate]:
-        """By axis.
+        """Exponents by axis.
 
         A resample without a law counts as one of exponent 0, and one whose exponent is at the upper
         bound of the search as one without end.
@@ -134,7 +134,7 @@ class Fit:
         return {axis: Estimate.of(value, column) for axis, value, column in columns}
 
     def predict(self, x: np.ndarray, *, new: bool = False) -> list[Estimate]:
-        """The law at new points, with its interval.
+        """Predict y at new points, with its interval.
 
         Parameters
         ----------
@@ -177,16 +177,16 @@ class Fit:
 
     @cached_property
     def forecast(self) -> Forecast | None:
-        """Leave the largest out and predict it; None where too few points are left."""
+        """The largest point as the others predict it; None where too few are left."""
         return forecast(self)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What speaks against the law, each with its number."""
+        """Reasons to doubt the law, each with the number that shows it."""
         return warnings_of(self)
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON values; None stands for a value that there is not."""
+        """Give the fit as plain JSON values; None stands for a value that there is not."""
         one = len(self.points.axes) == 1
         exponents = {axis: item.record() for axis, item in self.exponents.items()}
         scales = {axis: item.record() for axis, item in self.scales.items()}

@@ -1,4 +1,4 @@
-"""Which model and beam to buy: the frontier of what was measured, the choice within a budget."""
+"""Choose a model and beam: the frontier of what was measured, and the best within a budget."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Choice:
     stable: float
 
     def record(self) -> dict[str, object]:
+        """Give its fields as plain JSON values."""
         return {
             **vars(self),
             "flops": number(self.flops),
@@ -72,7 +73,7 @@ class Budget:
 
 
 def frontier(means: Means, budget: Budget | None = None) -> list[Choice]:
-    """Searches that no other one beats with as few FLOPs, by rising FLOPs.
+    """List the searches that no other one beats with as few FLOPs, by rising FLOPs.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def frontier(means: Means, budget: Budget | None = None) -> list[Choice]:
 
 
 def best(means: Means, budget: Budget) -> Choice | None:
-    """The search with the highest recall within a budget, the cheaper one of equals.
+    """Find the search with the highest recall within a budget, the cheaper one of equals.
 
     None where nothing that was measured is within the budget.
     """
@@ -103,7 +104,7 @@ def best(means: Means, budget: Budget) -> Choice | None:
 
 
 def cheapest(means: Means, budget: Budget) -> Choice | None:
-    """The search with the fewest FLOPs whose mean recall reaches the budget's target.
+    """Find the search with the fewest FLOPs whose mean recall reaches the budget's target.
 
     Its `stable` is the share of the resamples in which it reaches the target. None where nothing
     that was measured does.
@@ -121,10 +122,10 @@ def cheapest(means: Means, budget: Budget) -> Choice | None:
 
 
 def rivals(means: Means, budget: Budget, choice: Choice) -> list[Choice]:
-    """Cheaper searches within the budget that the choice does not surely beat, by rising FLOPs.
+    """List cheaper searches within the budget that the choice does not surely beat.
 
-    A search is one where the 95 % interval of the paired difference in recall holds 0; its `stable`
-    is the share of resamples in which it is at least as good.
+    They come by rising FLOPs: those where the 95 % interval of the paired difference in recall
+    holds 0. `stable` is the share of resamples in which one is at least as good.
     """
     cost, error, draws = _searches(means, budget)
     model, beams = means.model.tolist().index(choice.model), means.beam.tolist()

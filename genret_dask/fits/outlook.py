@@ -1,4 +1,4 @@
-"""Beyond what was measured: the best N, D and C within a budget, by a family's fitted surface.
+"""Plan within a budget: by what was measured, and beyond that by each family's fitted surface.
 
 The surface says what recall a model of N parameters, trained on D pairs and searched with C FLOPs
 would have. What it may cost is bounded by three rules that come from the measured models of the
@@ -30,7 +30,7 @@ _CostLaw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a family's surface says of a budget.
+    """The model and search that a family's surface promises most of within a budget.
 
     Attributes
     ----------
@@ -61,6 +61,7 @@ class Outlook:
     fit: Fit
 
     def record(self) -> dict[str, Any]:
+        """Give its fields as plain JSON values, with R2, points and warnings of the surface."""
         return {
             "family": self.family,
             **{name: number(getattr(self, name)) for name in _NUMBERS},

@@ -1,4 +1,4 @@
-"""What a law is fitted to, and how its values are given."""
+"""Points that a law is fitted to, and estimates: values with their intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WEIGHT_RANGE = 100.0
 
 @dataclass(frozen=True)
 class Points:
-    """What one law is fitted to.
+    """The points that one law is fitted to.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Points:
 
     @property
     def power_axis(self) -> int:
-        """D where there is D, as in L(N, D), and the first axis otherwise."""
+        """The axis whose exponent is the power of the sum: D where there is D, else the first."""
         return self.axes.index("d") if "d" in self.axes else 0
 
     @property
@@ -70,7 +70,7 @@ class Points:
         return np.ones(len(self.y)) if self.weights is None else self.weights
 
     def only(self, chosen: np.ndarray) -> Points:
-        """The points at some rows."""
+        """Choose the points at some rows."""
         return replace(
             self,
             x=self.x[chosen],
@@ -89,7 +89,7 @@ class Points:
         return replace(there, gaps=gaps)
 
     def weighted_by_variance(self) -> Points:
-        """Weights of one over the variance of y among the resamples, a factor 100 apart at most."""
+        """Weigh each point by one over its variance among the resamples, within a factor of 100."""
         if self.draws is None or len(self.draws) < 2 or not len(self.y):
             return self
         variance = self.draws.var(axis=0)
@@ -130,11 +130,12 @@ class Estimate:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
     def record(self) -> dict[str, float | None]:
+        """Give value, low and high as plain JSON values."""
         return {name: number(getattr(self, name)) for name in ("value", "low", "high")}
 
 
 def number(value: float) -> float | None:
-    """A finite float, or None."""
+    """Give a finite float as it is, and None for any other."""
     return float(value) if math.isfinite(value) else None
 
 

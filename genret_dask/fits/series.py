@@ -56,7 +56,7 @@ class Means:
 
 
 def recall_of(error: np.ndarray) -> np.ndarray:
-    """One less the error, without the rounding of its mean: of 1.0000000000000002 it is 0."""
+    """Give 1 less the error, without the rounding of its mean: of 1.0000000000000002 it is 0."""
     return np.round(1 - error, 12)
 
 
@@ -88,7 +88,7 @@ def pareto(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 
 def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
-    """Means of the metrics of each query, with the same resamples for every model and metric.
+    """Average the metrics of each query, with the same resamples for every model and metric.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
 
 
 def points_of(means: Means, kind: str) -> list[Points]:
-    """The points of every law of a cube.
+    """Collect the points of every law of a cube.
 
     - ``L(N)``: for each family, mean CGL against non-embedding parameters, of the models at the
       family's largest train fraction.
@@ -145,7 +145,7 @@ def points_of(means: Means, kind: str) -> list[Points]:
 
 
 def figure_points_of(means: Means, kind: str) -> list[Points]:
-    """Give the points of laws that only figures show.
+    """Collect the points of laws that only figures show.
 
     Error at the largest beam against N and D, for the models that `points_of` takes, and CGL
     against the FLOPs of a query at the largest beam.
@@ -174,7 +174,7 @@ def _whole(found: Iterable[Points], kind: str) -> list[Points]:
 
 
 def groups_of(means: Means) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and rows of the models that one law can be of: a family in a precision."""
+    """List the models that one law can be of, a family in a precision: its name and their rows."""
     for family in dict.fromkeys(means.family.tolist()):
         for precision in dict.fromkeys(means.precision.tolist()):
             rows = np.flatnonzero((means.family == family) & (means.precision == precision))

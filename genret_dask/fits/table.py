@@ -1,4 +1,4 @@
-"""The laws of a cube as records."""
+"""Fit every law of a cube."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What speaks against a fitted law, each with the number that shows it."""
+"""Warnings of a fitted law: reasons to doubt it, each with the number that shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons and the frontier, drawn: which family, identifier kind, model and beam is better."""
+"""Figures of comparisons and of the frontier."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ROWS = 16
 
 
 def family_figures(kind: Kind) -> Iterator[Drawing]:
-    """Differences between families at matched N, D and FLOPs, with paired 95 % intervals."""
+    """Draw differences between families at matched N, D and FLOPs, with paired 95 % intervals."""
     for (metric, word), (by, axis) in itertools.product(_WORDS.items(), _MATCHED.items()):
         pairs = _by_pair(kind.families, metric, by)
         if not pairs:
@@ -94,7 +94,7 @@ def kind_figures(records: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
 
 
 def frontier_figure(kind: Kind) -> Iterator[Drawing]:
-    """recall@10 against FLOPs of a query: all searches, and those that no other one beats."""
+    """Draw recall@10 against FLOPs of a query: all searches, and those that no other one beats."""
     means, choices, places = kind.means, kind.frontier, group_places(kind)
     if not choices:
         return

@@ -1,4 +1,4 @@
-"""Laws through their points: a metric against N, D and C; joint laws against measurement."""
+"""Figures of laws: a metric against N, D and C, and joint laws against measurement."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ class Line:
 
 
 def group_places(kind: Kind) -> dict[str, int]:
-    """A place in the palette for each family in each precision."""
+    """Give each family in each precision a place in the palette."""
     return {name: place for place, (name, _) in enumerate(groups_of(kind.means))}
 
 
 def law_figures(kind: Kind, published: Sequence[Fit] = ()) -> Iterator[Drawing]:
-    """CGL and recall@10 against N, D and C, as far as the run varies them."""
+    """Draw CGL and recall@10 against N, D and C, as far as the run varies them."""
     places = group_places(kind)
     for metric, word in METRICS.items():
         for axis in ("n", "d"):
@@ -111,7 +111,7 @@ def law_figures(kind: Kind, published: Sequence[Fit] = ()) -> Iterator[Drawing]:
 
 
 def joint_figures(kind: Kind) -> Iterator[Drawing]:
-    """What the laws over several axes say of each point, against what was measured."""
+    """Draw each point by the laws over several axes against what was measured."""
     places = group_places(kind)
     for metric, word in METRICS.items():
         fits = [
@@ -151,7 +151,7 @@ def joint_figures(kind: Kind) -> Iterator[Drawing]:
 
 
 def law_note(line: Line) -> str:
-    """A law in words: exponents, asymptote, R2, n and intervals, or why there is none."""
+    """Put a law in words: exponents, asymptote, R2, n and intervals, or why there is none."""
     fit = line.fit
     name = clean(f"{line.label}, {fit.points.law}")
     if not fit.has_law:

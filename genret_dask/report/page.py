@@ -84,18 +84,18 @@ def write_report(
 
 
 def page_of(run: Path) -> Path:
-    """Where the page of a run directory is."""
+    """Give the path of a run directory's page."""
     return run / FOLDER / PAGE
 
 
 def is_reported(run: Path) -> bool:
-    """Whether the run's page was made from the cube that is there, by this version."""
+    """Tell whether the run's page was made from the cube that is there, by this version."""
     record = read_record(run / FOLDER / RECORD)
     return record is not None and record["fingerprint"] == _made_from(run).fingerprint
 
 
 def sections_of(gathered: Gathered) -> list[Section]:
-    """The figures of a page, by section; sections without a figure are left out."""
+    """Draw the figures of a page, by section; sections without a figure are left out."""
     found = []
     for kind in gathered.kinds:
         told = f"{kind.name}: " if len(gathered.kinds) > 1 else ""
@@ -127,7 +127,7 @@ def sections_of(gathered: Gathered) -> list[Section]:
 
 
 def render(gathered: Gathered, sections: Sequence[Section]) -> str:
-    """The page as HTML. Every text of the run is escaped."""
+    """Write the page as HTML. Every text of the run is escaped."""
     environment = Environment(
         loader=PackageLoader("genret_dask.report", ""),
         autoescape=True,
@@ -173,7 +173,7 @@ def law_rows(gathered: Gathered) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def summary(gathered: Gathered) -> list[str]:
-    """What the run found, in a sentence for each identifier kind."""
+    """Say what the run found, in a sentence for each identifier kind."""
     found = []
     for kind in gathered.kinds:
         means, best = kind.means, kind.frontier[-1] if kind.frontier else None

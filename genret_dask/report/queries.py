@@ -26,7 +26,7 @@ _TEXT, _TITLE = 240, 110
 def extreme_queries(
     kind: Kind, documents: Sequence[str] | None = None, count: int = SHOWN
 ) -> dict[str, Any] | None:
-    """Worst and best queries of a kind's best model, by CGL.
+    """Find the worst and best queries of a kind's best model, by CGL.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def extreme_queries(
 
 
 def document_names(run: Path, documents: int | None) -> list[str] | None:
-    """Titles or first words of a run's documents; None where it has none, or very many."""
+    """List titles or first words of a run's documents; None where it has none, or very many."""
     folder = run / "collection"
     if not (folder / RECORD).is_file() or documents is None or documents > _MOST_DOCUMENTS:
         return None

@@ -13,7 +13,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def decimal(value: float | None, digits: int = 4) -> str:
-    """A number with few digits; a dash where there is none.
+    """Write a number with few digits; a dash where there is none.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def decimal(value: float | None, digits: int = 4) -> str:
 
 
 def short(value: float | None) -> str:
-    """A large number with a prefix, as 1.3M.
+    """Write a large number with a prefix, as 1.3M.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def short(value: float | None) -> str:
 
 
 def estimate(record: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """A value and its interval; ∞ where the interval is open to that side.
+    """Write a value and its interval; ∞ where the interval is open to that side.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def estimate(record: Mapping[str, Any] | None, digits: int = 3) -> str:
 
 
 def share(record: Mapping[str, Any]) -> str:
-    """A mean of counts and its interval, without the rounding errors of its sums.
+    """Write a mean of counts and its interval, without the rounding errors of its sums.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def share(record: Mapping[str, Any]) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """At most so many characters, with an ellipsis in the middle; no control characters.
+    """Shorten a text to so many characters, with an ellipsis in its middle.
 
     Examples
     --------
@@ -97,12 +97,12 @@ def cut(text: str, length: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Without the characters that XML cannot hold, and on one line."""
+    """Put a text on one line, and replace the characters that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", " ".join(str(text).split()))
 
 
 def seconds(value: float | None) -> str:
-    """A duration.
+    """Write a duration.
 
     Examples
     --------
