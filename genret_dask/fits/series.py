@@ -187,7 +187,7 @@ def _points(
     law: str,
     series: str,
     axes: Mapping[str, np.ndarray],
-    rows: np.ndarray,
+    rows: np.ndarray | int,
     column: int | slice | None = None,
 ) -> Points:
     """Points of some models: of their CGL, or of their errors at a beam or at all of them.
@@ -197,12 +197,12 @@ def _points(
     if column is None:
         metric, y, draws = "cgl", means.cgl[rows], means.cgl_draws[:, rows]
     else:
-        metric, y = f"1 - {ERROR}", means.error[rows][:, column].ravel()
-        draws = means.error_draws[:, rows][..., column].reshape(len(means.error_draws), -1)
+        metric, y = f"1 - {ERROR}", means.error[rows, column].ravel()
+        draws = means.error_draws[:, rows, column].reshape(len(means.error_draws), -1)
     x = np.stack([values[rows].ravel() for values in axes.values()], axis=1)
     facts = {}
     for name, labels in (("family", means.family), ("precision", means.precision)):
-        found = list(dict.fromkeys(labels[rows].tolist()))
+        found = list(dict.fromkeys(np.atleast_1d(labels[rows]).tolist()))
         facts[name] = found[0] if len(found) == 1 else None
     return Points(law, series, metric, tuple(axes), x, y, draws, facts=facts)
 
@@ -227,7 +227,7 @@ def _over_flops(means: Means) -> Iterator[Points]:
     """Of each model over its beams, then of the frontier of each family and of all."""
     axes, beams = {"c": means.flops}, slice(None)
     for row, model in enumerate(means.model.tolist()):
-        yield _points(means, "L(C)", model, axes, np.array([row]), beams)
+        yield _points(means, "L(C)", model, axes, row, beams)
     groups = dict(groups_of(means))
     if len(groups) > 1:
         groups["all"] = np.arange(len(means.model))
