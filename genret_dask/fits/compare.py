@@ -128,7 +128,7 @@ def compare_kinds(
     InputError
         Two sets have no query in common.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for (first, one), (second, other) in itertools.combinations(sets.items(), 2):
         theirs = set(other["query"].values.tolist())
         queries = [query for query in one["query"].values.tolist() if query in theirs]

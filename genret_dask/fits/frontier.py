@@ -154,7 +154,7 @@ def _searches(means: Means, budget: Budget) -> tuple[np.ndarray, np.ndarray, np.
 
 def _choice(means: Means, row: int, stable: float) -> Choice:
     model, beam = divmod(row, len(means.beam))
-    recall = recall_of(means.error[model, beam])
+    recall = float(recall_of(means.error[model, beam]))
     return Choice(
         model=str(means.model[model]),
         beam=int(means.beam[beam]),
