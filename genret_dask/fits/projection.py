@@ -214,7 +214,7 @@ def search(
         return np.concatenate(theta), np.concatenate(error)
     size, root = basis.size, np.sqrt(weights)
 
-    def land(theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def land(theta: np.ndarray, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """The parameters with their s and d, and the error there."""
         theta = basis.clip(theta)
         s, d, error = linear_part(np.expm1(basis.values(theta)), y[rows], weights, floor[rows])
@@ -230,7 +230,7 @@ def search(
     def move(here: np.ndarray, step: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return land(here[:, :size] + step, rows)
 
-    found, error = descend(*land(starts, np.arange(len(y))), linearise, move, effort)
+    found, error = descend(*land(starts, slice(None)), linearise, move, effort)
     return found[:, :size], error
 
 
