@@ -15,8 +15,8 @@ import xarray as xr
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.datasets import stored
 from genret_dask.errors import InputError
+from genret_dask.fits.fit_over import fit_over, of_family
 from genret_dask.fits.fitting import Fit
-from genret_dask.fits.over import fit_over, of_family
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics import contrastive, ranking
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval

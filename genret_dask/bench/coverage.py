@@ -28,7 +28,13 @@ QUERIES = 400
 BEYOND = 10.0
 """The prediction that is tried is for axes this many times the largest of the points."""
 
-_DOUBTS = ("not identified", "no law", "standard errors", "at its bound", "bound of the search")
+_NOT_IDENTIFIED = (
+    "not identified",
+    "no law",
+    "standard errors",
+    "at its bound",
+    "bound of the search",
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,9 @@ class Trial:
         }
 
     @property
-    def doubted(self) -> bool:
+    def warned(self) -> bool:
         """A warning says that a parameter is not identified."""
-        return any(doubt in warning for warning in self.fit.warnings for doubt in _DOUBTS)
+        return any(words in warning for warning in self.fit.warnings for words in _NOT_IDENTIFIED)
 
     def covered(self) -> dict[str, bool]:
         return {
@@ -66,12 +72,12 @@ def run_coverage(scale: Scale, runs: int) -> Iterator[Measurement]:
         law = f"L({','.join(axes).upper()}){' hard' if hard else ''}"
         trials = [make_trial(axes, seed, scale.draws, hard) for seed in range(scale.trials)]
         covered = [trial.covered() for trial in trials]
-        doubted = sum(trial.doubted for trial in trials)
+        warned = sum(trial.warned for trial in trials)
         for name in covered[0]:
             share = float(np.mean([trial[name] for trial in covered]))
             yield quantity(
                 f"coverage: {law}",
-                f"{name}, {len(trials)} trials, {doubted} with a warning, peer: nominal",
+                f"{name}, {len(trials)} trials, {warned} with a warning, peer: nominal",
                 share,
                 LEVEL,
                 "share",
@@ -105,8 +111,8 @@ def make_trial(axes: tuple[str, ...], seed: int, draws: int, hard: bool = False)
         for size, span in zip(sizes, decades, strict=True)
     ]
     x = np.stack([side.ravel() for side in np.meshgrid(*sides)], axis=1)
-    outer = len(axes) - 1
-    basis = Basis(np.log(x / x.min(axis=0)), outer)
+    power_axis = len(axes) - 1
+    basis = Basis(np.log(x / x.min(axis=0)), power_axis)
     exponents = rng.uniform(0.25, 1.0, len(axes))
     share = rng.uniform(0.25, 0.75)
     mixture = [np.log(share / (1 - share))] * (len(axes) - 1)
@@ -128,8 +134,10 @@ def make_trial(axes: tuple[str, ...], seed: int, draws: int, hard: bool = False)
         values.mean("query").values,
         bootstrap_mean(values, draws, seed).transpose("draw", "model").values,
     )
-    log_scale = np.log(x.min(axis=0)) + basis.log_shares(theta)[0] * exponents[outer] / exponents
-    beyond = Basis(np.log(x.max(axis=0) * BEYOND / x.min(axis=0))[None], outer)
+    log_scale = (
+        np.log(x.min(axis=0)) + basis.log_shares(theta)[0] * exponents[power_axis] / exponents
+    )
+    beyond = Basis(np.log(x.max(axis=0) * BEYOND / x.min(axis=0))[None], power_axis)
     truth = {
         "asymptote": asymptote,
         "prediction": float(np.exp(beyond.values(theta))[0, 0] + asymptote),

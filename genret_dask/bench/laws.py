@@ -26,8 +26,10 @@ def run_laws(scale: Scale, runs: int) -> Iterator[Measurement]:
     n, d = np.geomspace(1e6, 1e9, 8), np.geomspace(1e4, 1e6, 4)
     one = n[:, None]
     two = np.stack([side.ravel() for side in np.meshgrid(n[::2], d)], axis=1)
-    for name, x, outer in (("L(N)", one, 0), ("L(N,D)", two, 1)):
-        law = np.exp(Basis(np.log(x / x.min(axis=0)), outer).values(_truth(x.shape[1])))[0] + 0.3
+    for name, x, power_axis in (("L(N)", one, 0), ("L(N,D)", two, 1)):
+        law = (
+            np.exp(Basis(np.log(x / x.min(axis=0)), power_axis).values(_truth(x.shape[1])))[0] + 0.3
+        )
         y = law * np.exp(rng.normal(0, 0.005, (scale.draws, len(x))))
         few = y[: min(PEER_DRAWS, len(y))]
         times = median_seconds([partial(fit_surfaces, x, y), partial(_lbfgs, x, few)], runs)

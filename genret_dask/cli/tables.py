@@ -49,7 +49,7 @@ OUTLOOK_COLUMNS = columns(
     "family; n=N; d=D; beam=beam, about; flops=FLOPs/query; train_flops=FLOPs to train;"
     "recall=R@10; needed=FLOPs for the target; r2=R2; points=n"
 )
-"""Of the records of `genret_dask.fits.beyond`."""
+"""Of the records of `genret_dask.fits.outlook`."""
 
 COMPARE_COLUMNS = columns(
     "set=of; by=matched by; at; metric; pair=first, second; first; second; difference; better"

@@ -1,17 +1,16 @@
-"""Laws through the metrics, with intervals, forecasts and what speaks against them."""
+"""Fit laws to the metrics, with intervals, forecasts and warnings; compare and choose by them."""
 
 from genret_dask.fits.compare import better, compare_families, compare_kinds
 from genret_dask.fits.csvpoints import read_points
-from genret_dask.fits.fitting import Fit, Forecast, fit_points
+from genret_dask.fits.fit_over import fit_over
+from genret_dask.fits.fitting import Fit, Forecast, fit_points, fit_power_law
 from genret_dask.fits.frontier import Budget, Choice, best, cheapest, frontier
-from genret_dask.fits.laws import PowerLaw, fit_power_law, fit_power_laws
-from genret_dask.fits.over import fit_over
-from genret_dask.fits.pareto import pareto
-from genret_dask.fits.plan import plan_record
+from genret_dask.fits.laws import Surfaces, fit_power_laws
+from genret_dask.fits.outlook import plan_record
 from genret_dask.fits.points import Estimate, Points
 from genret_dask.fits.published import published_points
-from genret_dask.fits.series import Means, means_of, points_of
-from genret_dask.fits.surface import Surfaces, fit_surfaces
+from genret_dask.fits.series import Means, means_of, pareto, points_of
+from genret_dask.fits.surface import fit_surfaces
 from genret_dask.fits.table import fit_records, fits_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval, resample_weights
 
@@ -23,7 +22,6 @@ __all__ = [
     "Forecast",
     "Means",
     "Points",
-    "PowerLaw",
     "Surfaces",
     "best",
     "better",

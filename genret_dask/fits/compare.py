@@ -1,4 +1,4 @@
-"""Which is better: families at matched N, D or FLOPs, identifier kinds, and one model or another.
+"""Compare families at matched N, D or FLOPs, identifier kinds, and one model with another.
 
 Every difference is of the same resampled queries on both sides, so that what makes a query hard for
 all models drops out of its interval.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,8 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
-from genret_dask.fits.pareto import pareto
-from genret_dask.fits.points import LEVELS, Estimate, number
-from genret_dask.fits.series import ERROR, Means, groups_of, means_of, recall_of
+from genret_dask.fits.points import Estimate, number
+from genret_dask.fits.series import ERROR, Means, groups_of, means_of, pareto, recall_of
 
 
 def better(
@@ -57,15 +56,12 @@ def better(
         There is no such model or beam.
     """
     means = means_of(values, draws, seed)
-    rows = {name: _place(means.model, name, "model") for name in (first, second)}
     column = _place(means.beam, means.beam.max() if beam is None else beam, "beam")
-    losses = [_Side(name, *_loss(means, rows[name])) for name in (first, second)]
-    recalls = [_Side(name, *_recall(means, rows[name], column)) for name in (first, second)]
-    beam_size = {"beam": int(means.beam[column])}
-    return [
-        {"by": "model", "metric": "cgl", **_record(*losses, higher=False)},
-        {"by": "model", "metric": ERROR, **beam_size, **_record(*recalls, higher=True)},
+    sides = [
+        _Side.of(name, means, _place(means.model, name, "model"), column)
+        for name in (first, second)
     ]
+    return list(_both_metrics(sides, {"by": "model"}))
 
 
 def compare_families(means: Means) -> list[dict[str, Any]]:
@@ -83,25 +79,28 @@ def compare_families(means: Means) -> list[dict[str, Any]]:
         As `better` gives them, with ``by`` of "n", "d" or "flops" and the `x` that is matched.
     """
     found: list[dict[str, Any]] = []
-    for (first, one), (second, other) in itertools.combinations(list(groups_of(means)), 2):
+    for pair in itertools.combinations(groups_of(means), 2):
         for by, column in (("n", means.n), ("d", means.d)):
-            sides = [_varying(means, rows, by) for rows in (one, other)]
-            for x in _shared(column[sides[0]], column[sides[1]]):
-                found += _matched(means, by, column, x, (first, second), sides)
-        for budget in _budgets(means, one, other):
-            bought = [_bought(means, rows, budget) for rows in (one, other)]
-            pair = [
-                _Side(name, *_recall(means, *place))
-                for name, place in zip((first, second), bought, strict=True)
-            ]
-            of = [f"{means.model[row]} beam {means.beam[column]}" for row, column in bought]
+            varying = [(name, _varying(means, rows, by)) for name, rows in pair]
+            for x in _shared(*(column[rows] for _, rows in varying)):
+                sides = []
+                for name, rows in varying:
+                    weights = _between(np.log(column[rows]), math.log(x))
+                    sides.append(_Side(name, means, rows, weights, means.widest))
+                of = [
+                    name + (f" N={means.n[rows[0]]:,.0f}" if by == "d" else "")
+                    for name, rows in varying
+                ]
+                found += _both_metrics(sides, {"by": by, "x": number(x)}, of=of)
+        for budget in _budgets(means, *(rows for _, rows in pair)):
+            sides = [_Side.of(name, means, *_bought(means, rows, budget)) for name, rows in pair]
             found.append(
                 {
                     "by": "flops",
                     "x": number(budget),
                     "metric": ERROR,
-                    "of": of,
-                    **_record(*pair, higher=True),
+                    "of": [f"{means.model[s.rows[0]]} beam {means.beam[s.column]}" for s in sides],
+                    **_record(sides, ERROR),
                 }
             )
     return found
@@ -129,7 +128,7 @@ def compare_kinds(
     InputError
         Two sets have no query in common.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for (first, one), (second, other) in itertools.combinations(sets.items(), 2):
         theirs = set(other["query"].values.tolist())
         queries = [query for query in one["query"].values.tolist() if query in theirs]
@@ -139,68 +138,84 @@ def compare_kinds(
                 expected="runs over the same queries",
             )
         means = [means_of(part.sel(query=queries), draws, seed) for part in (one, other)]
-        names = [name for name in means[0].model.tolist() if name in means[1].model.tolist()]
         beams = sorted(set(means[0].beam.tolist()) & set(means[1].beam.tolist()))
-        for name in names:
-            rows = [part.model.tolist().index(name) for part in means]
-            sides = zip((first, second), means, rows, strict=True)
-            places = [(label, part, row) for label, part, row in sides]
-            common = {"by": "identifiers", "model": name, "queries": len(queries)}
-            losses = [_Side(label, *_loss(part, row)) for label, part, row in places]
-            found.append({**common, "metric": "cgl", **_record(*losses, higher=False)})
-            if beams:
-                recalls = [
-                    _Side(label, *_recall(part, row, part.beam.tolist().index(beams[-1])))
-                    for label, part, row in places
+        columns = [part.beam.tolist().index(beams[-1]) if beams else None for part in means]
+        for name in means[0].model.tolist():
+            if name in means[1].model.tolist():
+                sides = [
+                    _Side.of(label, part, _place(part.model, name, "model"), column)
+                    for label, part, column in zip((first, second), means, columns, strict=True)
                 ]
-                record = _record(*recalls, higher=True)
-                found.append({**common, "metric": ERROR, "beam": beams[-1], **record})
+                common = {"by": "identifiers", "model": name, "queries": len(queries)}
+                found += _both_metrics(sides, common)
     return found
 
 
 @dataclass(frozen=True)
 class _Side:
-    """A name, its value, and its value in each resample."""
+    """A weighted mean of some models, most often of a single one.
+
+    Attributes
+    ----------
+    name : str
+    means : Means
+    rows : int array
+        Of the models.
+    weights : float64 array
+        Of those; sum to 1.
+    column : int or None
+        Of the beam that recall is at; None where there is none to compare.
+    """
 
     name: str
-    value: float
-    draws: np.ndarray
+    means: Means
+    rows: np.ndarray
+    weights: np.ndarray
+    column: int | None
+
+    @classmethod
+    def of(cls, name: str, means: Means, row: int, column: int | None) -> _Side:
+        """Take a single model."""
+        return cls(name, means, np.array([row]), np.ones(1), column)
+
+    def values(self, metric: str) -> tuple[float, np.ndarray]:
+        """Give the mean of a metric, and that of each resample."""
+        means, rows = self.means, self.rows
+        if metric == "cgl":
+            return float(means.cgl[rows] @ self.weights), means.cgl_draws[:, rows] @ self.weights
+        value = float(recall_of(means.error[rows, self.column] @ self.weights))
+        return value, recall_of(means.error_draws[:, rows, self.column] @ self.weights)
 
 
-def _record(first: _Side, second: _Side, *, higher: bool) -> dict[str, Any]:
-    change = first.draws - second.draws
+def _both_metrics(
+    sides: Sequence[_Side], common: Mapping[str, Any], **more: Any
+) -> Iterator[dict[str, Any]]:
+    """Records of CGL, and of recall where there is a beam."""
+    yield {**common, "metric": "cgl", **more, **_record(sides, "cgl")}
+    if (column := sides[0].column) is not None:
+        beam = {"beam": int(sides[0].means.beam[column])}
+        yield {**common, "metric": ERROR, **more, **beam, **_record(sides, ERROR)}
+
+
+def _record(sides: Sequence[_Side], metric: str) -> dict[str, Any]:
+    names = [side.name for side in sides]
+    (first, draws), (second, others) = (side.values(metric) for side in sides)
+    change = draws - others
     change = change[np.isfinite(change)]
-    difference = _estimate(first.value - second.value, change)
-    sign = 1 if higher else -1
+    difference = Estimate.of(first - second, change)
+    sign = -1 if metric == "cgl" else 1
     winner = None
     if math.isfinite(difference.low) and (difference.low > 0 or difference.high < 0):
-        winner = first.name if sign * difference.value > 0 else second.name
+        winner = names[0] if sign * difference.value > 0 else names[1]
     share = (sign * change > 0).mean() + (change == 0).mean() / 2 if len(change) else math.nan
     return {
-        "sides": [first.name, second.name],
-        "first": _estimate(first.value, first.draws).record(),
-        "second": _estimate(second.value, second.draws).record(),
+        "sides": names,
+        "first": Estimate.of(first, draws).record(),
+        "second": Estimate.of(second, others).record(),
         "difference": difference.record(),
         "better": winner,
         "share": number(share),
     }
-
-
-def _estimate(value: float, draws: np.ndarray) -> Estimate:
-    draws = draws[np.isfinite(draws)]
-    if not len(draws) or not math.isfinite(value):
-        return Estimate(value)
-    low, high = np.quantile(draws, LEVELS)
-    return Estimate(value, float(low), float(high))
-
-
-def _loss(means: Means, row: int) -> tuple[float, np.ndarray]:
-    return float(means.cgl[row]), means.cgl_draws[:, row]
-
-
-def _recall(means: Means, row: int, column: int) -> tuple[float, np.ndarray]:
-    draws = recall_of(means.error_draws[:, row, column])
-    return float(recall_of(means.error[row, column])), draws
 
 
 def _place(labels: np.ndarray, wanted: Any, dim: str) -> int:
@@ -227,40 +242,6 @@ def _shared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     low, high = max(first.min(), second.min()), min(first.max(), second.max())
     both = np.unique(np.concatenate([first, second]))
     return both[(both >= low) & (both <= high)]
-
-
-def _matched(
-    means: Means,
-    by: str,
-    column: np.ndarray,
-    x: float,
-    names: tuple[str, str],
-    sides: list[np.ndarray],
-) -> Iterator[dict[str, Any]]:
-    widest = int(means.beam.argmax())
-    for metric, higher in (("cgl", False), (ERROR, True)):
-        pair = []
-        for name, rows in zip(names, sides, strict=True):
-            weights = _between(np.log(column[rows]), math.log(x))
-            if metric == "cgl":
-                value = float(means.cgl[rows] @ weights)
-                draws = means.cgl_draws[:, rows] @ weights
-            else:
-                value = float(recall_of(means.error[rows, widest] @ weights))
-                draws = recall_of(means.error_draws[:, rows, widest] @ weights)
-            pair.append(_Side(name, value, draws))
-        beam = {} if metric == "cgl" else {"beam": int(means.beam[widest])}
-        fixed = [""] * 2
-        if by == "d":
-            fixed = [f" N={means.n[rows[0]]:,.0f}" for rows in sides]
-        yield {
-            "by": by,
-            "x": number(x),
-            "metric": metric,
-            "of": [name + text for name, text in zip(names, fixed, strict=True)],
-            **beam,
-            **_record(pair[0], pair[1], higher=higher),
-        }
 
 
 def _between(known: np.ndarray, wanted: float) -> np.ndarray:

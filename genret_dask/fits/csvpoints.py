@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from genret_dask.errors import InputError
+from genret_dask.fits.laws import parameters
 from genret_dask.fits.points import Points
-from genret_dask.fits.surface import parameters
 
 AXES = ("n", "d", "c")
-COLUMNS = ("series", *AXES, "y", "weight")
 
 _EXPECTED = "columns series, n and/or d and/or c, y, and optionally weight"
 
@@ -81,12 +79,7 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            heading = next((row for row in reader if any(map(str.strip, row))), None)
-            if heading is None:
-                raise InputError(f"{path} is empty", expected=_EXPECTED)
-            places = _columns(path, heading)
-            axes = tuple(axis for axis in AXES if axis in places)
-            return axes, list(_rows(path, reader, places, axes, len(heading)))
+            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}", expected="a CSV file of points"
@@ -95,51 +88,41 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
         raise InputError(
             f"{path} is not a CSV file in UTF-8: {error}", expected=_EXPECTED
         ) from error
+    lines = [(line, cells) for line, cells in lines if any(cells)]
+    if not lines:
+        raise InputError(f"{path} is empty", expected=_EXPECTED)
+    names = [name.lower() for name in lines[0][1]]
+    axes = _axes(path, names)
+    return axes, [
+        _row(f"{path}, line {line}", line, names, axes, cells) for line, cells in lines[1:]
+    ]
 
 
-def _columns(path: Path, heading: list[str]) -> dict[str, int]:
-    names = [name.strip().lower() for name in heading]
+def _axes(path: Path, names: list[str]) -> tuple[str, ...]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path} has the column {twice[0]!r} twice", expected=_EXPECTED)
-    places = {name: names.index(name) for name in COLUMNS if name in names}
-    missing = [] if "y" in places else ["y"]
-    if not any(axis in places for axis in AXES):
-        missing.append("n, d or c")
+    axes = tuple(axis for axis in AXES if axis in names)
+    missing = [*([] if "y" in names else ["y"]), *([] if axes else ["n, d or c"])]
     if missing:
         raise InputError(
             f"{path} has no column {' and no column '.join(missing)}; it has {', '.join(names)}",
             expected=_EXPECTED,
         )
-    return places
+    return axes
 
 
-def _rows(
-    path: Path,
-    reader: Iterator[list[str]],
-    places: dict[str, int],
-    axes: tuple[str, ...],
-    width: int,
-) -> Iterator[_Row]:
-    for cells in reader:
-        line = reader.line_num  # type: ignore[attr-defined]
-        if not any(map(str.strip, cells)):
-            continue
-        if len(cells) != width:
-            raise InputError(
-                f"{path}, line {line}, has {len(cells)} fields",
-                expected=f"{width}, as the heading has",
-            )
-
-        def cell(name: str, cells: list[str] = cells) -> str:
-            return cells[places[name]].strip() if name in places else ""
-
-        where = f"{path}, line {line}"
-        x = tuple(
-            _number(where, axis, cell(axis), above=True) if cell(axis) else math.nan
-            for axis in axes
+def _row(where: str, line: int, names: list[str], axes: tuple[str, ...], cells: list[str]) -> _Row:
+    if len(cells) != len(names):
+        raise InputError(
+            f"{where}, has {len(cells)} fields", expected=f"{len(names)}, as the heading has"
         )
-        weight = _number(where, "weight", cell("weight"), above=True) if cell("weight") else None
-        yield _Row(line, cell("series"), x, _number(where, "y", cell("y"), above=False), weight)
+    row = dict(zip(names, cells, strict=True))
+    x = tuple(
+        _number(where, axis, row[axis], above=True) if row[axis] else math.nan for axis in axes
+    )
+    given = row.get("weight")
+    weight = _number(where, "weight", given, above=True) if given else None
+    return _Row(line, row.get("series", ""), x, _number(where, "y", row["y"], above=False), weight)
 
 
 def _number(where: str, column: str, text: str, *, above: bool) -> float:
@@ -156,30 +139,26 @@ def _number(where: str, column: str, text: str, *, above: bool) -> float:
 def _points(path: Path, series: str, axes: tuple[str, ...], rows: list[_Row]) -> Points:
     x = np.array([row.x for row in rows])
     name = f"series {series!r}" if series else "the only series"
-    used = []
+    given = ~np.isnan(x)
     for place, axis in enumerate(axes):
-        empty = np.isnan(x[:, place])
-        if empty.any() and not empty.all():
-            line = rows[int(np.flatnonzero(empty)[0])].line
+        if given[:, place].any() and not given[:, place].all():
+            line = rows[int(given[:, place].argmin())].line
             raise InputError(
                 f"{path}, line {line}: {axis} is empty",
                 expected=f"a number above 0, as elsewhere in {name}",
             )
-        if not empty.any() and np.ptp(x[:, place]) > 0:
-            used.append(place)
-    if not used:
-        used = [place for place in range(len(axes)) if not np.isnan(x[:, place]).any()][:1]
+    whole = np.flatnonzero(given.all(axis=0))
+    used = [place for place in whole if np.ptp(x[:, place]) > 0] or whole[:1].tolist()
     if not used:
         raise InputError(
             f"{path}, line {rows[0].line}: {name} has no {', '.join(axes)}",
             expected="a number above 0 in one of them",
         )
     weights = [row.weight for row in rows]
-    given = [weight for weight in weights if weight is not None]
-    if given and len(given) < len(rows):
-        line = next(row.line for row in rows if row.weight is None)
+    if None in weights and any(weights):
         raise InputError(
-            f"{path}, line {line}: weight is empty", expected=f"a weight in every row of {name}"
+            f"{path}, line {rows[weights.index(None)].line}: weight is empty",
+            expected=f"a weight in every row of {name}",
         )
     names = tuple(axes[place] for place in used)
     return Points(
@@ -189,5 +168,5 @@ def _points(path: Path, series: str, axes: tuple[str, ...], rows: list[_Row]) ->
         axes=names,
         x=x[:, used],
         y=np.array([row.y for row in rows]),
-        weights=np.array(given) if given else None,
+        weights=np.array(weights) if any(weights) else None,
     )

@@ -1,8 +1,9 @@
-"""A law fitted to points, with intervals, a forecast and what speaks against it."""
+"""Fit a law to points, with intervals, a forecast and warnings."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.doubts import doubts_of_draws, doubts_of_points
-from genret_dask.fits.points import LEVELS, Estimate, Points, check, number
+from genret_dask.fits.laws import Surfaces, parameters
+from genret_dask.fits.points import Estimate, Points, check, number
 from genret_dask.fits.projection import EXPONENTS
-from genret_dask.fits.surface import Loss, Surfaces, fit_surfaces, parameters
+from genret_dask.fits.surface import Loss, fit_surfaces
+from genret_dask.fits.warnings import warnings_of
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Fit:
     points : Points
     law : Surfaces
         One row.
-    resampled : Surfaces or None
-        A row for each resample; None where nothing says how y scatters.
-    draws : float64[draws, n] or None
+    resampled : Surfaces
+        A row for each resample; no row where nothing says how y scatters.
+    draws : float64[draws, n]
         y in each resample.
     scatter : str
         What the resamples are of.
@@ -79,8 +81,8 @@ class Fit:
 
     points: Points
     law: Surfaces
-    resampled: Surfaces | None
-    draws: np.ndarray | None
+    resampled: Surfaces
+    draws: np.ndarray
     scatter: str
     loss: Loss
     seed: int
@@ -88,7 +90,7 @@ class Fit:
     def __repr__(self) -> str:
         parts = [f"{axis.upper()} exponent {one}" for axis, one in self.exponents.items()]
         parts += [f"asymptote {self.asymptote}", f"R2 {self.r2:.4g}", f"n {self.n}"]
-        parts += [] if self.draws is None else [f"{len(self.draws):,} draws"]
+        parts += [f"{len(self.draws):,} draws"] if len(self.draws) else []
         points = self.points
         return f"<Fit {points.law} of {points.metric}, {points.series}: {', '.join(parts)}>"
 
@@ -106,46 +108,38 @@ class Fit:
 
     @property
     def exponents(self) -> dict[str, Estimate]:
-        """By axis.
+        """Exponents by axis.
 
         A resample without a law counts as one of exponent 0, and one whose exponent is at the upper
         bound of the search as one without end.
         """
-        draws = None
-        if self.resampled is not None:
-            draws = self.resampled.exponent
-            draws = np.where(draws < EXPONENTS[1] * (1 - 1e-9), draws, np.inf)
-            draws = np.where(self.resampled.fitted[:, None], draws, 0.0)
-        return {
-            axis: self._estimate(
-                self.law.exponent[0, place], None if draws is None else draws[:, place]
-            )
-            for place, axis in enumerate(self.points.axes)
-        }
+        draws = self.resampled.exponent
+        draws = np.where(draws < EXPONENTS[1] * (1 - 1e-9), draws, np.inf)
+        draws = np.where(self.resampled.fitted[:, None], draws, 0.0)
+        return self._by_axis(self.law.exponent[0], draws)
 
     @property
     def scales(self) -> dict[str, Estimate]:
         """x0 by axis, in the units of x."""
-        return {
-            axis: self._estimate(
-                _exp(self.law.log_scale[0, place]) if self.has_law else math.nan,
-                None if self.resampled is None else _exp(self.resampled.log_scale[:, place]),
-            )
-            for place, axis in enumerate(self.points.axes)
-        }
+        with np.errstate(over="ignore", under="ignore"):
+            value = np.where(self.has_law, np.exp(self.law.log_scale[0]), np.nan)
+            return self._by_axis(value, np.exp(self.resampled.log_scale))
 
     @property
     def asymptote(self) -> Estimate:
-        return self._estimate(
-            self.law.asymptote[0], None if self.resampled is None else self.resampled.asymptote
-        )
+        return Estimate.of(self.law.asymptote[0], self.resampled.asymptote)
+
+    def _by_axis(self, values: np.ndarray, draws: np.ndarray) -> dict[str, Estimate]:
+        columns = zip(self.points.axes, values, draws.T, strict=True)
+        return {axis: Estimate.of(value, column) for axis, value, column in columns}
 
     def predict(self, x: np.ndarray, *, new: bool = False) -> list[Estimate]:
-        """The law at new points, with its interval.
+        """Predict y at new points, with its interval.
 
         Parameters
         ----------
         x : float64[n, K]
+            Or numbers, where the law has one axis.
         new : bool
             Give the interval for a point to be measured, which scatters around the law as the
             fitted ones do, and not that of the law alone.
@@ -155,89 +149,44 @@ class Fit:
         InputError
             x has not a column for every axis.
         """
-        x = np.atleast_2d(np.asarray(x, dtype=np.float64))
+        x = np.asarray(x, dtype=np.float64)
+        x = x.reshape(-1, 1) if len(self.points.axes) == 1 and x.ndim < 2 else np.atleast_2d(x)
         if x.shape[1] != len(self.points.axes):
             raise InputError(
                 f"points to predict have {x.shape[1]} columns",
                 expected=f"one for each of {', '.join(self.points.axes)}",
             )
-        values = self.law.predict(x)[0]
-        draws = self.predicted_draws(x, new=new)
-        return [
-            self._estimate(value, None if draws is None else draws[:, place])
-            for place, value in enumerate(values)
-        ]
+        columns = zip(self.law.predict(x)[0], self.predicted_draws(x, new=new).T, strict=True)
+        return [Estimate.of(value, draws) for value, draws in columns]
 
-    def predicted_draws(self, x: np.ndarray, *, new: bool = False) -> np.ndarray | None:
-        """`predict` in each resample: float64[draws, n], or None."""
-        if self.resampled is None:
-            return None
+    def predicted_draws(self, x: np.ndarray, *, new: bool = False) -> np.ndarray:
+        """Give `predict` in each resample: float64[draws, n]."""
         draws = self.resampled.predict(x)
         return draws + self.scatter_draws(len(draws)) if new else draws
 
     def scatter_draws(self, draws: int) -> np.ndarray:
-        """Student's t noise of the size of the residuals: float64[draws, 1].
+        """Draw Student's t noise of the size of the residuals: float64[draws, 1].
 
         0 where no degree of freedom is left to know their size by.
         """
-        left = self.n - parameters(len(self.points.axes))
+        squares, left = _residuals(self.points, self.law)
         if left < 1:
             return np.zeros((draws, 1))
-        weights = np.ones(self.n) if self.points.weights is None else self.points.weights
-        residual = self.points.y - self.law.predict(self.points.x)[0]
-        size = math.sqrt((residual**2 * weights).sum() / weights.mean() / left)
-        noise = np.random.default_rng([self.seed, 1]).standard_t(left, (draws, 1))
-        return size * noise
+        size = math.sqrt(squares / self.points.given_weights.mean() / left)
+        return size * np.random.default_rng([self.seed, 1]).standard_t(left, (draws, 1))
 
     @cached_property
     def forecast(self) -> Forecast | None:
-        """Leave the largest out and predict it; None where too few points are left."""
+        """The largest point as the others predict it; None where too few are left."""
         return forecast(self)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What speaks against the law, each with its number."""
-        points = self.points
-        axes = tuple(axis.upper() for axis in points.axes)
-        weights = np.ones(self.n) if points.weights is None else points.weights
-        found = [*points.gaps]
-        found += doubts_of_points(
-            axes,
-            points.x,
-            points.y,
-            weights,
-            self.law.exponent[0],
-            float(self.law.asymptote[0]),
-            self.r2,
-        )
-        if self.resampled is None or self.draws is None:
-            if self.has_law:
-                found.append("no interval: no point is left over to show how y scatters")
-        elif self.has_law:
-            exponent = [(item.low, item.high) for item in self.exponents.values()]
-            found += doubts_of_draws(
-                axes,
-                points.x,
-                points.y,
-                self.draws,
-                self.resampled.fitted,
-                np.array(exponent).T,
-                np.array([self.asymptote.low, self.asymptote.high]),
-            )
-        return tuple(found)
-
-    def _estimate(self, value: float, draws: np.ndarray | None) -> Estimate:
-        value = float(value)
-        if draws is None or not len(draws) or not math.isfinite(value):
-            return Estimate(value)
-        # Of two neighbours, as the mean of a number and infinity is infinity.
-        low, high = np.quantile(
-            draws, LEVELS, method="nearest" if np.isinf(draws).any() else "linear"
-        )
-        return Estimate(value, float(low), float(high))
+        """Reasons to doubt the law, each with the number that shows it."""
+        return warnings_of(self)
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON values; None stands for a value that there is not."""
+        """Give the fit as plain JSON values; None stands for a value that there is not."""
         one = len(self.points.axes) == 1
         exponents = {axis: item.record() for axis, item in self.exponents.items()}
         scales = {axis: item.record() for axis, item in self.scales.items()}
@@ -293,32 +242,69 @@ def fit_points(points: Points, *, loss: Loss = "squares", draws: int = 1000, see
     law = _fit(points, points.y[None], loss)
     resamples, scatter = points.draws, "95 %, bootstrap over queries"
     if resamples is None:
-        left = len(points.y) - parameters(len(points.axes))
-        scatter = f"95 %, residuals as t noise with {left} degrees of freedom"
-        resamples = residual_draws(points, law, draws, seed)
-    if resamples is None or not len(resamples):
-        return Fit(points, law, None, None, "none", loss, seed)
+        resamples, scatter = _residual_draws(points, law, draws, seed)
+    if not len(resamples):
+        scatter = "none"
     if loss == "huber":
         resamples = np.maximum(resamples, 1e-3 * points.y.min())
     together = _fit(points, np.concatenate([points.y[None], resamples]), loss)
     return Fit(points, law, together.rows(slice(1, None)), resamples, scatter, loss, seed)
 
 
-def residual_draws(points: Points, law: Surfaces, draws: int, seed: int) -> np.ndarray | None:
-    """The law's values with noise of the residuals' size: float64[draws, n].
+def fit_power_law(
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray | None = None,
+    **options: Any,
+) -> Fit:
+    """Fit ``L(x) = (x0 / x)^a + d`` to a falling y: `fit_points` of an axis that is called x.
 
-    None where there is no law, or no degree of freedom is left.
+    Parameters
+    ----------
+    x : array_like[n]
+        Above 0: parameters, training pairs, floating-point operations.
+    y : array_like[n]
+        A loss or an error rate, not below 0; a metric that rises is fitted as one minus the metric.
+    weights : array_like[n], optional
+        Weights of the squared residuals, above 0; equal by default.
+    **options
+        `loss`, `draws` and `seed` of `fit_points`.
+
+    Examples
+    --------
+    >>> law = fit_power_law([1, 2, 4, 8, 16], [2.1, 1.1, 0.6, 0.35, 0.225])
+    >>> [round(one.value, 6) for one in (law.exponents["x"], law.asymptote, law.scales["x"])]
+    [1.0, 0.1, 2.0]
     """
-    left = len(points.y) - parameters(len(points.axes))
+    given = None if weights is None else np.asarray(weights, dtype=np.float64)
+    columns = np.asarray(x, dtype=np.float64).reshape(-1, 1)
+    found = np.asarray(y, dtype=np.float64)
+    return fit_points(
+        Points("L(x)", "points", "y", ("x",), columns, found, weights=given), **options
+    )
+
+
+def _residual_draws(points: Points, law: Surfaces, draws: int, seed: int) -> tuple[np.ndarray, str]:
+    """The law's values with noise of the residuals' size, float64[draws, n], and what that is.
+
+    No draws where there is no law, or no degree of freedom is left.
+    """
+    squares, left = _residuals(points, law)
     if left < 1 or not law.fitted[0]:
-        return None
-    weights = np.ones(len(points.y)) if points.weights is None else points.weights
-    predicted = law.predict(points.x)[0]
-    size = np.sqrt(((points.y - predicted) ** 2 * weights).sum() / left / weights)
+        return np.empty((0, len(points.y))), "none"
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((draws, len(points.y)))
     heavy = np.sqrt(left / rng.chisquare(left, (draws, 1)))
-    return predicted + noise * heavy * size
+    size = np.sqrt(squares / left / points.given_weights)
+    scatter = f"95 %, residuals as t noise with {left} degrees of freedom"
+    return law.predict(points.x)[0] + noise * heavy * size, scatter
+
+
+def _residuals(points: Points, law: Surfaces) -> tuple[float, int]:
+    """The weighted sum of the squared residuals, and their degrees of freedom."""
+    residual = points.y - law.predict(points.x)[0]
+    left = len(points.y) - parameters(len(points.axes))
+    return float((residual**2 * points.given_weights).sum()), left
 
 
 def forecast(fit: Fit) -> Forecast | None:
@@ -342,19 +328,12 @@ def forecast(fit: Fit) -> Forecast | None:
     here = points.x[last][None]
     (predicted,) = rest.predict(here, new=True)
     observed = float(points.y[last])
-    error = Estimate(predicted.value - observed)
-    values = rest.predicted_draws(here, new=True)
-    if values is not None:
-        noise = observed if points.draws is None else points.draws[:, last]
-        low, high = np.quantile(values[:, 0] - noise, LEVELS)
-        error = Estimate(error.value, float(low), float(high))
+    noise = observed if points.draws is None else points.draws[:, last]
+    error = Estimate.of(
+        predicted.value - observed, rest.predicted_draws(here, new=True)[:, 0] - noise
+    )
     return Forecast(tuple(map(float, points.x[last])), observed, predicted, error, len(kept.y))
 
 
 def _fit(points: Points, y: np.ndarray, loss: Loss) -> Surfaces:
-    return fit_surfaces(points.x, y, points.weights, outer=points.outer, loss=loss)
-
-
-def _exp(log: Any) -> Any:
-    with np.errstate(over="ignore", under="ignore"):
-        return np.exp(log)
+    return fit_surfaces(points.x, y, points.weights, power_axis=points.power_axis, loss=loss)

@@ -1,4 +1,4 @@
-"""Which model and beam to buy: the frontier of what was measured, the choice within a budget."""
+"""Choose a model and beam: the frontier of what was measured, and the best within a budget."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.pareto import pareto
 from genret_dask.fits.points import LEVELS, Estimate, number
-from genret_dask.fits.series import Means, recall_of
+from genret_dask.fits.series import Means, pareto, recall_of
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class Choice:
     stable: float
 
     def record(self) -> dict[str, object]:
+        """Give its fields as plain JSON values."""
         return {
-            "model": self.model,
-            "beam": self.beam,
+            **vars(self),
             "flops": number(self.flops),
             "train_flops": number(self.train_flops),
             "recall": self.recall.record(),
@@ -74,7 +73,7 @@ class Budget:
 
 
 def frontier(means: Means, budget: Budget | None = None) -> list[Choice]:
-    """Searches that no other one beats with as few FLOPs, by rising FLOPs.
+    """List the searches that no other one beats with as few FLOPs, by rising FLOPs.
 
     Parameters
     ----------
@@ -91,7 +90,7 @@ def frontier(means: Means, budget: Budget | None = None) -> list[Choice]:
 
 
 def best(means: Means, budget: Budget) -> Choice | None:
-    """The search with the highest recall within a budget, the cheaper one of equals.
+    """Find the search with the highest recall within a budget, the cheaper one of equals.
 
     None where nothing that was measured is within the budget.
     """
@@ -105,7 +104,7 @@ def best(means: Means, budget: Budget) -> Choice | None:
 
 
 def cheapest(means: Means, budget: Budget) -> Choice | None:
-    """The search with the fewest FLOPs whose mean recall reaches the budget's target.
+    """Find the search with the fewest FLOPs whose mean recall reaches the budget's target.
 
     Its `stable` is the share of the resamples in which it reaches the target. None where nothing
     that was measured does.
@@ -123,13 +122,14 @@ def cheapest(means: Means, budget: Budget) -> Choice | None:
 
 
 def rivals(means: Means, budget: Budget, choice: Choice) -> list[Choice]:
-    """Cheaper searches within the budget that the choice does not surely beat, by rising FLOPs.
+    """List cheaper searches within the budget that the choice does not surely beat.
 
-    A search is one where the 95 % interval of the paired difference in recall holds 0; its `stable`
-    is the share of resamples in which it is at least as good.
+    They come by rising FLOPs: those where the 95 % interval of the paired difference in recall
+    holds 0. `stable` is the share of resamples in which one is at least as good.
     """
     cost, error, draws = _searches(means, budget)
-    chosen = _row(means, choice)
+    model, beams = means.model.tolist().index(choice.model), means.beam.tolist()
+    chosen = model * len(beams) + beams.index(choice.beam)
     found = []
     for row in pareto(cost, error):
         change = draws[:, chosen] - draws[:, row]
@@ -152,21 +152,14 @@ def _searches(means: Means, budget: Budget) -> tuple[np.ndarray, np.ndarray, np.
     return np.where(within, cost, np.nan), means.error.ravel(), draws
 
 
-def _row(means: Means, choice: Choice) -> int:
-    model = means.model.tolist().index(choice.model)
-    return model * len(means.beam) + means.beam.tolist().index(choice.beam)
-
-
 def _choice(means: Means, row: int, stable: float) -> Choice:
     model, beam = divmod(row, len(means.beam))
-    draws = recall_of(means.error_draws[:, model, beam])
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, LEVELS) if len(draws) else (math.nan, math.nan)
+    recall = float(recall_of(means.error[model, beam]))
     return Choice(
         model=str(means.model[model]),
         beam=int(means.beam[beam]),
         flops=float(means.flops[model, beam]),
         train_flops=float(means.train_flops[model]),
-        recall=Estimate(float(recall_of(means.error[model, beam])), float(low), float(high)),
+        recall=Estimate.of(recall, recall_of(means.error_draws[:, model, beam])),
         stable=float(stable),
     )

@@ -1,4 +1,4 @@
-"""What a law is fitted to, and how its values are given."""
+"""Points that a law is fitted to, and estimates: values with their intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WEIGHT_RANGE = 100.0
 
 @dataclass(frozen=True)
 class Points:
-    """What one law is fitted to.
+    """The points that one law is fitted to.
 
     Attributes
     ----------
@@ -56,16 +56,21 @@ class Points:
     gaps: tuple[str, ...] = ()
 
     @property
-    def outer(self) -> int:
-        """D where there is D, as in L(N, D), and the first axis otherwise."""
+    def power_axis(self) -> int:
+        """The axis whose exponent is the power of the sum: D where there is D, else the first."""
         return self.axes.index("d") if "d" in self.axes else 0
 
     @property
     def distinct(self) -> int:
         return len(np.unique(self.x, axis=0))
 
+    @property
+    def given_weights(self) -> np.ndarray:
+        """The weights, 1 where none are given."""
+        return np.ones(len(self.y)) if self.weights is None else self.weights
+
     def only(self, chosen: np.ndarray) -> Points:
-        """The points at some rows."""
+        """Choose the points at some rows."""
         return replace(
             self,
             x=self.x[chosen],
@@ -84,7 +89,7 @@ class Points:
         return replace(there, gaps=gaps)
 
     def weighted_by_variance(self) -> Points:
-        """Weights of one over the variance of y among the resamples, a factor 100 apart at most."""
+        """Weigh each point by one over its variance among the resamples, within a factor of 100."""
         if self.draws is None or len(self.draws) < 2 or not len(self.y):
             return self
         variance = self.draws.var(axis=0)
@@ -107,17 +112,30 @@ class Estimate:
     low: float = math.nan
     high: float = math.nan
 
+    @classmethod
+    def of(cls, value: float, draws: np.ndarray) -> Estimate:
+        """Take the interval from a value's resamples; those that are NaN do not count."""
+        value, draws = float(value), draws[~np.isnan(draws)]
+        if not len(draws) or not math.isfinite(value):
+            return cls(value)
+        # Of two neighbours, as the mean of a number and infinity is infinity.
+        low, high = np.quantile(
+            draws, LEVELS, method="nearest" if np.isinf(draws).any() else "linear"
+        )
+        return cls(value, float(low), float(high))
+
     def __str__(self) -> str:
         if math.isnan(self.low):
             return f"{self.value:.4g}"
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
     def record(self) -> dict[str, float | None]:
+        """Give value, low and high as plain JSON values."""
         return {name: number(getattr(self, name)) for name in ("value", "low", "high")}
 
 
 def number(value: float) -> float | None:
-    """A finite float, or None."""
+    """Give a finite float as it is, and None for any other."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -135,6 +153,11 @@ def check(points: Points, loss: Loss) -> None:
         checks[1] = ("y", y, y > 0, "above 0 for Huber's loss on log y")
     if points.weights is not None:
         checks.append(("weights", points.weights, points.weights > 0, positive))
+        if points.weights.shape != y.shape:
+            raise InputError(
+                f"{points.law} {points.series}: weights have the shape {points.weights.shape}",
+                expected=f"that of y, {y.shape}",
+            )
     for name, values, good, wanted in checks:
         bad = ~(good & np.isfinite(values))
         if bad.any():

@@ -10,6 +10,7 @@ do not matter.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,18 +59,18 @@ class Basis:
     """g over n points and K axes, and its derivatives.
 
     Parameters of a row: the logarithms of the K exponents, then K - 1 mixture logits, those of all
-    axes but the outer one.
+    axes but the power axis.
 
     Attributes
     ----------
     log_x : float64[n, K]
         From 0.
-    outer : int
+    power_axis : int
         The axis whose exponent is the power of the sum; inside it its own exponent is 1.
     """
 
     log_x: np.ndarray
-    outer: int
+    power_axis: int
 
     @property
     def axes(self) -> int:
@@ -82,7 +83,7 @@ class Basis:
 
     def log_shares(self, theta: np.ndarray) -> np.ndarray:
         """log t: float64[rows, K], each row's exponentials sum to 1."""
-        logits = np.insert(theta[:, self.axes :], self.outer, 0.0, axis=1)
+        logits = np.insert(theta[:, self.axes :], self.power_axis, 0.0, axis=1)
         return logits - _log_sum(logits)[:, None]
 
     def values(self, theta: np.ndarray) -> np.ndarray:
@@ -93,21 +94,21 @@ class Basis:
         """log g and its derivatives by the parameters: float64[rows, n] and [rows, n, size]."""
         log_g, total, weight, share = self._parts(theta)
         exponent = np.exp(theta[:, : self.axes])
-        power = exponent[:, self.outer, None]
-        others = [axis for axis in range(self.axes) if axis != self.outer]
+        power = exponent[:, self.power_axis, None]
+        others = [axis for axis in range(self.axes) if axis != self.power_axis]
         by = np.empty((*log_g.shape, self.size))
-        by[..., self.outer] = power * total
+        by[..., self.power_axis] = power * total
         for axis in others:
             pull = weight[..., axis] * exponent[:, axis, None] * self.log_x[:, axis]
             by[..., axis] = -pull
-            by[..., self.outer] += pull
+            by[..., self.power_axis] += pull
         for place, axis in enumerate(others, start=self.axes):
             by[..., place] = power * (weight[..., axis] - share[:, None, axis])
         return log_g, by
 
     def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
         exponent = np.exp(theta[:, : self.axes])
-        power = exponent[:, self.outer, None]
+        power = exponent[:, self.power_axis, None]
         log_share = self.log_shares(theta)
         terms = log_share[:, None] - (exponent / power)[:, None] * self.log_x
         total = _log_sum(terms)
@@ -116,14 +117,9 @@ class Basis:
 
     def clip(self, theta: np.ndarray) -> np.ndarray:
         """Parameters moved to the bounds of the search."""
-        low, high = np.log(EXPONENTS)
-        return np.concatenate(
-            [
-                theta[:, : self.axes].clip(low, high),
-                theta[:, self.axes :].clip(-MIXTURE, MIXTURE),
-            ],
-            axis=1,
-        )
+        exponents, logits = np.split(theta, [self.axes], axis=1)
+        exponents = exponents.clip(*np.log(EXPONENTS))
+        return np.concatenate([exponents, logits.clip(-MIXTURE, MIXTURE)], axis=1)
 
     def starts(self) -> np.ndarray:
         """A grid of parameters: float64[starts, size]."""
@@ -209,52 +205,80 @@ def search(
     error : float64[rows]
         Never above the error at the start.
     """
-    parts = [
-        _search(basis, y[part], weights, floor[part], starts[part], effort)
-        for part in _blocks(len(y), basis.log_x.shape[0] * basis.size)
-    ]
-    theta, error = zip(*parts, strict=True)
-    return np.concatenate(theta), np.concatenate(error)
+    blocks = _blocks(len(y), basis.log_x.shape[0] * basis.size)
+    if len(blocks) > 1:
+        parts = [
+            search(basis, y[part], weights, floor[part], starts[part], effort) for part in blocks
+        ]
+        theta, error = zip(*parts, strict=True)
+        return np.concatenate(theta), np.concatenate(error)
+    size, root = basis.size, np.sqrt(weights)
+
+    def land(theta: np.ndarray, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        """The parameters with their s and d, and the error there."""
+        theta = basis.clip(theta)
+        s, d, error = linear_part(np.expm1(basis.values(theta)), y[rows], weights, floor[rows])
+        return np.column_stack([theta, s, d]), error
+
+    def linearise(here: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        log_g, by = basis.jacobian(here[:, :size])
+        g, (s, d) = np.exp(log_g), here[:, size:].T
+        residual = (y[rows] - s[:, None] * g - d[:, None]) * root
+        tangent = s[:, None, None] * (g[..., None] * by) * root[:, None]
+        return _without_linear(tangent, g, d > floor[rows], root), residual
+
+    def move(here: np.ndarray, step: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return land(here[:, :size] + step, rows)
+
+    found, error = descend(*land(starts, slice(None)), linearise, move, effort)
+    return found[:, :size], error
 
 
-def _search(
-    basis: Basis,
-    y: np.ndarray,
-    weights: np.ndarray,
-    floor: np.ndarray,
-    starts: np.ndarray,
+def descend(
+    state: np.ndarray,
+    loss: np.ndarray,
+    linearise: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    move: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
     effort: Effort,
 ) -> tuple[np.ndarray, np.ndarray]:
-    theta = basis.clip(starts)
-    root = np.sqrt(weights)
-    damping = np.full(len(y), 1e-3)
-    s, d, error = linear_part(np.expm1(basis.values(theta)), y, weights, floor)
-    active, idle = np.arange(len(y)), np.zeros(len(y), dtype=int)
+    """Search every row by Levenberg and Marquardt, each with a damping of its own.
+
+    Parameters
+    ----------
+    state : float64[rows, size]
+        Where the rows start: the parameters that are searched, then what depends on them.
+    loss : float64[rows]
+        There.
+    linearise : callable
+        Of the states of some rows and their numbers, the tangent, float64[rows, n, parameters], and
+        the residuals, float64[rows, n].
+    move : callable
+        Of those and a step, the states after it and their losses.
+    effort : Effort
+
+    Returns
+    -------
+    state : float64[rows, size]
+    loss : float64[rows]
+        Never above the one at the start.
+    """
+    active, idle = np.arange(len(state)), np.zeros(len(state), dtype=int)
+    damping = np.full(len(state), 1e-3)
     for _ in range(effort.steps):
-        here = theta[active]
-        log_g, by = basis.jacobian(here)
-        g = np.exp(log_g)
-        residual = (y[active] - s[active, None] * g - d[active, None]) * root
-        tangent = s[active, None, None] * (g[..., None] * by) * root[:, None]
-        tangent = _without_linear(tangent, g, d[active] > floor[active], root)
-        step = damped_step(tangent, residual, damping[active])
-        trial = basis.clip(here + step)
-        moved = np.abs(trial - here).max(axis=1)
-        new_s, new_d, new_error = linear_part(
-            np.expm1(basis.values(trial)), y[active], weights, floor[active]
-        )
-        better = new_error <= error[active]
-        gain = error[active] - new_error
-        rows = active[better]
-        theta[rows], s[rows], d[rows] = trial[better], new_s[better], new_d[better]
-        idle[active] = np.where(better & (gain > effort.gain * error[active]), 0, idle[active] + 1)
-        error[rows] = new_error[better]
+        here = state[active]
+        step = _damped_step(*linearise(here, active), damping[active])
+        trial, new = move(here, step, active)
+        moved = np.abs(trial - here)[:, : step.shape[1]].max(axis=1)
+        better = new <= loss[active]
+        gained = loss[active] - new > effort.gain * loss[active]
+        idle[active] = np.where(better & gained, 0, idle[active] + 1)
+        state[active[better]], loss[active[better]] = trial[better], new[better]
         damping[active] = np.clip(damping[active] * np.where(better, 0.2, 6.0), 1e-12, 1e12)
-        going = (moved > _TOLERANCE) & (idle[active] < effort.patience) & (error[active] > _EXACT)
+        going = (moved > _TOLERANCE) & (idle[active] < effort.patience) & (loss[active] > _EXACT)
         active = active[going]
         if not len(active):
             break
-    return theta, error
+    return state, loss
 
 
 def _blocks(rows: int, size: int) -> list[slice]:
@@ -304,7 +328,7 @@ def _without_linear(
     return tangent
 
 
-def damped_step(tangent: np.ndarray, residual: np.ndarray, damping: np.ndarray) -> np.ndarray:
+def _damped_step(tangent: np.ndarray, residual: np.ndarray, damping: np.ndarray) -> np.ndarray:
     """Marquardt's step of every row: float64[rows, size]."""
     normal = np.einsum("rnp,rnq->rpq", tangent, tangent)
     slope = np.einsum("rnp,rn->rp", tangent, residual)

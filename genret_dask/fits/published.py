@@ -27,7 +27,7 @@ _CGL = {
 
 
 def published_points() -> list[Points]:
-    """L(N) of each family as it was published; the series and the fact `source` say so.
+    """Give L(N) of each family as it was published; the series and the fact `source` say so.
 
     Data set, identifiers and negatives are the study's: values of another data set differ for
     that reason alone.

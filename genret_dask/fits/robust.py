@@ -7,16 +7,16 @@ the logarithm, so all parameters are searched.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from genret_dask.fits.projection import Basis, damped_step
+from genret_dask.fits.projection import PRECISE, Basis, descend
 
 DELTA = 1e-3
 """Residuals of log y up to here count as squares, beyond by their size; of the paper above."""
 
-_STEPS = 300
-_TOLERANCE = 1e-11
-_PATIENCE = 12
+_EFFORT = replace(PRECISE, steps=300)
 _LOWEST = -40.0
 
 
@@ -54,52 +54,35 @@ def search_robust(
     theta, s, d = start
     lowest = y.min(axis=1)
     log_y = np.log(y)
-    full = np.concatenate(
-        [
-            basis.clip(theta),
-            np.log(np.maximum(s / lowest, np.exp(_LOWEST)))[:, None],
-            np.log(np.maximum(d / lowest, np.exp(_LOWEST)))[:, None],
-        ],
-        axis=1,
-    )
+    logs = [np.log(np.maximum(part / lowest, np.exp(_LOWEST))) for part in (s, d)]
+    full = np.column_stack([basis.clip(theta), *logs])
 
-    def clip(full: np.ndarray) -> np.ndarray:
-        return np.concatenate(
-            [basis.clip(full[:, : basis.size]), full[:, basis.size :].clip(_LOWEST, -2 * _LOWEST)],
-            axis=1,
-        )
-
-    def residuals(full: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def predicted(full: np.ndarray, log_g: np.ndarray) -> tuple[np.ndarray, ...]:
+        """log s g, log d, and the logarithm of their sum."""
         log_s, log_d = full[:, basis.size, None], full[:, basis.size + 1, None]
-        log_f = np.logaddexp(basis.values(full[:, : basis.size]) + log_s, log_d)
+        return log_g + log_s, log_d, np.logaddexp(log_g + log_s, log_d)
+
+    def residuals(rows: np.ndarray, log_f: np.ndarray) -> np.ndarray:
         return log_y[rows] - np.log(lowest[rows])[:, None] - log_f
 
-    active = np.arange(len(y))
-    loss = huber(residuals(full, active), weights, delta)
-    damping, idle = np.full(len(y), 1e-3), np.zeros(len(y), dtype=int)
-    for _ in range(_STEPS):
-        here = full[active]
+    def loss_of(full: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        *_, log_f = predicted(full, basis.values(full[:, : basis.size]))
+        return huber(residuals(rows, log_f), weights, delta)
+
+    def linearise(here: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_g, by = basis.jacobian(here[:, : basis.size])
-        log_s, log_d = here[:, basis.size, None], here[:, basis.size + 1, None]
-        log_f = np.logaddexp(log_g + log_s, log_d)
-        excess = np.exp(log_g + log_s - log_f)
-        tangent = np.concatenate(
-            [excess[..., None] * by, excess[..., None], np.exp(log_d - log_f)[..., None]], axis=2
-        )
-        residual = residuals(here, active)
+        log_sg, log_d, log_f = predicted(here, log_g)
+        excess = np.exp(log_sg - log_f)[..., None]
+        tangent = np.concatenate([excess * by, excess, np.exp(log_d - log_f)[..., None]], axis=2)
+        residual = residuals(rows, log_f)
         root = np.sqrt(weights * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300)))
-        step = damped_step(tangent * root[..., None], residual * root, damping[active])
-        trial = clip(here + step)
-        moved = np.abs(trial - here).max(axis=1)
-        new = huber(residuals(trial, active), weights, delta)
-        better = new <= loss[active]
-        gain = loss[active] - new
-        full[active[better]] = trial[better]
-        idle[active] = np.where(better & (gain > 1e-14 * loss[active]), 0, idle[active] + 1)
-        loss[active[better]] = new[better]
-        damping[active] = np.clip(damping[active] * np.where(better, 0.2, 6.0), 1e-12, 1e12)
-        active = active[(moved > _TOLERANCE) & (idle[active] < _PATIENCE)]
-        if not len(active):
-            break
+        return tangent * root[..., None], residual * root
+
+    def move(here: np.ndarray, step: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        full, linear = np.split(here + step, [basis.size], axis=1)
+        trial = np.concatenate([basis.clip(full), linear.clip(_LOWEST, -2 * _LOWEST)], axis=1)
+        return trial, loss_of(trial, rows)
+
+    full, loss = descend(full, loss_of(full, np.arange(len(y))), linearise, move, _EFFORT)
     s, d = (lowest * np.exp(full[:, basis.size + place]) for place in (0, 1))
     return full[:, : basis.size], s, np.where(d > lowest * np.exp(_LOWEST / 2), d, 0.0), loss

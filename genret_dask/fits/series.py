@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 
-from genret_dask.fits.pareto import pareto
 from genret_dask.fits.points import Points
 from genret_dask.metrics.bootstrap import bootstrap_mean
 
@@ -51,14 +49,46 @@ class Means:
     cgl_draws: np.ndarray
     error_draws: np.ndarray
 
+    @property
+    def widest(self) -> int:
+        """Column of the largest beam."""
+        return int(self.beam.argmax())
+
 
 def recall_of(error: np.ndarray) -> np.ndarray:
-    """One less the error, without the rounding of its mean: of 1.0000000000000002 it is 0."""
+    """Give 1 less the error, without the rounding of its mean: of 1.0000000000000002 it is 0."""
     return np.round(1 - error, 12)
 
 
+def pareto(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Choose the rows that no other row beats: none is as cheap and as good, and better in one.
+
+    Parameters
+    ----------
+    cost, error : float64[n]
+        Rows with NaN are never chosen; of equal rows the first is.
+
+    Returns
+    -------
+    int array
+        By rising cost, and so by falling error.
+
+    Examples
+    --------
+    >>> pareto(np.array([3.0, 1.0, 2.0]), np.array([0.1, 0.5, 0.6])).tolist()
+    [1, 0]
+    """
+    there = np.flatnonzero(np.isfinite(cost) & np.isfinite(error))
+    order = there[np.lexsort((there, error[there], cost[there]))]
+    if not len(order):
+        return order
+    lowest = np.minimum.accumulate(error[order])
+    kept = np.concatenate([[True], error[order][1:] < lowest[:-1]])
+    return order[kept]
+
+
 def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
-    """Means of the metrics of each query, with the same resamples for every model and metric.
+    """Average the metrics of each query, with the same resamples for every model and metric.
 
     Parameters
     ----------
@@ -92,7 +122,7 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
 
 
 def points_of(means: Means, kind: str) -> list[Points]:
-    """The points of every law of a cube.
+    """Collect the points of every law of a cube.
 
     - ``L(N)``: for each family, mean CGL against non-embedding parameters, of the models at the
       family's largest train fraction.
@@ -109,27 +139,42 @@ def points_of(means: Means, kind: str) -> list[Points]:
     A series is of one precision; those of others than fp32 have it in their names, as in
     ``t5 int8``. Series of fewer than two distinct x are left out.
     """
-    found = [
-        *_over_parameters(means),
-        *_over_pairs(means),
-        *_over_both(means),
-        *_over_flops(means),
-        *_over_frontiers(means),
-        *_over_everything(means),
-    ]
-    whole = [item.without_gaps() for item in found]
-    for item in whole:
-        if item.gaps and item.distinct < 2:
+    found = [points for group, rows in groups_of(means) for points in _of_loss(means, group, rows)]
+    found.sort(key=lambda points: ("L(N)", "L(D)", "L(N,D)").index(points.law))
+    return _whole([*found, *_over_flops(means), *_over_everything(means)], kind)
+
+
+def figure_points_of(means: Means, kind: str) -> list[Points]:
+    """Collect the points of laws that only figures show.
+
+    Error at the largest beam against N and D, for the models that `points_of` takes, and CGL
+    against the FLOPs of a query at the largest beam.
+    """
+    column = means.widest
+    found = []
+    for group, rows in groups_of(means):
+        largest = rows[means.fraction[rows] == means.fraction[rows].max()]
+        for law, axis, name, same in _one_axis(means, group, rows):
+            name = f"{name} beam {means.beam[column]}"
+            found.append(_points(means, law, name, {axis: getattr(means, axis)}, same, column))
+        found.append(_points(means, "L(C)", group, {"c": means.flops[:, column]}, largest))
+    return _whole(found, kind)
+
+
+def _whole(found: Iterable[Points], kind: str) -> list[Points]:
+    """Those of two distinct x or more, without points that lack a value."""
+    kept = []
+    for points in found:
+        item = points.without_gaps()
+        if item.distinct > 1:
+            kept.append(replace(item, facts={"identifiers": kind, **item.facts}))
+        elif item.gaps:
             logger.warning("no %s of %s: %s", item.law, item.series, "; ".join(item.gaps))
-    return [
-        Points(**{**vars(item), "facts": {"identifiers": kind, **item.facts}})
-        for item in whole
-        if item.distinct > 1
-    ]
+    return kept
 
 
 def groups_of(means: Means) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and rows of the models that one law can be of: a family in a precision."""
+    """List the models that one law can be of, a family in a precision: its name and their rows."""
     for family in dict.fromkeys(means.family.tolist()):
         for precision in dict.fromkeys(means.precision.tolist()):
             rows = np.flatnonzero((means.family == family) & (means.precision == precision))
@@ -137,108 +182,69 @@ def groups_of(means: Means) -> Iterator[tuple[str, np.ndarray]]:
                 yield family if precision == "fp32" else f"{family} {precision}", rows
 
 
-def surface_axes(means: Means, rows: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """The axes that some models vary, and their values: float64[model x beam, K]."""
-    beams = means.flops.shape[1]
-    n, d = (np.repeat(values[rows], beams) for values in (means.n, means.d))
-    columns = {"n": n, "d": d, "c/n": means.flops[rows].ravel() / n}
-    used = [axis for axis, column in columns.items() if np.ptp(column) > 0]
-    x = np.empty((len(n), len(used)))
-    for place, axis in enumerate(used):
-        x[:, place] = columns[axis]
-    return tuple(used), x
-
-
-def _facts(means: Means, rows: np.ndarray) -> dict[str, Any]:
-    families = dict.fromkeys(means.family[rows].tolist())
-    precisions = dict.fromkeys(means.precision[rows].tolist())
-    return {
-        "family": next(iter(families)) if len(families) == 1 else None,
-        "precision": next(iter(precisions)) if len(precisions) == 1 else None,
-    }
-
-
-def _of_loss(
-    means: Means, law: str, name: str, rows: np.ndarray, axes: dict[str, np.ndarray]
+def _points(
+    means: Means,
+    law: str,
+    series: str,
+    axes: Mapping[str, np.ndarray],
+    rows: np.ndarray | int,
+    column: int | slice | None = None,
 ) -> Points:
-    return Points(
-        law,
-        name,
-        "cgl",
-        tuple(axes),
-        np.stack([column[rows] for column in axes.values()], axis=1),
-        means.cgl[rows],
-        means.cgl_draws[:, rows],
-        facts=_facts(means, rows),
-    )
+    """Points of some models: of their CGL, or of their errors at a beam or at all of them.
+
+    An axis has a value for each model, or for each model and beam.
+    """
+    if column is None:
+        metric, y, draws = "cgl", means.cgl[rows], means.cgl_draws[:, rows]
+    else:
+        metric, y = f"1 - {ERROR}", means.error[rows, column].ravel()
+        draws = means.error_draws[:, rows, column].reshape(len(means.error_draws), -1)
+    x = np.stack([values[rows].ravel() for values in axes.values()], axis=1)
+    facts = {}
+    for name, labels in (("family", means.family), ("precision", means.precision)):
+        found = list(dict.fromkeys(np.atleast_1d(labels[rows]).tolist()))
+        facts[name] = found[0] if len(found) == 1 else None
+    return Points(law, series, metric, tuple(axes), x, y, draws, facts=facts)
 
 
-def _over_parameters(means: Means) -> Iterator[Points]:
-    for group, rows in groups_of(means):
-        largest = rows[means.fraction[rows] == means.fraction[rows].max()]
-        yield _of_loss(means, "L(N)", group, largest, {"n": means.n})
+def _one_axis(
+    means: Means, group: str, rows: np.ndarray
+) -> Iterator[tuple[str, str, str, np.ndarray]]:
+    """Law, axis, name and models of a family's series over N and over D."""
+    yield "L(N)", "n", group, rows[means.fraction[rows] == means.fraction[rows].max()]
+    for size in np.unique(means.n[rows]):
+        yield "L(D)", "d", f"{group} N={size:,.0f}", rows[means.n[rows] == size]
 
 
-def _over_pairs(means: Means) -> Iterator[Points]:
-    for group, rows in groups_of(means):
-        for size in np.unique(means.n[rows]):
-            same = rows[means.n[rows] == size]
-            yield _of_loss(means, "L(D)", f"{group} N={size:,.0f}", same, {"d": means.d})
-
-
-def _over_both(means: Means) -> Iterator[Points]:
-    for group, rows in groups_of(means):
-        if np.ptp(means.n[rows]) > 0 and np.ptp(means.d[rows]) > 0:
-            yield _of_loss(means, "L(N,D)", group, rows, {"n": means.n, "d": means.d})
+def _of_loss(means: Means, group: str, rows: np.ndarray) -> Iterator[Points]:
+    for law, axis, name, same in _one_axis(means, group, rows):
+        yield _points(means, law, name, {axis: getattr(means, axis)}, same)
+    if np.ptp(means.n[rows]) > 0 and np.ptp(means.d[rows]) > 0:
+        yield _points(means, "L(N,D)", group, {"n": means.n, "d": means.d}, rows)
 
 
 def _over_flops(means: Means) -> Iterator[Points]:
+    """Of each model over its beams, then of the frontier of each family and of all."""
+    axes, beams = {"c": means.flops}, slice(None)
     for row, model in enumerate(means.model.tolist()):
-        yield Points(
-            "L(C)",
-            model,
-            f"1 - {ERROR}",
-            ("c",),
-            means.flops[row][:, None],
-            means.error[row],
-            means.error_draws[:, row],
-            facts=_facts(means, np.array([row])),
-        )
-
-
-def _over_frontiers(means: Means) -> Iterator[Points]:
+        yield _points(means, "L(C)", model, axes, row, beams)
     groups = dict(groups_of(means))
     if len(groups) > 1:
         groups["all"] = np.arange(len(means.model))
     for group, rows in groups.items():
-        if len(rows) < 2:
-            continue
-        flops, error = means.flops[rows].ravel(), means.error[rows].ravel()
-        best = pareto(flops, error)
-        yield Points(
-            "L(C)",
-            f"{group} frontier",
-            f"1 - {ERROR}",
-            ("c",),
-            flops[best, None],
-            error[best],
-            means.error_draws[:, rows].reshape(len(means.error_draws), -1)[:, best],
-            facts=_facts(means, rows),
-        )
+        if len(rows) > 1:
+            points = _points(means, "L(C)", f"{group} frontier", axes, rows, beams)
+            yield points.only(pareto(points.x[:, 0], points.y))
 
 
 def _over_everything(means: Means) -> Iterator[Points]:
+    everything = {
+        "n": np.broadcast_to(means.n[:, None], means.flops.shape),
+        "d": np.broadcast_to(means.d[:, None], means.flops.shape),
+        "c/n": means.flops / means.n[:, None],
+    }
     for group, rows in groups_of(means):
-        axes, x = surface_axes(means, rows)
-        if len(axes) < 2:
-            continue
-        yield Points(
-            f"L({','.join('C' if axis == 'c/n' else axis.upper() for axis in axes)})",
-            group,
-            f"1 - {ERROR}",
-            axes,
-            x,
-            means.error[rows].ravel(),
-            means.error_draws[:, rows].reshape(len(means.error_draws), -1),
-            facts=_facts(means, rows),
-        )
+        axes = {axis: x for axis, x in everything.items() if np.ptp(x[rows]) > 0}
+        if len(axes) > 1:
+            law = f"L({','.join('C' if axis == 'c/n' else axis.upper() for axis in axes)})"
+            yield _points(means, law, group, axes, rows, slice(None))

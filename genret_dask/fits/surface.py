@@ -1,23 +1,22 @@
 """Laws over one or several axes, many y at once: L(N), L(D), L(C), L(N, D), L(N, D, C).
 
-Over one axis ``L(x) = (x0 / x)^a + d``. Over several, with o for the outer axis,
+Over one axis ``L(x) = (x0 / x)^a + d``. Over several, with p for the power axis,
 
-    L(x) = (sum over axes k of (x0_k / x_k)^(a_k / a_o))^a_o + d
+    L(x) = (sum over axes k of (x0_k / x_k)^(a_k / a_p))^a_p + d
 
-which for N and D with the outer axis D is ``((N0/N)^(aN/aD) + D0/D)^aD + d`` (Kaplan et al., 2020,
+which for N and D with the power axis D is ``((N0/N)^(aN/aD) + D0/D)^aD + d`` (Kaplan et al., 2020,
 arXiv 2001.08361, eq. 1.5, with an asymptote), and becomes the law of one axis where the others
 grow without bound.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.laws import fit_power_laws
+from genret_dask.fits.laws import Surfaces, fit_power_laws, parameters, unit_scale
 from genret_dask.fits.projection import (
     EXPONENTS,
     PRECISE,
@@ -31,76 +30,11 @@ from genret_dask.fits.robust import search_robust
 
 Loss = Literal["squares", "huber"]
 
-_Ends = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_Laws = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The parameters of the basis, s and d of every row."""
+
 _POINT_STARTS = 12
 _ROBUST_STARTS = (0.1, 0.2, 0.4, 0.8, 1.6)
-
-
-@dataclass(frozen=True)
-class Surfaces:
-    """Laws of many y over the same points.
-
-    Attributes
-    ----------
-    exponent : float64[rows, K]
-        NaN where there is no law.
-    log_scale : float64[rows, K]
-        Natural logarithms of x0.
-    asymptote : float64[rows]
-        d, in the units of y; the mean of y where there is no law.
-    r2 : float64[rows]
-        Share of the variance of y that the law explains; NaN where y does not vary.
-    outer : int
-        The axis o of the formula.
-    """
-
-    exponent: np.ndarray
-    log_scale: np.ndarray
-    asymptote: np.ndarray
-    r2: np.ndarray
-    outer: int
-
-    @property
-    def fitted(self) -> np.ndarray:
-        """bool[rows]: there is a law."""
-        return np.isfinite(self.exponent).all(axis=1)
-
-    def rows(self, chosen: np.ndarray | slice) -> Surfaces:
-        """The laws of some rows."""
-        return replace(
-            self,
-            exponent=self.exponent[chosen],
-            log_scale=self.log_scale[chosen],
-            asymptote=self.asymptote[chosen],
-            r2=self.r2[chosen],
-        )
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """L at each point.
-
-        Parameters
-        ----------
-        x : float64[n, K]
-            Above 0; infinity for an axis that is to cost nothing.
-
-        Returns
-        -------
-        float64[rows, n]
-            The asymptote alone where there is no law.
-        """
-        power = self.exponent[:, self.outer, None]
-        with np.errstate(all="ignore"):
-            ratio = (self.exponent / power)[:, None]
-            terms = ratio * (self.log_scale[:, None] - np.log(np.asarray(x, dtype=np.float64)))
-            top = np.maximum(terms.max(axis=-1), -1e300)
-            total = top + np.log(np.exp(terms - top[..., None]).sum(axis=-1))
-            excess = np.exp(power * total)
-        return np.where(self.fitted[:, None], excess, 0.0) + self.asymptote[:, None]
-
-
-def parameters(axes: int) -> int:
-    """Free parameters of a law: an exponent and a scale for each axis, and the asymptote."""
-    return 2 * axes + 1
 
 
 def fit_surfaces(
@@ -108,7 +42,7 @@ def fit_surfaces(
     y: np.ndarray,
     weights: np.ndarray | None = None,
     *,
-    outer: int | None = None,
+    power_axis: int | None = None,
     loss: Loss = "squares",
 ) -> Surfaces:
     """Fit every row of y over the same points.
@@ -125,8 +59,8 @@ def fit_surfaces(
         For Huber's loss above 0.
     weights : float64[n], optional
         Of the residuals, above 0; equal by default.
-    outer : int, optional
-        The axis o of the formula; the last by default.
+    power_axis : int, optional
+        The axis p of the formula; the last by default.
     loss : {"squares", "huber"}
         Least squares on y, or Huber's loss on the logarithm of y
         (`genret_dask.fits.robust.DELTA`).
@@ -147,26 +81,21 @@ def fit_surfaces(
     if loss not in get_args(Loss):
         raise InputError(f"no loss is called {loss!r}", expected=" or ".join(get_args(Loss)))
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    outer = x.shape[1] - 1 if outer is None else outer
+    power_axis = x.shape[1] - 1 if power_axis is None else power_axis
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     weights = weights / weights.sum()
     if x.shape[1] == 1 and loss == "squares":
-        law = fit_power_laws(x[:, 0], y, weights)
-        return Surfaces(law.exponent[:, None], law.log_scale[:, None], law.asymptote, law.r2, 0)
-    basis = Basis(np.log(x / x.min(axis=0)), outer)
-    theta, s, d = _squares(basis, y, weights)
+        return fit_power_laws(x[:, 0], y, weights)
+    basis = Basis(np.log(x / x.min(axis=0)), power_axis)
+    found = _squares(basis, y, weights)
     if loss == "huber":
-        theta, s, d = _huber(basis, y, weights, theta, s, d)
-    return _in_units(basis, x, y, weights, theta, s, d)
+        found = _huber(basis, y, weights, found)
+    return _in_units(basis, x, y, weights, found)
 
 
-def _squares(
-    basis: Basis, y: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    start = y.min(axis=1)
-    extent = np.ptp(y, axis=1)
-    extent = np.where(extent > 0, extent, 1.0)
-    scaled, floor = (y - start[:, None]) / extent[:, None], -start / extent
+def _squares(basis: Basis, y: np.ndarray, weights: np.ndarray) -> _Laws:
+    scaled, start, extent = unit_scale(y)
+    floor = -start / extent
     grid = basis.starts()
     errors = grid_errors(basis, grid, scaled, weights, floor)
 
@@ -184,27 +113,21 @@ def _squares(
     return theta, s * extent, np.where(d <= floor, 0.0, start + d * extent)
 
 
-def _huber(
-    basis: Basis,
-    y: np.ndarray,
-    weights: np.ndarray,
-    theta: np.ndarray,
-    s: np.ndarray,
-    d: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _huber(basis: Basis, y: np.ndarray, weights: np.ndarray, squares: _Laws) -> _Laws:
     """From the least squares' end, from fixed exponents, and from the first row's best."""
+    theta, s, d = squares
     lowest, extent = y.min(axis=1), np.maximum(np.ptp(y, axis=1), 1e-12 * y.max(axis=1))
     s, d = np.where(s > 0, s, 1e-9 * extent), np.where(d > 0, d, 1e-6 * lowest)
+    own = search_robust(basis, y, weights, (theta, s, d))
 
-    def from_here(rows: np.ndarray, start: np.ndarray) -> _Ends:
+    def from_here(rows: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
         shape = np.expm1(basis.values(start))
         first_s, first_d, _ = linear_part(shape, y[rows], weights, np.zeros(len(rows)))
         first_s = np.where(first_s > 0, first_s, 1e-6 * extent[rows])
         first_d = np.where(first_d > 0, first_d, 1e-6 * lowest[rows])
         return search_robust(basis, y[rows], weights, (start, first_s, first_d))
 
-    own = search_robust(basis, y, weights, (theta, s, d))
-    point = [_first(own)]
+    point = [tuple(part[:1] for part in own)]
     for exponent in _ROBUST_STARTS:
         start = np.zeros((1, basis.size))
         start[:, : basis.axes] = np.log(exponent)
@@ -222,20 +145,10 @@ def _huber(
     )
 
 
-def _first(ends: _Ends) -> _Ends:
-    theta, s, d, loss = ends
-    return theta[:1], s[:1], d[:1], loss[:1]
-
-
 def _in_units(
-    basis: Basis,
-    x: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    theta: np.ndarray,
-    s: np.ndarray,
-    d: np.ndarray,
+    basis: Basis, x: np.ndarray, y: np.ndarray, weights: np.ndarray, found: _Laws
 ) -> Surfaces:
+    theta, s, d = found
     predicted = s[:, None] * np.exp(basis.values(theta)) + d[:, None]
     mean = y @ weights
     total = ((y - mean[:, None]) ** 2) @ weights
@@ -243,7 +156,7 @@ def _in_units(
     few = len(np.unique(x, axis=0)) < parameters(basis.axes)
     none = (s <= 1e-8 * np.ptp(y, axis=1)) | few
     exponent = np.exp(theta[:, : basis.axes]).clip(*EXPONENTS)
-    power = exponent[:, basis.outer, None]
+    power = exponent[:, basis.power_axis, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         log_scale = np.log(x.min(axis=0)) + (
             basis.log_shares(theta) + np.log(s)[:, None] / power
@@ -254,5 +167,5 @@ def _in_units(
         log_scale=np.where(none[:, None], -np.inf, log_scale),
         asymptote=np.where(none, mean, d),
         r2=np.where(total > 0, r2, np.nan),
-        outer=basis.outer,
+        power_axis=basis.power_axis,
     )

@@ -1,4 +1,4 @@
-"""The laws of a cube as records."""
+"""Fit every law of a cube."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def fit_records(
     contrast: xr.Dataset,
     draws: int = 1000,
     seed: int = 0,
-    *,
-    loss: Loss = "squares",
-    weights: Weights = "equal",
+    **options: Any,
 ) -> list[dict[str, Any]]:
     """Fit a law to each series of a cube (`genret_dask.fits.series.points_of`); plain JSON values.
 
@@ -37,10 +35,8 @@ def fit_records(
     draws, seed : int
         Resamples of the queries, the same ones for every model, beam size and metric. FLOPs stay
         those of all queries.
-    loss : {"squares", "huber"}
-        On y, or Huber's on the logarithm of y.
-    weights : {"equal", "variance"}
-        Of the points: all alike, or one over their variance among the resamples.
+    **options
+        `loss` and `weights` of `fits_of`.
 
     Returns
     -------
@@ -51,20 +47,7 @@ def fit_records(
         warnings. None stands for a value that there is not, and for the end of an open interval.
     """
     values = reduce_queries(search, contrast, {ERROR: MEASURES[ERROR]})
-    return fit_records_of(kind, values, draws, seed, loss=loss, weights=weights)
-
-
-def fit_records_of(
-    kind: str,
-    values: xr.Dataset,
-    draws: int = 1000,
-    seed: int = 0,
-    *,
-    loss: Loss = "squares",
-    weights: Weights = "equal",
-) -> list[dict[str, Any]]:
-    """`fit_records` of the metrics of each query, as `queries.reduce_queries` gives them."""
-    return [fit.record() for fit in fits_of(kind, values, draws, seed, loss=loss, weights=weights)]
+    return [fit.record() for fit in fits_of(kind, values, draws, seed, **options)]
 
 
 def fits_of(
@@ -76,7 +59,26 @@ def fits_of(
     loss: Loss = "squares",
     weights: Weights = "equal",
 ) -> list[Fit]:
-    """The laws themselves, which can predict."""
+    """Fit a law to each series of a cube, from the metrics of each query.
+
+    Parameters
+    ----------
+    kind : str
+        Identifier kind.
+    values : xarray.Dataset
+        As `genret_dask.metrics.queries.reduce_queries` gives them.
+    draws, seed : int
+        Resamples of the queries.
+    loss : {"squares", "huber"}
+        On y, or Huber's on the logarithm of y.
+    weights : {"equal", "variance"}
+        Of the points: all alike, or one over their variance among the resamples.
+
+    Raises
+    ------
+    InputError
+        There are no such weights, or no such loss.
+    """
     if weights not in get_args(Weights):
         raise InputError(f"no weights are called {weights!r}", expected="equal or variance")
     found = points_of(means_of(values, draws, seed), kind)

@@ -1,115 +1,100 @@
-"""Comparisons and the frontier, drawn: which family, identifier kind, model and beam is better."""
+"""Figures of comparisons and of the frontier."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from genret_dask.fits.series import groups_of
 from genret_dask.report.drawing import (
     INK,
-    MARKERS,
     MUTED,
-    SERIES,
     Drawing,
     Label,
+    colour_of,
+    corner_names,
     end_labels,
-    linear_ticks,
+    linear_axis,
     log_axis,
+    marker_of,
     name_axes,
     sheet,
 )
-from genret_dask.report.figures import AXES, group_places
+from genret_dask.report.figures import AXES, group_places, stem
 from genret_dask.report.gather import Kind
 from genret_dask.report.text import clean, cut, decimal, estimate, short
 
 _MATCHED = {"n": AXES["n"], "d": AXES["d"], "flops": AXES["c"]}
+_WORDS = {"cgl": "CGL", "recall@10": "recall@10"}
 _ROWS = 16
 
 
 def family_figures(kind: Kind) -> Iterator[Drawing]:
-    """Differences between families at matched N, D and FLOPs, with paired 95 % intervals."""
-    for metric, word in (("cgl", "CGL"), ("recall@10", "recall@10")):
-        for by, axis in _MATCHED.items():
-            records = [
-                record
-                for record in kind.families
-                if record["by"] == by and record["metric"] == metric and _is_there(record)
+    """Draw differences between families at matched N, D and FLOPs, with paired 95 % intervals."""
+    for (metric, word), (by, axis) in itertools.product(_WORDS.items(), _MATCHED.items()):
+        pairs = _by_pair(kind.families, metric, by)
+        if not pairs:
+            continue
+        records = [record for mine in pairs.values() for record in mine]
+        with sheet([_less(pair) for pair in pairs] if len(pairs) > 1 else ()) as (axes, found):
+            x = [record["x"] for record in records]
+            log_axis(axes, "x", min(x), max(x))
+            axes.axhline(0, color=INK, linewidth=1)
+            labels = [
+                _differences(axes, place, pair, mine)
+                for place, (pair, mine) in enumerate(pairs.items())
             ]
-            pairs = list(dict.fromkeys(tuple(record["sides"]) for record in records))
-            if not pairs:
-                continue
-            lines = {
-                pair: [one for one in records if tuple(one["sides"]) == pair] for pair in pairs
-            }
-            title = f"{word}: families at matched {by.upper() if by != 'flops' else 'FLOPs'}"
-            with sheet([_less(pair) for pair in pairs] if len(pairs) > 1 else ()) as (axes, found):
-                x = [record["x"] for record in records]
-                log_axis(axes, "x", min(x), max(x))
-                axes.axhline(0, color=INK, linewidth=1)
-                labels = []
-                for place, (pair, mine) in enumerate(lines.items()):
-                    labels.append(_differences(axes, place, pair, mine))
-                name_axes(axes, axis, f"difference in {word}")
-                _linear(axes, "y", [record["difference"] for record in records])
-                if len(pairs) > 1:
-                    end_labels(axes, labels)
-                else:
-                    _sides(axes, pairs[0], higher_is_first=metric != "cgl")
-            yield Drawing(
-                f"{kind.name}-families-{'cgl' if metric == 'cgl' else 'recall'}-{by}",
-                title,
-                _won(records),
-                (
-                    f"Each point is a difference over the same {kind.queries:,} queries, "
-                    "with its paired 95 % interval; one that holds 0 has no better side.",
-                ),
-                found[0],
-            )
+            name_axes(axes, axis, f"difference in {word}")
+            _linear(axes, "y", records)
+            if len(pairs) > 1:
+                end_labels(axes, labels)
+            else:
+                _sides(axes, *pairs, higher_is_first=metric != "cgl")
+        yield Drawing(
+            f"{kind.name}-families-{stem(metric)}-{by}",
+            f"{word}: families at matched {by.upper() if by != 'flops' else 'FLOPs'}",
+            _won(records),
+            (
+                f"Each point is a difference over the same {kind.queries:,} queries, "
+                "with its paired 95 % interval; one that holds 0 has no better side.",
+            ),
+            found[0],
+        )
 
 
 def kind_figures(records: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
-    """Differences between identifier kinds, model by model."""
-    for metric, word in (("cgl", "CGL"), ("recall@10", "recall@10")):
-        mine = [one for one in records if one["metric"] == metric and _is_there(one)]
-        for pair in dict.fromkeys(tuple(record["sides"]) for record in mine):
-            rows = [one for one in mine if tuple(one["sides"]) == pair][:_ROWS]
-            left = 30 + int(6.8 * max(len(cut(one["model"], 18)) for one in rows))
-            with sheet(left=left) as (axes, found):
+    """Draw the differences between identifier kinds, model by model."""
+    for metric, word in _WORDS.items():
+        for pair, mine in _by_pair(records, metric, "identifiers").items():
+            rows = mine[:_ROWS]
+            names = [cut(record["model"], 18) for record in rows]
+            with sheet(left=30 + int(6.8 * max(map(len, names)))) as (axes, found):
                 axes.axvline(0, color=INK, linewidth=1)
-                heights = np.arange(len(rows))[::-1]
+                heights = np.arange(len(rows))[::-1].tolist()
                 for height, record in zip(heights, rows, strict=True):
-                    _bar(axes, record["difference"], float(height), SERIES[0])
+                    _bar(axes, record["difference"], float(height))
                 axes.set_ylim(-0.7, len(rows) - 0.3)
-                axes.yaxis.set_major_locator(FixedLocator(heights.tolist()))
-                names = {
-                    int(h): cut(one["model"], 18) for h, one in zip(heights, rows, strict=True)
-                }
-                axes.yaxis.set_major_formatter(
-                    FuncFormatter(lambda y, _, n=names: n.get(round(y), ""))
-                )
-                axes.tick_params(axis="y", labelsize=11)
-                _linear(axes, "x", [record["difference"] for record in rows])
+                axes.set_yticks(heights, names, fontsize=11)
+                _linear(axes, "x", rows)
                 beam = f" at beam {rows[0]['beam']}" if "beam" in rows[0] else ""
-                name_axes(axes, f"{word}{beam}: {pair[0]} less {pair[1]}", "")
-            better = "higher" if metric != "cgl" else "lower"
+                name_axes(axes, f"{word}{beam}: {_less(pair)}", "")
             yield Drawing(
-                f"kinds-{pair[0]}-{pair[1]}-{'cgl' if metric == 'cgl' else 'recall'}",
-                f"{word}: {pair[0]} less {pair[1]}, model by model",
+                f"kinds-{pair[0]}-{pair[1]}-{stem(metric)}",
+                f"{word}: {_less(pair)}, model by model",
                 _won(rows),
                 (
                     f"The same {rows[0]['queries']:,} queries on both sides, paired 95 % "
-                    f"intervals; {better} is better.",
+                    f"intervals; {'lower' if metric == 'cgl' else 'higher'} is better.",
                 ),
                 found[0],
             )
 
 
 def frontier_figure(kind: Kind) -> Iterator[Drawing]:
-    """recall@10 against FLOPs of a query: all searches, and those that no other one beats."""
+    """Draw recall@10 against FLOPs of a query: all searches, and those that no other one beats."""
     means, choices, places = kind.means, kind.frontier, group_places(kind)
     if not choices:
         return
@@ -119,12 +104,11 @@ def frontier_figure(kind: Kind) -> Iterator[Drawing]:
     with sheet() as (axes, found):
         log_axis(axes, "x", float(means.flops[shown].min()), float(means.flops[shown].max()))
         for row in range(len(means.model)):
-            place = places[group[row]]
             axes.plot(
                 means.flops[row][shown[row]],
                 recall[row][shown[row]],
-                marker=MARKERS[place % len(MARKERS)],
-                color=SERIES[place % len(SERIES)],
+                marker=marker_of(places[group[row]]),
+                color=colour_of(places[group[row]]),
                 alpha=0.45,
                 markersize=3.5,
                 linewidth=0.8,
@@ -138,27 +122,10 @@ def frontier_figure(kind: Kind) -> Iterator[Drawing]:
         bars = np.nan_to_num(np.abs(np.stack([y - low, high - y])))
         axes.errorbar(x, y, yerr=bars, fmt="o", color=INK, markersize=4.5, elinewidth=1, zorder=3)
         top = max(float(np.nanmax(recall)), float(np.nan_to_num(high).max()))
-        axes.set_ylim(0, min(1.02, 1.08 * top) if top > 0 else 1)
-        axes.yaxis.set_major_locator(FixedLocator(linear_ticks(*axes.get_ylim())))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, 3)))
+        linear_axis(axes, "y", 0, min(1.02, 1.08 * top) if top > 0 else 1)
         name_axes(axes, AXES["c"], "recall@10")
-        for row, (name, place) in enumerate(places.items()):
-            axes.text(
-                0.02,
-                0.97 - 0.065 * row,
-                cut(name, 24),
-                transform=axes.transAxes,
-                va="top",
-                color=SERIES[place % len(SERIES)],
-            )
-        axes.text(
-            0.02,
-            0.97 - 0.065 * len(places),
-            "frontier",
-            transform=axes.transAxes,
-            va="top",
-            color=INK,
-        )
+        colours = {name: colour_of(place) for name, place in places.items()}
+        corner_names(axes, {**colours, "frontier": INK})
     first, last = choices[0], choices[-1]
     alt = (
         f"{len(choices)} of {int(shown.sum())} searches are on the frontier, from "
@@ -178,13 +145,13 @@ def _differences(
     x = np.array([record["x"] for record in records])
     order = np.argsort(x)
     ends = np.array([_ends(record["difference"]) for record in records])[order]
-    colour = SERIES[place % len(SERIES)]
+    colour = colour_of(place)
     axes.plot(x[order], ends[:, 1], color=colour, linewidth=0.8, alpha=0.6)
     axes.errorbar(
         x[order],
         ends[:, 1],
         yerr=np.abs(ends[:, [0, 2]] - ends[:, [1]]).T,
-        fmt=MARKERS[place % len(MARKERS)],
+        fmt=marker_of(place),
         color=colour,
         markersize=5,
         elinewidth=1.2,
@@ -192,9 +159,9 @@ def _differences(
     return Label(_less(pair), float(ends[-1, 1]), colour)
 
 
-def _bar(axes: Any, estimate: Mapping[str, Any], y: float, colour: str) -> None:
+def _bar(axes: Any, estimate: Mapping[str, Any], y: float) -> None:
     low, value, high = _ends(estimate)
-    axes.errorbar([value], [y], xerr=[[value - low], [high - value]], fmt="o", color=colour,
+    axes.errorbar([value], [y], xerr=[[value - low], [high - value]], fmt="o", color=colour_of(0),
                   markersize=5, elinewidth=1.4)  # fmt: skip
 
 
@@ -206,15 +173,10 @@ def _ends(record: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def _linear(axes: Any, which: str, records: Sequence[Mapping[str, Any]]) -> None:
     """A linear axis that holds all intervals and 0."""
-    ends = np.array([_ends(record) for record in records])
+    ends = np.array([_ends(record["difference"]) for record in records])
     low, high = min(ends.min(), 0.0), max(ends.max(), 0.0)
     pad = 0.12 * (high - low) or 1e-3
-    low, high = low - pad, high + pad
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(FixedLocator(linear_ticks(low, high)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, 3)))
+    linear_axis(axes, which, low - pad, high + pad)
 
 
 def _sides(axes: Any, pair: tuple[str, ...], *, higher_is_first: bool) -> None:
@@ -230,8 +192,16 @@ def _less(pair: Sequence[str]) -> str:
     return f"{pair[0]} less {pair[1]}"
 
 
-def _is_there(record: Mapping[str, Any]) -> bool:
-    return record["difference"]["value"] is not None
+def _by_pair(
+    records: Sequence[Mapping[str, Any]], metric: str, by: str
+) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
+    """The comparisons of a metric that have a value, by the sides that they compare."""
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        there = record["difference"]["value"] is not None
+        if there and (record["metric"], record["by"]) == (metric, by):
+            found.setdefault(tuple(record["sides"]), []).append(record)
+    return found
 
 
 def _won(records: Sequence[Mapping[str, Any]]) -> str:

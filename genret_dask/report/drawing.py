@@ -31,6 +31,17 @@ INK, MUTED, GRID, PAPER = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
 SERIES = tuple(f"#0b000{place}" for place in range(7))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+
+def colour_of(place: int) -> str:
+    """Give the colour of a series by its place."""
+    return SERIES[place % len(SERIES)]
+
+
+def marker_of(place: int) -> str:
+    """Give the marker of a series by its place."""
+    return MARKERS[place % len(MARKERS)]
+
+
 PALETTES: dict[str, dict[str, str]] = {
     "light": {
         "ink": "#1b1f24", "muted": "#57606a", "grid": "#dde1e6", "paper": "#ffffff",
@@ -105,27 +116,27 @@ class Label:
 _QUOTES = {'"': "&quot;", "'": "&#39;"}
 
 
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "genret-dask",
+    "font.size": 12,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.unicode_minus": True,
+    "path.simplify": False,
+}
+
+
 @contextmanager
 def sheet(labels: Sequence[str] = (), left: int = _LEFT) -> Iterator[tuple[Axes, list[str]]]:
     """Axes with room for labels at their right; the list gets the SVG on leaving."""
     longest = max((min(len(text), _LABEL_CHARACTERS) for text in labels), default=0)
     right = 24 + (longest * _CHARACTER - 2 if longest else 0)
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "genret-dask",
-        "font.size": 12,
-        "text.parse_math": False,
-        "text.usetex": False,
-        "axes.unicode_minus": True,
-        "path.simplify": False,
-    }
     found: list[str] = []
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="none")
-        box = (left, _BOTTOM, WIDTH - left - right, HEIGHT - _TOP - _BOTTOM)
-        scale = (WIDTH, HEIGHT, WIDTH, HEIGHT)
-        left_, bottom, width, height = (a / b for a, b in zip(box, scale, strict=True))
-        axes = figure.add_axes((left_, bottom, width, height))
+        size = (WIDTH - left - right) / WIDTH, (HEIGHT - _TOP - _BOTTOM) / HEIGHT
+        axes = figure.add_axes((left / WIDTH, _BOTTOM / HEIGHT, *size))
         axes.set_facecolor("none")
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
@@ -142,7 +153,7 @@ def sheet(labels: Sequence[str] = (), left: int = _LEFT) -> Iterator[tuple[Axes,
 
 
 def name_axes(axes: Axes, x: str, y: str) -> None:
-    """The names of the axes: below, and above the y axis, where it needs not be turned."""
+    """Name the axes: below, and above the y axis, where the name needs not be turned."""
     axes.set_xlabel(x, color=INK, fontsize=12)
     axes.text(
         8 / WIDTH, 1 - 16 / HEIGHT, y, transform=axes.figure.transFigure, color=INK, fontsize=12
@@ -150,7 +161,7 @@ def name_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float, *, pad: float = 0.06) -> None:
-    """A logarithmic axis over [low, high] with readable ticks at 1, 2 and 5 times powers of 10."""
+    """Make a logarithmic axis over [low, high] with ticks at 1, 2 and 5 times powers of 10."""
     span = max(np.log(high / low), 0.05)
     ends = low * np.exp(-pad * span), high * np.exp(pad * span)
     axis = _scaled(axes, which, "log", ends)
@@ -159,8 +170,15 @@ def log_axis(axes: Axes, which: str, low: float, high: float, *, pad: float = 0.
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
 
 
+def linear_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """Make a linear axis over [low, high] with ticks at round numbers."""
+    axis = _scaled(axes, which, "linear", (low, high))
+    axis.set_major_locator(FixedLocator(linear_ticks(low, high)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, 3)))
+
+
 def log_ticks(low: float, high: float) -> list[float]:
-    """At most seven places between two ends, at round numbers.
+    """Choose at most seven places between two ends, at round numbers.
 
     Examples
     --------
@@ -185,7 +203,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """Four to six places between two ends, at round numbers."""
+    """Choose four to six places between two ends, at round numbers."""
     raw = (high - low) / 5
     power = 10.0 ** np.floor(np.log10(raw))
     step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw)
@@ -194,7 +212,7 @@ def linear_ticks(low: float, high: float) -> list[float]:
 
 
 def recall_axis(axes: Axes, low: float, high: float) -> None:
-    """The y axis of an error on a logarithmic scale, best at the top, marked with the recall."""
+    """Make a logarithmic y axis of an error, best at the top, marked with the recall."""
     span = max(np.log(high / low), 0.05)
     ends = low * np.exp(-0.08 * span), min(high * np.exp(0.08 * span), 1.05)
     axis = _scaled(axes, "y", "log", (ends[1], ends[0]))
@@ -208,7 +226,7 @@ def recall_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def spread(recalls: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
-    """Those of rising recalls whose marks are 6 % of the axis apart."""
+    """Choose those of rising recalls whose marks are 6 % of the axis apart."""
     height = np.log(ends[1] / ends[0])
     kept: list[float] = []
     for recall in recalls:
@@ -250,14 +268,14 @@ def end_labels(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def corner_names(axes: Axes, colours: Mapping[str, str]) -> None:
-    """Names in their colours, below each other in the upper left corner."""
+    """Write names in their colours, below each other in the upper left corner."""
     for row, (name, colour) in enumerate(colours.items()):
         place = (0.02, 0.98 - 0.065 * row)
         axes.text(*place, cut(name, 24), transform=axes.transAxes, va="top", color=colour)
 
 
 def apart(places: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
-    """Rising places, moved as little as keeps them a gap apart between two ends."""
+    """Move rising places as little as keeps them a gap apart between two ends."""
     if not len(places):
         return places
     gap = min(gap, (high - low) / max(len(places) - 1, 1))

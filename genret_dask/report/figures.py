@@ -1,10 +1,10 @@
-"""Laws through their points: a metric against N, D and C; joint laws against measurement."""
+"""Figures of laws: a metric against N, D and C, and joint laws against measurement."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,15 @@ from genret_dask.fits.fitting import Fit
 from genret_dask.fits.points import LEVELS
 from genret_dask.fits.series import groups_of
 from genret_dask.report.drawing import (
-    MARKERS,
     MUTED,
     PAPER,
-    SERIES,
     Drawing,
     Label,
+    colour_of,
     corner_names,
     end_labels,
     log_axis,
+    marker_of,
     name_axes,
     recall_axis,
     sheet,
@@ -51,11 +51,7 @@ class Line:
 
     @property
     def colour(self) -> str:
-        return SERIES[self.place % len(SERIES)]
-
-    @property
-    def marker(self) -> str:
-        return MARKERS[self.place % len(MARKERS)]
+        return colour_of(self.place)
 
     @property
     def x(self) -> np.ndarray:
@@ -70,23 +66,31 @@ class Line:
         low, high = np.quantile(draws, LEVELS, axis=0)
         return low, high
 
+    @property
+    def predicted(self) -> np.ndarray:
+        """The law at the points."""
+        return self.fit.law.predict(self.fit.points.x)[0]
+
 
 def group_places(kind: Kind) -> dict[str, int]:
-    """A place in the palette for each family in each precision."""
+    """Give each family in each precision a place in the palette."""
     return {name: place for place, (name, _) in enumerate(groups_of(kind.means))}
 
 
 def law_figures(kind: Kind, published: Sequence[Fit] = ()) -> Iterator[Drawing]:
-    """CGL and recall@10 against N, D and C, as far as the run varies them."""
+    """Draw CGL and recall@10 against N, D and C, as far as the run varies them."""
     places = group_places(kind)
     for metric, word in METRICS.items():
         for axis in ("n", "d"):
             fits = kind.laws(f"L({axis.upper()})", metric)
             lines = [Line(fit, _label(fit, axis), places[_group(fit)]) for fit in fits]
             if axis == "n" and metric == "cgl":
-                lines += [_published_line(fit, places) for fit in published]
+                for fit in published:
+                    family = fit.points.facts["family"]
+                    place = places.get(family, len(places))
+                    lines.append(Line(fit, f"MINDER {family}*", place, published=True))
             title = f"{word} against {axis.upper()}"
-            yield from _law_figure(kind, lines, metric, axis, _stem(metric), title)
+            yield from _law_figure(kind, lines, metric, axis, stem(metric), title)
     fits = kind.laws("L(C)", "cgl")
     lines = [Line(fit, _group(fit), places[_group(fit)]) for fit in fits]
     yield from _law_figure(kind, lines, "cgl", "c", "cgl", "CGL against C at the largest beam")
@@ -107,7 +111,7 @@ def law_figures(kind: Kind, published: Sequence[Fit] = ()) -> Iterator[Drawing]:
 
 
 def joint_figures(kind: Kind) -> Iterator[Drawing]:
-    """What the laws over several axes say of each point, against what was measured."""
+    """Draw each point by the laws over several axes against what was measured."""
     places = group_places(kind)
     for metric, word in METRICS.items():
         fits = [
@@ -120,22 +124,11 @@ def joint_figures(kind: Kind) -> Iterator[Drawing]:
         lines = [Line(fit, _group(fit), places[_group(fit)]) for fit in fits]
         names = " and ".join(dict.fromkeys(fit.points.law for fit in fits))
         title = f"{names}: {word} by the law against the measured one"
-        values = [
-            np.concatenate(
-                [*line.ends, line.fit.points.y, line.fit.law.predict(line.fit.points.x)[0]]
-            )
-            for line in lines
-        ]
-        low, high = _extent(np.concatenate(values), kind.queries)
+        low, high = _extent(lines, kind.queries, *(line.predicted for line in lines))
         with sheet() as (axes, found):
             axes.plot([low, high], [low, high], color=MUTED, linewidth=1)
             for line in lines:
-                points = line.fit.points
-                measured = points.y.clip(low, high)
-                ends = np.stack(line.ends).clip(low, high)
-                said = line.fit.law.predict(points.x)[0].clip(low, high)
-                bars = np.abs(ends - measured)
-                _points(axes, line, said, measured, bars)
+                _points(axes, line, line.predicted.clip(low, high), low, high)
             scale = recall_axis if metric != "cgl" else _loss_axis
             log_axis(axes, "x", low, high)
             scale(axes, low, high)
@@ -149,7 +142,7 @@ def joint_figures(kind: Kind) -> Iterator[Drawing]:
             f"{clean(line.label)} R² {decimal(line.fit.r2, 3)}" for line in lines
         )
         yield Drawing(
-            f"{kind.name}-joint-{_stem(metric)}",
+            f"{kind.name}-joint-{stem(metric)}",
             title,
             alt,
             tuple(law_note(line) for line in lines),
@@ -158,7 +151,7 @@ def joint_figures(kind: Kind) -> Iterator[Drawing]:
 
 
 def law_note(line: Line) -> str:
-    """A law in words: exponents, asymptote, R2, n and intervals, or why there is none."""
+    """Put a law in words: exponents, asymptote, R2, n and intervals, or why there is none."""
     fit = line.fit
     name = clean(f"{line.label}, {fit.points.law}")
     if not fit.has_law:
@@ -169,13 +162,14 @@ def law_note(line: Line) -> str:
     )
     return (
         f"{name}: {exponents}, asymptote {estimate(fit.asymptote.record())}, "
-        f"R² {decimal(fit.r2, 4)}, n = {fit.n}{doubts(len(fit.warnings))}"
+        f"R² {decimal(fit.r2, 4)}, n = {fit.n}{warning_count(fit)}"
     )
 
 
-def doubts(count: int) -> str:
-    """How much speaks against a law, to be added to it."""
-    return f", {count} doubt{'s' if count > 1 else ''}" if count else ""
+def warning_count(fit: Fit) -> str:
+    """Say how many warnings a law has, to be added to it."""
+    count = len(fit.warnings)
+    return f", {count} warning{'s' if count > 1 else ''}" if count else ""
 
 
 def _law_figure(
@@ -184,8 +178,7 @@ def _law_figure(
     if not lines:
         return
     loss = metric == "cgl"
-    values = np.concatenate([np.concatenate([line.fit.points.y, *line.ends]) for line in lines])
-    low, high = _extent(values, kind.queries)
+    low, high = _extent(lines, kind.queries)
     floors = [float(line.fit.law.asymptote[0]) for line in lines if line.fit.has_law]
     # An asymptote is shown where that does not press the points into half of the axis.
     low = min([low, *(floor for floor in floors if floor > low**2 / high)])
@@ -220,7 +213,7 @@ def _draw(
         grid = np.geomspace(x.min(), x.max(), 60)
         curve = fit.law.predict(grid[:, None])[0]
         draws = fit.predicted_draws(grid[:, None])
-        if draws is not None and len(draws):
+        if len(draws):
             below, above = np.quantile(draws, LEVELS, axis=0, method="nearest").clip(low, high)
             axes.fill_between(
                 grid, below, above, color=line.colour, alpha=band * line.strength, linewidth=0
@@ -240,18 +233,18 @@ def _draw(
             axes.plot(
                 ends, [floor, floor], color=line.colour, linestyle=(0, (1, 2.5)), linewidth=1.2
             )
-    y = fit.points.y.clip(low, high)
-    bars = np.abs(np.stack(line.ends).clip(low, high) - y)
-    _points(axes, line, x, y, bars)
+    _points(axes, line, x, low, high)
     return Label(line.label, min(max(last, low), high), line.colour)
 
 
-def _points(axes: Axes, line: Line, x: np.ndarray, y: np.ndarray, bars: np.ndarray) -> None:
+def _points(axes: Axes, line: Line, x: np.ndarray, low: float, high: float) -> None:
+    """Points and their intervals, moved to the ends of the axis where they lie beyond."""
+    y = line.fit.points.y.clip(low, high)
     axes.errorbar(
         x,
         y,
-        yerr=bars,
-        fmt=line.marker,
+        yerr=np.abs(np.stack(line.ends).clip(low, high) - y),
+        fmt=marker_of(line.place),
         color=line.colour,
         markersize=5.5,
         markerfacecolor=PAPER if line.published else line.colour,
@@ -269,7 +262,7 @@ def _slug(name: str, place: int) -> str:
     return slug if slug == name.lower() else f"{slug}-{place}"
 
 
-def _stem(metric: str) -> str:
+def stem(metric: str) -> str:
     return "cgl" if metric == "cgl" else "recall"
 
 
@@ -277,8 +270,11 @@ def _loss_axis(axes: Axes, low: float, high: float) -> None:
     log_axis(axes, "y", low, high, pad=0.08)
 
 
-def _extent(values: np.ndarray, queries: int) -> tuple[float, float]:
+def _extent(lines: Sequence[Line], queries: int, *more: np.ndarray) -> tuple[float, float]:
     """Ends of a logarithmic axis; values of 0 lie at its lower end."""
+    values = np.concatenate(
+        [*more, *(y for line in lines for y in (line.fit.points.y, *line.ends))]
+    )
     there = values[np.isfinite(values) & (values > 0)]
     if not len(there):
         return 0.5 / queries, 1.0
@@ -290,14 +286,12 @@ def _extent(values: np.ndarray, queries: int) -> tuple[float, float]:
 
 def _trend(line: Line, loss: bool) -> str:
     order = np.argsort(line.x, kind="stable")
-    show: Callable[[float], str] = (
-        (lambda y: decimal(y, 3)) if loss else (lambda y: decimal(round(1 - y, 6), 3))
+    y = line.fit.points.y if loss else (1 - line.fit.points.y).round(6)
+    first, last = (
+        f"{decimal(float(y[place]), 3)} at {short(float(line.x[place]))}"
+        for place in order[[0, -1]]
     )
-    first, last = (line.fit.points.y[order[place]] for place in (0, -1))
-    return (
-        f"{clean(line.label)} from {show(float(first))} at {short(float(line.x[order[0]]))} "
-        f"to {show(float(last))} at {short(float(line.x[order[-1]]))}"
-    )
+    return f"{clean(line.label)} from {first} to {last}"
 
 
 def _label(fit: Fit, axis: str) -> str:
@@ -311,9 +305,3 @@ def _label(fit: Fit, axis: str) -> str:
 def _group(fit: Fit) -> str:
     family, precision = fit.points.facts["family"], fit.points.facts["precision"]
     return family if precision == "fp32" else f"{family} {precision}"
-
-
-def _published_line(fit: Fit, places: dict[str, int]) -> Line:
-    family = fit.points.facts["family"]
-    place = places.get(family, len(places))
-    return Line(fit, f"MINDER {family}*", place, published=True)

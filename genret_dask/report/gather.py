@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dask
-import numpy as np
 import xarray as xr
 
 from genret_dask.cube import kinds, open_cube
@@ -18,9 +16,8 @@ from genret_dask.errors import InputError
 from genret_dask.fits.compare import compare_families, compare_kinds
 from genret_dask.fits.fitting import Fit, fit_points
 from genret_dask.fits.frontier import Choice, frontier
-from genret_dask.fits.points import Points
 from genret_dask.fits.published import published_points
-from genret_dask.fits.series import ERROR, Means, groups_of, means_of
+from genret_dask.fits.series import Means, figure_points_of, means_of
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.queries import reduce_queries
 from genret_dask.storage.places import place_of
@@ -55,11 +52,6 @@ class Kind:
     @property
     def queries(self) -> int:
         return self.values.sizes["query"]
-
-    @property
-    def widest(self) -> int:
-        """Column of the largest beam."""
-        return int(self.means.beam.argmax())
 
     @cached_property
     def families(self) -> list[dict[str, Any]]:
@@ -144,51 +136,8 @@ def gather(
         for name, search, contrast in kinds(open_cube(run)):
             values = reduce_queries(search, contrast)
             means = means_of(values, draws, seed)
-            more = [fit_points(points, seed=seed) for points in _more_points(means, name)]
+            more = [fit_points(points, seed=seed) for points in figure_points_of(means, name)]
             fits = fits_of(name, values, draws, seed)
             found.append(Kind(name, search, contrast, values, means, fits, more))
     overlay = [fit_points(points, seed=seed) for points in published_points()] if published else []
     return Gathered(run, attributes, found, overlay, draws, seed)
-
-
-@dataclass(frozen=True)
-class _Series:
-    means: Means
-    kind: str
-    found: list[Points] = field(default_factory=list)
-
-    def add(self, law: str, name: str, axis: str, rows: np.ndarray, x: np.ndarray) -> None:
-        column = int(self.means.beam.argmax())
-        loss = law == "L(C)"
-        y = self.means.cgl[rows] if loss else self.means.error[rows, column]
-        draws = self.means.cgl_draws[:, rows]
-        families = set(self.means.family[rows].tolist())
-        precisions = set(self.means.precision[rows].tolist())
-        points = Points(
-            law,
-            name if loss else f"{name} beam {self.means.beam[column]}",
-            "cgl" if loss else f"1 - {ERROR}",
-            (axis,),
-            x[rows, None],
-            y,
-            draws if loss else self.means.error_draws[:, rows, column],
-            facts={
-                "identifiers": self.kind,
-                "family": families.pop() if len(families) == 1 else None,
-                "precision": precisions.pop() if len(precisions) == 1 else None,
-            },
-        ).without_gaps()
-        if points.distinct > 1:
-            self.found.append(points)
-
-
-def _more_points(means: Means, kind: str) -> Iterator[Points]:
-    series = _Series(means, kind)
-    for group, rows in groups_of(means):
-        largest = rows[means.fraction[rows] == means.fraction[rows].max()]
-        series.add("L(N)", group, "n", largest, means.n)
-        for size in np.unique(means.n[rows]):
-            same = rows[means.n[rows] == size]
-            series.add("L(D)", f"{group} N={size:,.0f}", "d", same, means.d)
-        series.add("L(C)", group, "c", largest, means.flops[:, int(means.beam.argmax())])
-    yield from series.found

@@ -17,16 +17,9 @@ from genret_dask.fits.points import number
 from genret_dask.fits.published import SOURCE
 from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
 from genret_dask.report.drawing import PALETTES, Drawing
-from genret_dask.report.figures import doubts, joint_figures, law_figures
+from genret_dask.report.figures import joint_figures, law_figures, warning_count
 from genret_dask.report.gather import Gathered, Kind, gather
-from genret_dask.report.provenance import (
-    facts,
-    machine_lines,
-    memory_lines,
-    model_rows,
-    settings,
-    stage_rows,
-)
+from genret_dask.report.provenance import provenance
 from genret_dask.report.queries import document_names, extreme_queries
 from genret_dask.report.text import clean, decimal, estimate, share, short
 from genret_dask.storage.artefacts import RECORD, publishing
@@ -91,27 +84,26 @@ def write_report(
 
 
 def page_of(run: Path) -> Path:
-    """Where the page of a run directory is."""
+    """Give the path of a run directory's page."""
     return run / FOLDER / PAGE
 
 
 def is_reported(run: Path) -> bool:
-    """Whether the run's page was made from the cube that is there, by this version."""
+    """Tell whether the run's page was made from the cube that is there, by this version."""
     record = read_record(run / FOLDER / RECORD)
     return record is not None and record["fingerprint"] == _made_from(run).fingerprint
 
 
 def sections_of(gathered: Gathered) -> list[Section]:
-    """The figures of a page, by section; sections without a figure are left out."""
+    """Draw the figures of a page, by section; sections without a figure are left out."""
     found = []
     for kind in gathered.kinds:
         told = f"{kind.name}: " if len(gathered.kinds) > 1 else ""
-        about = _laws_text(kind)
         found += [
             Section(
                 f"{kind.name}-laws",
                 f"{told}CGL and recall against N, D and C",
-                about,
+                _laws_text(kind),
                 (*law_figures(kind, gathered.published), *joint_figures(kind)),
             ),
             Section(
@@ -135,7 +127,7 @@ def sections_of(gathered: Gathered) -> list[Section]:
 
 
 def render(gathered: Gathered, sections: Sequence[Section]) -> str:
-    """The page as HTML. Every text of the run is escaped."""
+    """Write the page as HTML. Every text of the run is escaped."""
     environment = Environment(
         loader=PackageLoader("genret_dask.report", ""),
         autoescape=True,
@@ -143,9 +135,8 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        decimal=decimal, short=short, estimate=estimate, share=share, clean=clean
-    )
+    filters = (decimal, short, estimate, share, clean, forecast)
+    environment.filters.update({function.__name__: function for function in filters})
     names = document_names(gathered.run, gathered.attributes.get("documents"))
     asked = [(kind.name, extreme_queries(kind, names)) for kind in gathered.kinds]
     spec = gathered.attributes.get("spec") or {}
@@ -161,27 +152,28 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         laws=law_rows(gathered),
         source=SOURCE if gathered.published else None,
         queries=[(name, found) for name, found in asked if found],
-        facts=facts(gathered),
-        models=model_rows(gathered),
-        stages=stage_rows(gathered),
-        machines=machine_lines(gathered.run),
-        memory=memory_lines(gathered.run),
-        spec=settings(gathered),
         several=len(gathered.kinds) > 1,
+        **provenance(gathered),
     )
 
 
-def law_rows(gathered: Gathered) -> list[dict[str, Any]]:
-    """The table of laws: the records of `genret_dask.fits.table`, then those of figures alone."""
-    found = []
-    for kind in gathered.kinds:
-        for fits, of in ((kind.fits, "table"), (kind.more, "figure")):
-            found += [_law_row(fit.record(), kind.name, of) for fit in fits]
-    return found + [_law_row(fit.record(), "published", "published") for fit in gathered.published]
+def law_rows(gathered: Gathered) -> list[tuple[str, str, dict[str, Any]]]:
+    """List the laws: what of, the identifier kind and the record.
+
+    The records of `genret_dask.fits.table` come first, then those of figures alone.
+    """
+    fits = [("published", "published", fit) for fit in gathered.published]
+    for kind in reversed(gathered.kinds):
+        fits = [
+            *(("table", kind.name, fit) for fit in kind.fits),
+            *(("figure", kind.name, fit) for fit in kind.more),
+            *fits,
+        ]
+    return [(of, kind, fit.record()) for of, kind, fit in fits]
 
 
 def summary(gathered: Gathered) -> list[str]:
-    """What the run found, in a sentence for each identifier kind."""
+    """Say what the run found, in a sentence for each identifier kind."""
     found = []
     for kind in gathered.kinds:
         means, best = kind.means, kind.frontier[-1] if kind.frontier else None
@@ -195,7 +187,7 @@ def summary(gathered: Gathered) -> list[str]:
         fits = [fit for fit in kind.laws("L(N)", "cgl") if fit.has_law]
         laws = [
             f"{clean(fit.points.series)}: exponent {estimate(fit.exponents['n'].record())}, "
-            f"R² {decimal(fit.r2)}, n = {fit.n}{doubts(len(fit.warnings))}"
+            f"R² {decimal(fit.r2)}, n = {fit.n}{warning_count(fit)}"
             for fit in fits
         ]
         if laws:
@@ -204,39 +196,18 @@ def summary(gathered: Gathered) -> list[str]:
     return found
 
 
-def _law_row(record: Mapping[str, Any], kind: str, of: str) -> dict[str, Any]:
-    forecast = record["forecast"]
-    return {
-        "of": of,
-        "kind": kind,
-        "law": record["law"],
-        "series": clean(record["series"]),
-        "metric": "CGL" if record["metric"] == "cgl" else record["metric"],
-        "axes": [
-            {
-                "name": axis.upper(),
-                "exponent": estimate(record["exponents"][axis]),
-                "scale": decimal(record["scales"][axis]["value"], 3),
-            }
-            for axis in record["axes"]
-        ],
-        "asymptote": estimate(record["asymptote"]),
-        "r2": decimal(record["r2"]),
-        "n": record["n"],
-        "forecast": "–" if forecast is None else _forecast_text(forecast),
-        "warnings": [clean(warning) for warning in record["warnings"]],
-    }
-
-
-def _forecast_text(forecast: Mapping[str, Any]) -> str:
-    relative, covered = forecast["relative_error"], forecast["covered"]
+def forecast(record: Mapping[str, Any] | None) -> str:
+    """Say how far a forecast is off, and whether its interval holds the truth."""
+    if record is None:
+        return "–"
+    relative, covered = record["relative_error"], record["covered"]
     error = "–" if relative is None else f"{relative:+.1%}"
     held = {True: "in the interval", False: "outside the interval", None: "no interval"}[covered]
     return f"{error}, {held}"
 
 
 def _laws_text(kind: Kind) -> str:
-    widest = int(kind.means.beam[kind.widest])
+    widest = int(kind.means.beam[kind.means.widest])
     return (
         "CGL is how far the loss of generating the relevant document's identifier lies below "
         "those of sampled negatives; lower is better. It is scored with the identifier given and "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import yaml
 
 from genret_dask.monitoring.timing import read_stages
-from genret_dask.report.gather import Gathered, Kind
+from genret_dask.report.gather import Gathered
 from genret_dask.report.text import clean, decimal, seconds, short
 
 _ORDER = (
@@ -22,7 +21,20 @@ _ORDER = (
 )  # fmt: skip
 
 
-def facts(gathered: Gathered) -> list[tuple[str, str]]:
+def provenance(gathered: Gathered) -> dict[str, Any]:
+    """Collect what the page says of a run's origin, by the names that its template uses."""
+    spec = gathered.attributes.get("spec")
+    return {
+        "facts": _facts(gathered),
+        "models": _model_rows(gathered),
+        "stages": _stage_rows(gathered),
+        "machines": _machine_lines(gathered.run),
+        "memory": _memory_lines(gathered.run),
+        "spec": yaml.safe_dump(spec, sort_keys=False, allow_unicode=True) if spec else "",
+    }
+
+
+def _facts(gathered: Gathered) -> list[tuple[str, str]]:
     """Names and values: data, identifiers, the cube, versions."""
     attributes = gathered.attributes
     spec = attributes.get("spec") or {}
@@ -46,13 +58,7 @@ def facts(gathered: Gathered) -> list[tuple[str, str]]:
     return [(name, clean(str(value))) for name, value in found if value not in (None, "")]
 
 
-def settings(gathered: Gathered) -> str:
-    """The spec as YAML; empty where the cube has none."""
-    spec = gathered.attributes.get("spec")
-    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True) if spec else ""
-
-
-def model_rows(gathered: Gathered) -> list[dict[str, str]]:
+def _model_rows(gathered: Gathered) -> list[dict[str, str]]:
     """What each model is made of, what it cost, and what it measures at the largest beam."""
     found = []
     for kind in gathered.kinds:
@@ -60,7 +66,7 @@ def model_rows(gathered: Gathered) -> list[dict[str, str]]:
         for row, name in enumerate(map(str, kind.means.model)):
             manifest = _read(gathered.run / "models" / kind.name / name / "manifest.json")
             training = _training(gathered.run, kind.name, name)
-            loss, error = kind.means.cgl[row], kind.means.error[row, kind.widest]
+            loss, error = kind.means.cgl[row], kind.means.error[row, kind.means.widest]
             found.append(
                 {
                     "kind": kind.name,
@@ -69,7 +75,7 @@ def model_rows(gathered: Gathered) -> list[dict[str, str]]:
                     "d": _count(int(kind.means.d[row])),
                     "cgl": decimal(float(loss)),
                     "recall": decimal(float(1 - error)) if math.isfinite(error) else "–",
-                    "flops": short(float(kind.means.flops[row, kind.widest])),
+                    "flops": short(float(kind.means.flops[row, kind.means.widest])),
                     "train_flops": short(float(kind.means.train_flops[row])),
                     "seconds": seconds(training.get("seconds")),
                     "dev_loss": decimal(training.get("dev_loss")),
@@ -80,7 +86,7 @@ def model_rows(gathered: Gathered) -> list[dict[str, str]]:
     return found
 
 
-def machine_lines(run: Path) -> list[str]:
+def _machine_lines(run: Path) -> list[str]:
     """The machines that worked on the run, each once."""
     lines: dict[str, None] = {}
     for record in read_stages(run):
@@ -96,7 +102,7 @@ def machine_lines(run: Path) -> list[str]:
     return list(lines)
 
 
-def stage_rows(gathered: Gathered) -> list[dict[str, str]]:
+def _stage_rows(gathered: Gathered) -> list[dict[str, str]]:
     """Wall time, worker time and FLOPs of each stage, over all runs of the study."""
     wall: defaultdict[str, float] = defaultdict(float)
     work: defaultdict[str, float] = defaultdict(float)
@@ -105,8 +111,13 @@ def stage_rows(gathered: Gathered) -> list[dict[str, str]]:
         for stage, entry in record["stages"].items():
             wall[stage] += float(entry.get("seconds") or 0)
             work[stage] += float(entry.get("seconds") or 0) * threads
-    costs = {"train": _train_cost(gathered), "search": _search_cost(gathered)}
-    training = sum(_training_seconds(gathered))
+    searches = (np.nansum(kind.values["flops"].values) for kind in gathered.kinds)
+    costs = {"train": _train_cost(gathered), "search": float(sum(searches))}
+    training = sum(
+        float(_read(path).get("seconds") or 0)
+        for kind in gathered.kinds
+        for path in (gathered.run / "checkpoints" / kind.name).glob("*/training.json")
+    )
     order = [*_ORDER, *sorted(set(wall) - set(_ORDER))]
     found = []
     for stage in order:
@@ -124,7 +135,7 @@ def stage_rows(gathered: Gathered) -> list[dict[str, str]]:
     return found
 
 
-def memory_lines(run: Path) -> list[str]:
+def _memory_lines(run: Path) -> list[str]:
     """What the workers of the last search held at most."""
     uses = _read(run / "resources.json").get("memory") or []
     found = []
@@ -155,29 +166,16 @@ def _training(run: Path, kind: str, model: str) -> dict[str, Any]:
     )
 
 
-def _training_seconds(gathered: Gathered) -> Iterator[float]:
-    for kind in gathered.kinds:
-        for path in (gathered.run / "checkpoints" / kind.name).glob("*/training.json"):
-            yield float(_read(path).get("seconds") or 0)
-
-
 def _train_cost(gathered: Gathered) -> float:
-    return float(sum(_once(kind) for kind in gathered.kinds))
-
-
-def _once(kind: Kind) -> float:
     """FLOPs of the trainings; models in several precisions share one."""
-    means = kind.means
     costs = {}
-    for name, precision, flops in zip(
-        means.model.tolist(), means.precision.tolist(), means.train_flops.tolist(), strict=True
-    ):
-        costs[name.removesuffix(f".{precision}")] = flops
+    for kind in gathered.kinds:
+        means = kind.means
+        for name, precision, flops in zip(
+            means.model.tolist(), means.precision.tolist(), means.train_flops, strict=True
+        ):
+            costs[kind.name, name.removesuffix(f".{precision}")] = flops
     return float(np.nansum(list(costs.values())))
-
-
-def _search_cost(gathered: Gathered) -> float:
-    return float(sum(np.nansum(kind.values["flops"].values) for kind in gathered.kinds))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _TEXT, _TITLE = 240, 110
 def extreme_queries(
     kind: Kind, documents: Sequence[str] | None = None, count: int = SHOWN
 ) -> dict[str, Any] | None:
-    """Worst and best queries of a kind's best model, by CGL.
+    """Find the worst and best queries of a kind's best model, by CGL.
 
     Parameters
     ----------
@@ -57,7 +57,10 @@ def extreme_queries(
         searched = kind.search.isel(query=rows)
         texts, names = ([str(one) for one in searched[name].values] for name in ("text", "query"))
         ranked = (
-            searched["doc"].isel(model=best, beam=kind.widest).transpose("query", "rank").values
+            searched["doc"]
+            .isel(model=best, beam=kind.means.widest)
+            .transpose("query", "rank")
+            .values
         )
         judged = kind.contrast[["doc", "is_positive"]].isel(query=rows)
         judged = judged.transpose("query", "candidate").compute()
@@ -79,14 +82,14 @@ def extreme_queries(
         )
     return {
         "model": clean(str(kind.means.model[best])),
-        "beam": int(kind.means.beam[kind.widest]),
+        "beam": int(kind.means.beam[kind.means.widest]),
         "worst": found[: len(worst)],
         "best": found[len(worst) :],
     }
 
 
 def document_names(run: Path, documents: int | None) -> list[str] | None:
-    """Titles or first words of a run's documents; None where it has none, or very many."""
+    """List titles or first words of a run's documents; None where it has none, or very many."""
     folder = run / "collection"
     if not (folder / RECORD).is_file() or documents is None or documents > _MOST_DOCUMENTS:
         return None

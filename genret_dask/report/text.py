@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_NOT_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def decimal(value: float | None, digits: int = 4) -> str:
-    """A number with few digits; a dash where there is none.
+    """Write a number with few digits; a dash where there is none.
 
     Examples
     --------
@@ -30,7 +32,7 @@ def decimal(value: float | None, digits: int = 4) -> str:
 
 
 def short(value: float | None) -> str:
-    """A large number with a prefix, as 1.3M.
+    """Write a large number with a prefix, as 1.3M.
 
     Examples
     --------
@@ -46,7 +48,7 @@ def short(value: float | None) -> str:
 
 
 def estimate(record: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """A value and its interval; ∞ where the interval is open to that side.
+    """Write a value and its interval; ∞ where the interval is open to that side.
 
     Examples
     --------
@@ -69,7 +71,7 @@ def estimate(record: Mapping[str, Any] | None, digits: int = 3) -> str:
 
 
 def share(record: Mapping[str, Any]) -> str:
-    """A mean of counts and its interval, without the rounding errors of its sums.
+    """Write a mean of counts and its interval, without the rounding errors of its sums.
 
     Examples
     --------
@@ -80,7 +82,7 @@ def share(record: Mapping[str, Any]) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """At most so many characters, with an ellipsis in the middle; no control characters.
+    """Shorten a text to so many characters, with an ellipsis in its middle.
 
     Examples
     --------
@@ -95,13 +97,12 @@ def cut(text: str, length: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Without the characters that XML cannot hold, and on one line."""
-    text = " ".join(str(text).split())
-    return "".join(one if _is_xml(ord(one)) else "\ufffd" for one in text)
+    """Put a text on one line, and replace the characters that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", " ".join(str(text).split()))
 
 
 def seconds(value: float | None) -> str:
-    """A duration.
+    """Write a duration.
 
     Examples
     --------
@@ -116,7 +117,3 @@ def seconds(value: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _is_xml(code: int) -> bool:
-    return 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or 0x10000 <= code <= 0x10FFFF

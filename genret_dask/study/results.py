@@ -11,7 +11,7 @@ import xarray as xr
 
 from genret_dask.cube import kinds, open_cube
 from genret_dask.datasets.collection import Collection
-from genret_dask.fits.table import fit_records_of
+from genret_dask.fits.table import fits_of
 from genret_dask.metrics.precision import precision_changes_of
 from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.runs import write_qrels, write_run
@@ -47,7 +47,7 @@ def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: P
         _warn_of_empty_rankings(kind, search)
         values = reduce_queries(search, contrast)
         found["metrics"] += records_of(kind, values, draws, seed)
-        found["fits"] += fit_records_of(kind, values, draws, seed)
+        found["fits"] += [fit.record() for fit in fits_of(kind, values, draws, seed)]
         found["precision"] += precision_changes_of(kind, values, draws, seed)
         trec = folder / "trec" / kind
         trec.mkdir(parents=True)

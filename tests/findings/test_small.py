@@ -23,9 +23,7 @@ from genret_dask.cli import main
 from genret_dask.cli.progress import ProgressBars, echo
 from genret_dask.errors import InputError
 from genret_dask.executors.dask import DaskExecutor
-from genret_dask.fits import fit_over
-from genret_dask.fits.compare import _matched, better
-from genret_dask.fits.doubts import doubts_of_draws
+from genret_dask.fits import Fit, Points, Surfaces, better, compare_families, fit_over
 from genret_dask.fits.frontier import frontier
 from genret_dask.fits.series import means_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
@@ -80,16 +78,16 @@ def metrics_of(recall: np.ndarray) -> xr.Dataset:
 @pytest.mark.parametrize("queries", [3, 6, 49])
 def test_an_interval_holds_its_value(value: float, queries: int):
     """`plan` and `compare` printed ``0 [1.1e-16, 3.3e-16]``."""
-    means = means_of(metrics_of(np.full((2, queries, 2), value)), draws=200)
+    values = metrics_of(np.full((2, queries, 2), value))
+    means = means_of(values, draws=200)
     for choice in frontier(means):
         assert choice.recall.low <= choice.recall.value <= choice.recall.high
         assert choice.recall.value == pytest.approx(value, abs=1e-12)
-    columns = np.array([1.0, 2.0])
-    rows = [np.array([0, 1]), np.array([0, 1])]
-    records = [
-        *better(metrics_of(np.full((2, queries, 2), value)), "a", "b", draws=200),
-        *_matched(means, "n", columns, 1.3, ("x", "y"), rows),
-    ]
+    family = {name: values.assign_coords(family=("model", [name] * 2)) for name in ("x", "y")}
+    between = family["y"].assign_coords(model=["c", "d"], n_params=("model", [1.3, 1.7]))
+    both = means_of(xr.concat([family["x"], between], "model"), draws=200)
+    records = [*better(values, "a", "b", draws=200), *compare_families(both)]
+    assert {1.3, 1.7} <= {record.get("x") for record in records}
     for record in records:
         for name in ("first", "second", "difference"):
             one = record[name]
@@ -108,9 +106,11 @@ def test_a_share_of_nothing_is_not_called_zero_percent():
     """What was written: 0 to 0% of the smallest y."""
     x, y = np.array([[1.0], [10.0], [100.0]]), np.array([3.0, 2.0, 1.0])
     draws = np.tile(y, (5, 1))
-    (found,) = doubts_of_draws(
-        ("N",), x, y, draws, np.ones(5, bool), np.array([[0.5], [0.6]]), np.array([0.0, 1e-9])
-    )
+    asymptotes = np.array([0.0, 0, 0, 1e-9, 1e-9, 1e-9])
+    laws = Surfaces(np.full((6, 1), 0.5), np.zeros((6, 1)), asymptotes, np.ones(6), 0)
+    points = Points("L(N)", "made up", "loss", ("n",), x, y, draws)
+    fit = Fit(points, laws.rows([0]), laws.rows(slice(1, None)), draws, "", "squares", 0)
+    (found,) = (text for text in fit.warnings if "asymptote not" in text)
     assert found.endswith("from 0 to less than 1% of the smallest y")
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from genret_dask.cli import main
 from genret_dask.errors import InputError
 from genret_dask.fits import Budget, best, cheapest, frontier, means_of, pareto, plan_record
-from genret_dask.fits.beyond import REACH, outlooks
 from genret_dask.fits.frontier import rivals
+from genret_dask.fits.outlook import REACH, outlooks
 from tests.fits.conftest import BEAMS, MODELS, true_error
 
 

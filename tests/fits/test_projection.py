@@ -18,11 +18,11 @@ def grid_of(axes, rng, per_axis=4):
     return points - points.min(axis=0)
 
 
-def loop_basis(log_x, outer, exponents, logits):
+def loop_basis(log_x, power_axis, exponents, logits):
     """The formula of the module, one point at a time."""
-    logits = np.insert(logits, outer, 0.0)
+    logits = np.insert(logits, power_axis, 0.0)
     shares = np.exp(logits) / np.exp(logits).sum()
-    power = exponents[outer]
+    power = exponents[power_axis]
     return np.array(
         [
             sum(
@@ -35,14 +35,14 @@ def loop_basis(log_x, outer, exponents, logits):
     )
 
 
-@pytest.mark.parametrize(("axes", "outer"), [(1, 0), (2, 0), (2, 1), (3, 1)])
-def test_the_basis_and_its_derivatives(axes, outer):
+@pytest.mark.parametrize(("axes", "power_axis"), [(1, 0), (2, 0), (2, 1), (3, 1)])
+def test_the_basis_and_its_derivatives(axes, power_axis):
     rng = np.random.default_rng(axes)
-    basis = Basis(grid_of(axes, rng), outer)
+    basis = Basis(grid_of(axes, rng), power_axis)
     theta = rng.normal(-0.5, 0.4, (5, basis.size))
     log_g, by = basis.jacobian(theta)
     for row in range(5):
-        expected = loop_basis(basis.log_x, outer, np.exp(theta[row, :axes]), theta[row, axes:])
+        expected = loop_basis(basis.log_x, power_axis, np.exp(theta[row, :axes]), theta[row, axes:])
         np.testing.assert_allclose(np.exp(log_g[row]), expected, rtol=1e-12)
     for place in range(basis.size):
         step = np.zeros(basis.size)

@@ -82,7 +82,7 @@ def test_the_table_of_laws_is_that_of_the_records(page, both_kinds):
         assert cells[6:9] == [
             estimate(record["asymptote"]), decimal(record["r2"]), str(record["n"])
         ]  # fmt: skip
-    shown = {cell for a, (cell, *_) in page.rows if a.get("class") == "doubts" for cell in [cell]}
+    shown = {cell for a, (cell, *_) in page.rows if a.get("class") == "warnings" for cell in [cell]}
     for record in records:
         for warning in record["warnings"]:
             assert any(clean(warning) in text for text in shown)

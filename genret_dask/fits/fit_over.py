@@ -1,4 +1,4 @@
-"""A law through any metric of the cube, over coordinates of one's choice."""
+"""Fit a law to any metric of the cube, over coordinates of one's choice."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ def fit_over(
 def of_family(
     values: xr.DataArray, family: str | None, precision: str | None = None
 ) -> xr.DataArray:
-    """The models of one family and precision; `InputError` where there are none."""
+    """Choose the models of one family and precision; `InputError` where there are none."""
     for name, wanted in (("family", family), ("precision", precision)):
         if wanted is None:
             continue
-        known = [str(text) for text in values[name].values.tolist()]
+        known = _labels(values, name)
         rows = [row for row, text in enumerate(known) if text == wanted]
         if not rows:
             raise InputError(
@@ -124,7 +124,7 @@ def _checked(values: xr.DataArray, axes: tuple[str, ...]) -> xr.DataArray:
         )
     for name in ("family", "precision"):
         if name in values.coords and values[name].dims == ("model",):
-            found = list(dict.fromkeys(str(text) for text in values[name].values.tolist()))
+            found = list(dict.fromkeys(_labels(values, name)))
             if len(found) > 1:
                 raise InputError(
                     f"{values.name} is of {', '.join(found)}",
@@ -141,7 +141,12 @@ def _checked(values: xr.DataArray, axes: tuple[str, ...]) -> xr.DataArray:
 def _series(values: xr.DataArray) -> str:
     for name in ("family", "model"):
         if name in values.coords:
-            found = dict.fromkeys(str(text) for text in np.atleast_1d(values[name].values).tolist())
+            found = set(_labels(values, name))
             if len(found) == 1:
-                return next(iter(found))
+                return found.pop()
     return str(values.name or "value")
+
+
+def _labels(values: xr.DataArray, name: str) -> list[str]:
+    """The texts of a coordinate; a cube's are of a dtype that NumPy does not cast."""
+    return [str(text) for text in np.atleast_1d(values[name].values).tolist()]

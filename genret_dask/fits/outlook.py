@@ -1,4 +1,4 @@
-"""Beyond what was measured: the best N, D and C within a budget, by a family's fitted surface.
+"""Plan within a budget: by what was measured, and beyond that by each family's fitted surface.
 
 The surface says what recall a model of N parameters, trained on D pairs and searched with C FLOPs
 would have. What it may cost is bounded by three rules that come from the measured models of the
@@ -9,13 +9,14 @@ stay within a factor `REACH` of what was measured. D stays within what there is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from genret_dask.fits.fitting import Fit, fit_points
-from genret_dask.fits.frontier import Budget
+from genret_dask.fits.frontier import Budget, best, cheapest, frontier, rivals
 from genret_dask.fits.points import LEVELS, Estimate, number
 from genret_dask.fits.series import Means, groups_of, points_of
 
@@ -23,11 +24,13 @@ REACH = 10.0
 """How far beyond the measured N and C / N a surface is asked."""
 
 _GRID = 121
+_NUMBERS = ("n", "d", "flops", "beam", "train_flops")
+_CostLaw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a family's surface says of a budget.
+    """The model and search that a family's surface promises most of within a budget.
 
     Attributes
     ----------
@@ -58,13 +61,10 @@ class Outlook:
     fit: Fit
 
     def record(self) -> dict[str, Any]:
+        """Give its fields as plain JSON values, with R2, points and warnings of the surface."""
         return {
             "family": self.family,
-            "n": number(self.n),
-            "d": number(self.d),
-            "flops": number(self.flops),
-            "beam": number(self.beam),
-            "train_flops": number(self.train_flops),
+            **{name: number(getattr(self, name)) for name in _NUMBERS},
             "recall": self.recall.record(),
             "needed": None if self.needed is None else self.needed.record(),
             "beyond": list(self.beyond),
@@ -74,47 +74,91 @@ class Outlook:
         }
 
 
+def plan_record(kind: str, means: Means, budget: Budget, seed: int = 0) -> dict[str, Any]:
+    """Collect what a decision asks for, as plain JSON values.
+
+    Parameters
+    ----------
+    kind : str
+        Identifier kind.
+    means : Means
+    budget : Budget
+    seed : int
+        Of the noise of predictions.
+
+    Returns
+    -------
+    dict
+        identifiers, budget; frontier (within the budget for training, whatever a query costs);
+        measured, the best search within the budget, or with a target the cheapest that reaches it,
+        None where there is none; rivals, cheaper searches that it does not surely beat; predicted,
+        for each family what its surface promises.
+
+    Raises
+    ------
+    InputError
+        The budget makes no sense.
+    """
+    budget.check()
+    trained = Budget(train_flops=budget.train_flops)
+    choice = best(means, budget) if budget.target is None else cheapest(means, budget)
+    others = [] if choice is None or budget.target is not None else rivals(means, budget, choice)
+    return {
+        "identifiers": kind,
+        "budget": {
+            "flops": number(budget.flops),
+            "train_flops": number(budget.train_flops),
+            "target_recall": budget.target,
+        },
+        "frontier": [item.record() for item in frontier(means, trained)],
+        "measured": None if choice is None else choice.record(),
+        "rivals": [item.record() for item in others],
+        "predicted": [item.record() for item in outlooks(means, budget, kind, seed)],
+    }
+
+
 def outlooks(means: Means, budget: Budget, kind: str = "", seed: int = 0) -> list[Outlook]:
-    """The best that each family's surface promises within a budget; none for one without a surface.
+    """Find the best that each family's surface promises within a budget.
+
+    A family without a surface has none.
 
     With a target recall, the fewest FLOPs that reach it, and the n and d that do with as little.
     """
     surfaces = {
         points.series: points
         for points in points_of(means, kind)
-        if points.metric != "cgl" and points.law not in ("L(C)",)
+        if points.metric != "cgl" and points.law != "L(C)"
     }
     found = []
     for group, rows in groups_of(means):
         if group in surfaces:
             fit = fit_points(surfaces[group], seed=seed)
             if fit.has_law and "c/n" in fit.points.axes:
-                outlook = _outlook(means, rows, budget, fit, group)
-                found += [] if outlook is None else [outlook]
-    return found
+                found.append(_outlook(means, rows, budget, fit, group))
+    return [outlook for outlook in found if outlook is not None]
 
 
 def _outlook(
     means: Means, rows: np.ndarray, budget: Budget, fit: Fit, group: str
 ) -> Outlook | None:
-    train = _power(means.n[rows], means.d[rows], means.train_flops[rows])
+    train_cost = _cost_law(means.n[rows], means.d[rows], means.train_flops[rows])
     ratio = means.flops[rows] / means.n[rows, None]
-    n, d, c = _candidates(means, rows, budget, train, ratio)
+    n, d, c = _candidates(means, rows, budget, train_cost, ratio)
     if not len(n):
         return None
-    x = _columns(fit, n, d, c / n)
+    values = {"n": n, "d": d, "c/n": c / n}
+    x = np.stack([values[axis] for axis in fit.points.axes], axis=1)
     error = fit.law.predict(x)[0]
+    needed = None
     if budget.target is None:
         place = int(np.lexsort((c, error))[0])
     else:
-        reach = np.flatnonzero(error <= 1 - budget.target)
+        wanted = 1 - budget.target
+        reach = np.flatnonzero(error <= wanted)
         cheap = reach[np.lexsort((error[reach], c[reach]))]
         place = int(cheap[0] if len(cheap) else error.argmin())
-    here = x[place]
-    (estimate,) = fit.predict(here, new=True)
-    needed = None
-    if budget.target is not None:
-        needed = _needed(fit, here, float(n[place]), 1 - budget.target)
+        needed = _needed(fit, x[place], float(n[place]), wanted)
+    (estimate,) = fit.predict(x[place], new=True)
     return Outlook(
         family=group,
         n=float(n[place]),
@@ -123,14 +167,14 @@ def _outlook(
         beam=_beam(means, ratio, float(c[place] / n[place])),
         recall=_complement(estimate),
         needed=needed,
-        train_flops=float(np.exp(_at(train, n[place], d[place]))),
-        beyond=_beyond(fit, here),
+        train_flops=float(train_cost(n[place], d[place])),
+        beyond=_beyond(fit, x[place]),
         fit=fit,
     )
 
 
 def _candidates(
-    means: Means, rows: np.ndarray, budget: Budget, train: np.ndarray, ratio: np.ndarray
+    means: Means, rows: np.ndarray, budget: Budget, train_cost: _CostLaw, ratio: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """n, d and c of what the budget allows."""
     n = np.geomspace(means.n[rows].min(), means.n[rows].max() * REACH, _GRID)
@@ -140,55 +184,47 @@ def _candidates(
         for side in np.meshgrid(n, np.unique(means.d[rows]), np.geomspace(*ends, _GRID))
     )
     # The smallest beam's cost for a parameter falls with N; no search is cheaper than that.
-    least = _power(means.n[rows], np.ones(len(rows)), means.flops[rows].min(axis=1))
+    least = _cost_law(means.n[rows], np.ones(len(rows)), means.flops[rows].min(axis=1))
     c = per * n
     if math.isfinite(budget.flops):
         n, d = np.concatenate([n, n]), np.concatenate([d, d])
         c = np.concatenate([c, np.full(len(c), budget.flops)])
     within = (
         (c <= budget.flops)
-        & (c >= np.exp(_at(least, n, np.ones(len(n)))))
+        & (c >= least(n, np.ones(len(n))))
         & (c / n <= ends[1])
-        & ~(np.exp(_at(train, n, d)) > budget.train_flops)
+        & ~(train_cost(n, d) > budget.train_flops)
     )
     return n[within], d[within], c[within]
 
 
-def _power(n: np.ndarray, d: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    """log cost as a plane over log n and log d, of the least norm where they do not vary."""
+def _cost_law(n: np.ndarray, d: np.ndarray, cost: np.ndarray) -> _CostLaw:
+    """A power law of N and D through measured costs, of the least norm where they do not vary."""
     there = np.isfinite(cost) & (cost > 0)
-    if not there.any():
-        return np.array([np.nan, 0.0, 0.0])
-    logs = np.stack([np.log(n[there]), np.log(d[there])], axis=1)
-    middle = logs.mean(axis=0)
-    log_cost = np.log(cost[there])
-    slope = np.linalg.lstsq(logs - middle, log_cost - log_cost.mean(), rcond=1e-9)[0]
-    return np.array([log_cost.mean() - middle @ slope, *slope])
-
-
-def _at(plane: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
-    return plane[0] + plane[1] * np.log(n) + plane[2] * np.log(d)
-
-
-def _columns(fit: Fit, n: np.ndarray, d: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    values = {"n": n, "d": d, "c/n": ratio}
-    return np.stack([values[axis] for axis in fit.points.axes], axis=1)
+    plane = np.array([np.nan, 0.0, 0.0])
+    if there.any():
+        logs = np.stack([np.log(n[there]), np.log(d[there])], axis=1)
+        middle = logs.mean(axis=0)
+        log_cost = np.log(cost[there])
+        slope = np.linalg.lstsq(logs - middle, log_cost - log_cost.mean(), rcond=1e-9)[0]
+        plane = np.array([log_cost.mean() - middle @ slope, *slope])
+    return lambda n, d: np.exp(plane[0] + plane[1] * np.log(n) + plane[2] * np.log(d))
 
 
 def _needed(fit: Fit, here: np.ndarray, n: float, error: float) -> Estimate:
     """FLOPs at which the surface falls to an error; infinite where it never does."""
     place = fit.points.axes.index("c/n")
     value = n * float(_solve(fit.law, here, place, error)[0])
-    if fit.resampled is None:
-        return Estimate(value)
     draws = n * _solve(fit.resampled, here, place, error)
+    if not len(draws):
+        return Estimate(value)
     low, high = np.quantile(draws, LEVELS, method="nearest")
     return Estimate(value, float(low), float(high))
 
 
 def _solve(law: Any, here: np.ndarray, place: int, error: float) -> np.ndarray:
     """x of one axis, the others as they are: float64[rows]."""
-    power = law.exponent[:, law.outer]
+    power = law.exponent[:, law.power_axis]
     ratio = law.exponent / power[:, None]
     with np.errstate(all="ignore"):
         total = np.maximum(error - law.asymptote, 0.0) ** (1 / power)
