@@ -19,6 +19,8 @@ from genret_dask.identifiers import Codes
 from genret_dask.identifiers.codes import make_unique
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.session import Session, open_session
+from genret_dask.study.sweep import Study
+from tests.runs import make_spec
 
 os.environ.setdefault("GENRET_CACHE", tempfile.mkdtemp(prefix="genret-cache-"))
 
@@ -59,6 +61,17 @@ def write_beir(collection: Collection, folder: Path) -> Path:
 
     stored.write(collection, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    """A folder with a collection, and a finished serial run of it, to be read alone."""
+    root = tmp_path_factory.mktemp("toy")
+    write_beir(make_collection(), root / "beir")
+    study = Study(make_spec(root), runs=root / "serial")
+    with study.log:
+        study.search()
+    return root
 
 
 @dataclass(frozen=True)

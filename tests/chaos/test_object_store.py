@@ -21,7 +21,7 @@ from genret_dask.study.repair import repair_run
 from genret_dask.study.sweep import Study
 from tests.chaos.flaky_proxy import FlakyProxy
 from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import differing, make_spec
+from tests.runs import differing, make_spec
 
 s3fs = pytest.importorskip("s3fs")
 boto3 = pytest.importorskip("boto3")

@@ -23,7 +23,7 @@ from genret_dask.specs import SweepSpec, load_spec
 from tests.conftest import make_collection, write_beir
 from tests.fits.conftest import write_law_cube
 from tests.report.conftest import Page, rewrite
-from tests.training.test_training import TINY
+from tests.runs import TINY
 
 ESCAPES = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202eback"
 MARKUP = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"

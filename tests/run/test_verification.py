@@ -16,21 +16,18 @@ from genret_dask.run.verification import Damage, verify_run
 from genret_dask.shards.task import run_shard
 from genret_dask.study.repair import repair_run
 from genret_dask.study.sweep import Study
-from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import differing, make_spec
+from tests.runs import differing, make_spec
 
 SHARD_QUERIES = 8
 UNVOUCHED = ("resources.json", "spec.json", "log.jsonl", "failures.json")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """A folder with a collection and a finished run."""
+def whole(toy, tmp_path_factory) -> Path:
+    """A folder with a finished run that was analysed."""
     root = tmp_path_factory.mktemp("verification")
-    write_beir(make_collection(), root / "beir")
-    study = Study(make_spec(root), runs=root / "runs")
-    study.search()
-    study.analyse()
+    shutil.copytree(toy / "serial", root / "runs")
+    Study(make_spec(toy), runs=root / "runs").analyse()
     return root
 
 
@@ -161,7 +158,9 @@ ARTEFACTS = [
     ],
     ids=["shards", "metadata", "root", "seal", "artefacts"],
 )
-def test_repair_redoes_what_is_damaged_and_nothing_else(root, whole, monkeypatch, patterns, kind):
+def test_repair_redoes_what_is_damaged_and_nothing_else(
+    toy, root, whole, monkeypatch, patterns, kind
+):
     run = root / "runs" / "toy"
     for pattern in patterns:
         flip(one_of(run, pattern))
@@ -173,7 +172,7 @@ def test_repair_redoes_what_is_damaged_and_nothing_else(root, whole, monkeypatch
         "genret_dask.executors.serial.run_shard",
         lambda task, *rest: (again.append(task.key), run_shard(task, *rest))[1],
     )
-    study = Study(make_spec(whole), runs=root / "runs")
+    study = Study(make_spec(toy), runs=root / "runs")
     repair_run(study, damages)
     study.analyse()
     assert len(again) == (len(patterns) if kind == "shard" else 0)
@@ -181,12 +180,12 @@ def test_repair_redoes_what_is_damaged_and_nothing_else(root, whole, monkeypatch
     assert not differing(whole / "runs" / "toy" / "cube.zarr", study.cube)
 
 
-def test_what_is_damaged_is_refused_in_use(root, whole):
+def test_what_is_damaged_is_refused_in_use(toy, root, whole):
     run = root / "runs" / "toy"
     flip(one_of(run, "identifiers/ngrams/*/part-00001/suffixes.npy"))
     flip(one_of(run, "markers/search.ngrams.*"))
     with pytest.raises(GenretError, match=r"suffixes\.npy has sha256"):
-        Study(make_spec(whole), runs=root / "runs").search()
+        Study(make_spec(toy), runs=root / "runs").search()
 
 
 def test_a_lost_chunk_and_a_lost_marker_are_found(root):
@@ -197,14 +196,14 @@ def test_a_lost_chunk_and_a_lost_marker_are_found(root):
     assert len(found) == 2 and "lost its chunk" in found[1] and "is missing" in found[0]
 
 
-def test_leftovers_are_found_and_removed(root, whole):
+def test_leftovers_are_found_and_removed(toy, root, whole):
     run = root / "runs" / "toy"
     (run / "models" / "x.host-1-abc.partial" / "deep").mkdir(parents=True)
     (run / "models" / "x.host-1-abc.partial" / "deep" / "artefact.json").write_text("{")
     (run / "markers" / "y.json.host-2-abc.partial").write_text("")
     damages = verify_run(run)
     assert [damage.kind for damage in damages] == ["leftover"] * 2
-    repair_run(Study(make_spec(whole), runs=root / "runs"), damages)
+    repair_run(Study(make_spec(toy), runs=root / "runs"), damages)
     assert verify_run(run) == [] and not list(run.rglob("*.partial"))
 
 

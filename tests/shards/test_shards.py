@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,67 +20,16 @@ from genret_dask.shards.plan import ShardTask, batches, plan_shards
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import Exported, SweepContext, run_shard
 from genret_dask.specs import (
-    BeirDataset,
-    CodesIdentifiers,
     InferenceSpec,
-    ModelSpec,
     NgramsIdentifiers,
-    SweepSpec,
-    TokenizerSpec,
-    TrainingSpec,
 )
 from genret_dask.study.sweep import Study
-from tests.conftest import make_collection, write_beir
-from tests.training.test_training import TINY
+from tests.runs import copy_models, differing, make_spec
 
 
-def make_spec(root: Path, **changes) -> SweepSpec:
-    fields = {
-        "name": "toy",
-        "dataset": BeirDataset(kind="beir", path=root / "beir"),
-        "identifiers": (
-            CodesIdentifiers(levels=2, codes=6),
-            NgramsIdentifiers(min_tokens=2, max_tokens=5, spans=3, part_characters=1500),
-        ),
-        "tokenizer": TokenizerSpec(vocab_size=400),
-        "training": TrainingSpec(examples=256, batch_size=16, evaluations=2),
-        "models": tuple(
-            ModelSpec(family=family, config=config, name=family) for family, config in TINY.items()
-        ),
-        "inference": InferenceSpec(
-            beams=(1, 3, 10), negatives=12, shard_queries=8, batch_queries=3
-        ),
-    }
-    return SweepSpec(**{**fields, **changes})
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A folder with a collection, and a finished serial run of it."""
-    root = tmp_path_factory.mktemp("shards")
-    write_beir(make_collection(), root / "beir")
-    Study(make_spec(root), runs=root / "serial").search()
-    return root
-
-
-def copy_models(root: Path, runs: Path) -> None:
-    """A run directory with everything but the cube."""
-    shutil.copytree(
-        root / "serial" / "toy",
-        runs / "toy",
-        ignore=shutil.ignore_patterns("cube.zarr", "markers"),
-    )
-
-
-def differing(first: Path, second: Path) -> list[str]:
-    names = {
-        path.relative_to(base).as_posix()
-        for base in (first, second)
-        for path in base.rglob("*")
-        if path.is_file()
-    }
-    _, mismatch, errors = filecmp.cmpfiles(first, second, sorted(names), shallow=False)
-    return mismatch + errors
+@pytest.fixture
+def root(toy) -> Path:
+    return toy
 
 
 # --- plan and ledger ----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from genret_dask.storage.artefacts import record_of
 from genret_dask.study.sweep import Study
 from genret_dask.training.targets import IGNORED, NgramTargets
 from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import make_spec
+from tests.runs import make_spec
 
 
 def ngrams(**changes) -> NgramsIdentifiers:

@@ -17,7 +17,7 @@ from genret_dask.specs.grid import models_of
 from genret_dask.study.estimate import estimate
 from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import make_spec
+from tests.runs import make_spec
 
 MODELS = ["t5", "t5.int8", "llama", "llama.int8"]
 
