@@ -229,7 +229,7 @@ def test_a_worker_knows_its_host_and_reports(root, tmp_path):
     copy_models(root, tmp_path)
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
         ) as cluster,
         Client(cluster) as client,
     ):
