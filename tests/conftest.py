@@ -23,6 +23,15 @@ from genret_dask.study.sweep import Study
 from tests.runs import make_spec
 
 os.environ.setdefault("GENRET_CACHE", tempfile.mkdtemp(prefix="genret-cache-"))
+torch.set_num_threads(1)  # more are slower on models this small
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without `-m`, leave out slow tests, and of the whole suite those of `chaos` and `cluster`."""
+    if not config.option.markexpr:
+        whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+        config.option.markexpr = f"not slow{' and not chaos and not cluster' if whole else ''}"
+
 
 TEXT_ROWS = 40
 FAMILIES = ("t5", "llama")
