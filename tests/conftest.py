@@ -29,7 +29,7 @@ torch.set_num_threads(1)  # more are slower on models this small
 def pytest_configure(config: pytest.Config) -> None:
     """Without `-m`, leave out slow tests, and of the whole suite those of `chaos` and `cluster`."""
     if not config.option.markexpr:
-        whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+        whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
         config.option.markexpr = f"not slow{' and not chaos and not cluster' if whole else ''}"
 
 
