@@ -19,8 +19,19 @@ from genret_dask.identifiers import Codes
 from genret_dask.identifiers.codes import make_unique
 from genret_dask.inference.beam import Vocabulary
 from genret_dask.inference.session import Session, open_session
+from genret_dask.study.sweep import Study
+from tests.runs import make_spec
 
 os.environ.setdefault("GENRET_CACHE", tempfile.mkdtemp(prefix="genret-cache-"))
+torch.set_num_threads(1)  # more are slower on models this small
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without `-m`, leave out slow tests, and of the whole suite those of `chaos` and `cluster`."""
+    if not config.option.markexpr:
+        whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        config.option.markexpr = f"not slow{' and not chaos and not cluster' if whole else ''}"
+
 
 TEXT_ROWS = 40
 FAMILIES = ("t5", "llama")
@@ -59,6 +70,17 @@ def write_beir(collection: Collection, folder: Path) -> Path:
 
     stored.write(collection, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    """A folder with a collection, and a finished serial run of it, to be read alone."""
+    root = tmp_path_factory.mktemp("toy")
+    write_beir(make_collection(), root / "beir")
+    study = Study(make_spec(root), runs=root / "serial")
+    with study.log:
+        study.search()
+    return root
 
 
 @dataclass(frozen=True)

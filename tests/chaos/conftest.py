@@ -27,7 +27,7 @@ from genret_dask.kinds import CodesIdentifiers
 from genret_dask.specs import InferenceSpec, SweepSpec
 from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import differing, make_spec
+from tests.runs import differing, make_spec
 
 PRELOAD = Path(__file__).with_name("preload.py")
 LOCAL = {

@@ -20,8 +20,7 @@ from genret_dask.storage.places import check_writable, create_file, files_in, pl
 from genret_dask.study.repair import repair_run
 from genret_dask.study.sweep import Study
 from tests.chaos.flaky_proxy import FlakyProxy
-from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import differing, make_spec
+from tests.runs import differing, make_spec
 
 s3fs = pytest.importorskip("s3fs")
 boto3 = pytest.importorskip("boto3")
@@ -76,24 +75,25 @@ def download(server: int, bucket: str, prefix: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory) -> Path:
-    """A folder with a collection."""
-    root = tmp_path_factory.mktemp("local")
-    write_beir(make_collection(), root / "beir")
-    return root
-
-
 def one_model(root: Path):
     spec = make_spec(root)
     return spec.model_copy(update={"identifiers": spec.identifiers[:1], "models": spec.models[:1]})
 
 
+@pytest.fixture(scope="module")
+def whole(toy, tmp_path_factory) -> dict[str, Path]:
+    """Run directories on a disk, of one model and of the whole toy study."""
+    runs = tmp_path_factory.mktemp("whole")
+    return {
+        "codes": Study(one_model(toy), runs=runs).search().parent,
+        "both": toy / "serial" / "toy",
+    }
+
+
 @pytest.mark.parametrize("kind", ["codes", pytest.param("both", marks=pytest.mark.slow)])
-def test_a_run_on_a_store_is_that_of_a_disk(bucket, server, local, tmp_path, kind):
-    spec = one_model(local) if kind == "codes" else make_spec(local)
-    whole = Study(spec, runs=tmp_path / "whole").search().parent
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+def test_a_run_on_a_store_is_that_of_a_disk(bucket, server, toy, whole, tmp_path, kind):
+    spec = one_model(toy) if kind == "codes" else make_spec(toy)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None)
     with cluster, Client(cluster) as client:
         study = Study(spec, client, runs=f"s3://{bucket}/runs")
         study.search()
@@ -101,12 +101,12 @@ def test_a_run_on_a_store_is_that_of_a_disk(bucket, server, local, tmp_path, kin
     page = study.report()
     assert page.read_text().startswith("<!DOCTYPE html>")
     copy = download(server, bucket, "runs/toy/", tmp_path / "copy")
-    assert not differing(whole / "cube.zarr", copy / "cube.zarr")
+    assert not differing(whole[kind] / "cube.zarr", copy / "cube.zarr")
     assert verify_run(copy) == [] and verify_run(study.folder) == []
     tree = open_cube(f"s3://{bucket}/runs/toy")
     xr.testing.assert_identical(
         tree["codes/search"].to_dataset().load(),
-        open_cube(whole)["codes/search"].to_dataset().load(),
+        open_cube(whole[kind])["codes/search"].to_dataset().load(),
     )
     files = [path for path in copy.rglob("*") if path.is_file()]
     assert not [path for path in files if b"very-secret" in path.read_bytes()]
@@ -117,16 +117,15 @@ def test_a_run_on_a_store_is_that_of_a_disk(bucket, server, local, tmp_path, kin
 
 
 @pytest.mark.parametrize("kind", ["codes", pytest.param("both", marks=pytest.mark.slow)])
-def test_a_tenth_of_the_answers_lost(bucket, server, reach, local, tmp_path, kind):
-    spec = one_model(local) if kind == "codes" else make_spec(local)
+def test_a_tenth_of_the_answers_lost(bucket, server, reach, toy, whole, tmp_path, kind):
+    spec = one_model(toy) if kind == "codes" else make_spec(toy)
     with FlakyProxy(server, share=0.1) as proxy:
         reach(proxy.port)
         cube = Study(spec, runs=f"s3://{bucket}/runs").search()
     reach(server)
     assert proxy.lost > 20 and verify_run(cube.parent) == []
     copy = download(server, bucket, "runs/toy/", tmp_path / "copy")
-    whole = Study(spec, runs=tmp_path / "whole").search()
-    assert not differing(whole, copy / "cube.zarr")
+    assert not differing(whole[kind] / "cube.zarr", copy / "cube.zarr")
     assert verify_run(copy) == []
 
 
@@ -147,8 +146,8 @@ def test_markers_are_created_once_whatever_answers_are_lost(bucket, server, reac
     assert set(done) == {task.key for task in tasks[1:]}
 
 
-def test_a_host_fetches_a_model_once_and_checks_it(bucket, server, local, tmp_path):
-    study = Study(one_model(local), runs=f"s3://{bucket}/runs")
+def test_a_host_fetches_a_model_once_and_checks_it(bucket, server, toy, tmp_path):
+    study = Study(one_model(toy), runs=f"s3://{bucket}/runs")
     study.search()
     kept = list((tmp_path / "cache" / "fetched").glob("*/manifest.json"))
     assert len(kept) == 1
@@ -161,7 +160,7 @@ def test_a_host_fetches_a_model_once_and_checks_it(bucket, server, local, tmp_pa
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(ModelError, match=r"step\.onnx has sha256"):
         open_session(study.folder / "models" / "codes" / "t5")
-    repair_run(Study(one_model(local), runs=f"s3://{bucket}/runs"), [damage])
+    repair_run(Study(one_model(toy), runs=f"s3://{bucket}/runs"), [damage])
     assert verify_run(study.folder) == []
 
 

@@ -18,9 +18,8 @@ from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask
 from genret_dask.storage import places as storage
 from genret_dask.study.sweep import Study
-from tests.conftest import make_collection, write_beir
 from tests.cube.test_cube import make_arrays, make_template
-from tests.shards.test_shards import differing, make_spec
+from tests.runs import differing, make_spec
 
 pytestmark = pytest.mark.chaos
 
@@ -156,14 +155,6 @@ def disk(tmp_path):
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("whole")
-    write_beir(make_collection(), root / "beir")
-    Study(make_spec(root), runs=root / "runs").search()
-    return root
-
-
 def size_of(folder: Path) -> int:
     """Bytes on a disk of pages."""
     return sum(
@@ -171,13 +162,13 @@ def size_of(folder: Path) -> int:
     )
 
 
-def test_a_full_disk_is_said_and_what_is_done_is_kept(whole, disk, monkeypatch):
-    run = whole / "runs" / "toy"
+def test_a_full_disk_is_said_and_what_is_done_is_kept(toy, disk, monkeypatch):
+    run = toy / "serial" / "toy"
     models = size_of(run) - size_of(run / "cube.zarr") - size_of(run / "markers")
     place = disk(models + size_of(run / "cube.zarr") // 2)
     shutil.copytree(run, place / "toy", ignore=shutil.ignore_patterns("cube.zarr", "markers"))
     with pytest.raises(GenretError, match="cannot write to .*No space left") as error:
-        Study(make_spec(whole), runs=place).search()
+        Study(make_spec(toy), runs=place).search()
     assert error.value.exit_code == 1 and "free some room" in error.value.fix
     assert verify_run(place / "toy") == []
     done = len(list((place / "toy" / "markers").rglob("*.json")))
@@ -190,17 +181,17 @@ def test_a_full_disk_is_said_and_what_is_done_is_kept(whole, disk, monkeypatch):
         "genret_dask.study.search.run_shard",
         lambda task, *rest: (again.append(task.key), run_shard(task, *rest))[1],
     )
-    cube = Study(make_spec(whole), runs=place).search()
+    cube = Study(make_spec(toy), runs=place).search()
     assert len(again) + done == len(list((run / "markers").rglob("*.json")))
     assert not differing(run / "cube.zarr", cube)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_a_disk_that_fills_at_any_stage_is_said(whole, disk, share):
-    run = whole / "runs" / "toy"
+def test_a_disk_that_fills_at_any_stage_is_said(toy, disk, share):
+    run = toy / "serial" / "toy"
     place = disk(max(4096, int(share * size_of(run))))
     with pytest.raises(GenretError, match="cannot write to"):
-        Study(make_spec(whole), runs=place).search()
+        Study(make_spec(toy), runs=place).search()
     disk(4 * size_of(run))
-    cube = Study(make_spec(whole), runs=place).search()
+    cube = Study(make_spec(toy), runs=place).search()
     assert not differing(run / "cube.zarr", cube) and verify_run(place / "toy") == []

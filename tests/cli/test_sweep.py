@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from genret_dask.cli import main
 from genret_dask.monitoring.timing import read_stages
 from tests.conftest import make_collection, write_beir
-from tests.training.test_training import TINY
+from tests.runs import TINY
 
 CLUSTER = {
     "version": 1,

@@ -620,6 +620,7 @@ def test_own_dask_configuration_is_kept():
     assert "distributed.scheduler.allowed-failures" not in ours
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_orphans_after_a_signal(tmp_path, how):
     script = tmp_path / "program.py"

@@ -19,7 +19,7 @@ from genret_dask.cli import main
 from genret_dask.clusters.preflight import Gate, check_cluster
 from genret_dask.errors import GenretError
 from genret_dask.specs import InferenceSpec, ModelSpec, PretrainedSpec, SweepSpec
-from tests.cluster.servers import SECONDS, dask_processes, wait_for
+from tests.servers.servers import SECONDS, dask_processes, wait_for
 
 SPEC = SweepSpec()
 

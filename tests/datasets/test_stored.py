@@ -7,44 +7,10 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from genret_dask.datasets import BeirDataset, Collection, Qrels, stored
 from genret_dask.errors import DatasetError
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-IDS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r"), min_size=1, max_size=5
-)
-
-
-@st.composite
-def collections(draw) -> Collection:
-    documents = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
-    queries = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
-    triples = st.lists(
-        st.tuples(
-            st.integers(0, len(queries) - 1), st.integers(0, len(documents) - 1), st.integers(-2, 3)
-        ),
-        max_size=5,
-    )
-    qrels = {}
-    for split in ("train", "dev", "test"):
-        rows = draw(triples)
-        qrels[split] = Qrels.from_rows(*([row[i] for row in rows] for i in range(3)))
-    return Collection(
-        name=draw(TEXTS),
-        version="v",
-        document_ids=tuple(documents),
-        titles=tuple(draw(TEXTS) for _ in documents),
-        texts=tuple(draw(TEXTS) for _ in documents),
-        query_ids=tuple(queries),
-        queries=tuple(draw(TEXTS) for _ in queries),
-        qrels=qrels,
-        answers=draw(
-            st.dictionaries(st.sampled_from(queries), st.lists(TEXTS, max_size=2).map(tuple))
-        ),
-    )
+from tests.strategies import collections
 
 
 @pytest.fixture

@@ -33,7 +33,10 @@ from tests.exporters.test_exporters import (
 # other weights are 1.4 apart.
 CLOSE = {"fp16": 0.01, "bf16": 0.1, "int8": 0.4}
 REDUCED = tuple(CLOSE)
-BEAM_NATIVE = {name: model for name, model in MODELS.items() if model[0] != "optimum"}
+BEAM_NATIVE = {
+    name: MODELS[name]  # positions and activations make no difference here
+    for name in ("t5-relu-tied", "t5-gated-untied", "llama-tied", "llama-gqa-untied")
+}
 
 
 @pytest.fixture(scope="module", params=BEAM_NATIVE)
@@ -94,9 +97,8 @@ def test_log_probabilities_are_near_those_of_float32(folders, precision):
     assert 0 < distance(reduced, exact) < CLOSE[precision]
 
 
-@pytest.mark.parametrize("rows", [(0, VOCAB), (10, 30), (57, 58)])
 @pytest.mark.parametrize("precision", ("fp32", *REDUCED))
-def test_no_token_has_a_loss_below_zero(precision, rows, tmp_path, monkeypatch):
+def test_no_token_has_a_loss_below_zero(precision, tmp_path, monkeypatch):
     monkeypatch.setattr(head, "_TILE", 16)
     torch.manual_seed(0)
     model = tiny_llama(2, False)
@@ -115,8 +117,9 @@ def test_no_token_has_a_loss_below_zero(precision, rows, tmp_path, monkeypatch):
         tokens = np.random.default_rng(0).integers(0, VOCAB, (64, 4))
         state = session.prefill(tokens, np.full(64, 4))
         start = np.full((64, 1), START)
-        logits, partition, _ = session.step(state, start, start * 0, rows)
-    assert (partition[..., None] - logits).min() > -1e-3
+        for rows in ((0, VOCAB), (10, 30), (57, 58)):
+            logits, partition, _ = session.step(state, start, start * 0, rows)
+            assert (partition[..., None] - logits).min() > -1e-3
 
 
 @pytest.mark.parametrize("precision", REDUCED)

@@ -132,6 +132,7 @@ def test_ctrl_c_at_any_moment_says_what_is_done_and_goes_on(tmp_path, cluster, m
     )
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     "moments",
     [

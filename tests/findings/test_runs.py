@@ -304,7 +304,15 @@ def files(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in names}
 
 
-def test_b9_by_models_queries_and_beams_it_is_the_run_made_at_once(root, tmp_path):
+@pytest.fixture(scope="module")
+def once(root, tmp_path_factory) -> dict[str, bytes]:
+    """The cube of the grown study, made at once."""
+    runs = tmp_path_factory.mktemp("once")
+    search(spec_of(root, **GROWN), runs)
+    return files(runs / "tiny")
+
+
+def test_b9_by_models_queries_and_beams_it_is_the_run_made_at_once(root, once, tmp_path):
     grown = tmp_path / "grown"
     search(spec_of(root, **SMALL), grown)
     steps = [
@@ -323,10 +331,9 @@ def test_b9_by_models_queries_and_beams_it_is_the_run_made_at_once(root, tmp_pat
         }
         assert exports.items() <= now.items()
         exports = now
-    search(spec_of(root, **GROWN), tmp_path / "once")
-    one, other = files(grown / "tiny"), files(tmp_path / "once" / "tiny")
-    assert one.keys() == other.keys()
-    assert [name for name in one if one[name] != other[name]] == []
+    one = files(grown / "tiny")
+    assert one.keys() == once.keys()
+    assert [name for name in one if one[name] != once[name]] == []
 
 
 def test_b9_more_beams_leave_the_losses_as_they_are(root, run):
@@ -346,10 +353,10 @@ def test_b9_more_queries_keep_those_that_were_there(root):
     assert len(np.unique(sample(None))) == 6
 
 
-def test_b9_interrupted_while_it_grows_it_goes_on(root, run, monkeypatch):
+def test_b9_interrupted_while_it_grows_it_goes_on(root, run, once, monkeypatch):
     from genret_dask.cube import store
 
-    grown = spec_of(root, models=("t5", "llama"), inference={"beams": [1, 5, 10]})
+    grown = spec_of(root, **GROWN)
 
     def stop(path, template):
         raise KeyboardInterrupt
@@ -359,8 +366,7 @@ def test_b9_interrupted_while_it_grows_it_goes_on(root, run, monkeypatch):
         search(grown, run)
     monkeypatch.undo()
     search(grown, run)
-    search(grown, run.parent / "once")
-    assert files(run / "tiny") == files(run.parent / "once" / "tiny")
+    assert files(run / "tiny") == once
 
 
 # --- what is current, redone and counted ----------------------------------------------------------

@@ -312,17 +312,3 @@ def test_the_file_of_defaults_has_all_keys_with_their_defaults():
     expected = keys_of(default)
     assert {key: value for key, value in listed.items() if expected.get(key) != value} == {}
     assert {key for key in set(expected) - set(listed) if not key.endswith("max_tokens")} == set()
-
-
-@pytest.mark.parametrize(
-    ("there", "text"),
-    [
-        (False, "Object stores, `verify` and `repair`."),
-        (True, "--index-url https://download.pytorch.org/whl/cpu"),
-        (True, "other versions of those libraries have"),
-    ],
-    ids=["not there yet", "torch for the CPU", "versions of pydoc's libraries"],
-)
-def test_the_readme_says_what_is_so(there: bool, text: str):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert (text in " ".join(readme.split())) is there

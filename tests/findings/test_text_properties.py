@@ -11,35 +11,9 @@ from hypothesis import strategies as st
 
 from genret_dask.datasets.words import one_line, sentences, terms, words
 from tests.findings.tokenizers import KINDS, reader_at
-
-BLANKS = [chr(code) for code in range(0x3001) if chr(code).isspace()]
-SPELLED = ("</s>", "<pad>", "<s>", "<unk>", "[SEP]", "[CLS]", "[PAD]", "[UNK]", "</", "s>")
-LONG = ("x" * 2000, "冰" * 1500, "\u0301" * 300, "1" * 1200)
+from tests.strategies import TEXTS, spelled_alike
 
 read_once = cache(reader_at)
-piece = st.one_of(
-    st.text(max_size=12),
-    st.sampled_from(SPELLED),
-    st.sampled_from(("volcano", "Iceland", "火山", "ภูเขาไฟ", "फटा", "بركان", "𝒳", "\0", "\u200f")),
-    st.sampled_from(LONG),
-)
-blank = st.lists(st.sampled_from(BLANKS), min_size=1, max_size=3).map("".join)
-pieces = st.lists(st.tuples(piece, st.booleans()), max_size=6)
-
-
-def _utf8(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-@st.composite
-def spelled_alike(draw: st.DrawFn) -> tuple[str, str]:
-    """Two texts that differ in white space alone."""
-    found = [(part, apart) for part, apart in draw(pieces) if _utf8(part)]
-    return tuple(
-        (draw(blank) if draw(st.booleans()) else "")
-        + "".join(part + (draw(blank) if apart else "") for part, apart in found)
-        for _ in range(2)
-    )
 
 
 def _reads_right(kind: str, alike: tuple[str, str], other: str) -> None:
@@ -64,7 +38,7 @@ def _rows(tokens) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=50, deadline=None)
-@given(spelled_alike(), st.text(max_size=40).filter(_utf8))
+@given(spelled_alike(), TEXTS)
 def test_a_reader_reads_any_text(kind, alike, other):
     _reads_right(kind, alike, other)
 
@@ -72,7 +46,7 @@ def test_a_reader_reads_any_text(kind, alike, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=500, deadline=None)
-@given(spelled_alike(), st.text(max_size=400).filter(_utf8))
+@given(spelled_alike(), TEXTS)
 def test_a_reader_reads_any_text_500(kind, alike, other):
     _reads_right(kind, alike, other)
 

@@ -249,7 +249,7 @@ def sweep_and_check(seed: int, kind: str, root: Path) -> None:
     assert record["queries"] == len(counted)
 
 
-@pytest.mark.parametrize(("seed", "kind"), [(1, "codes"), (2, "ngrams"), (3, "codes")])
+@pytest.mark.parametrize(("seed", "kind"), [(1, "codes"), (2, "ngrams")])
 def test_a_tiny_collection_sweeps_to_the_end_or_is_refused(seed, kind, tmp_path):
     sweep_and_check(seed, kind, tmp_path)
 
@@ -261,22 +261,21 @@ def test_more_tiny_collections_sweep_to_the_end_or_are_refused(seed, kind, tmp_p
     sweep_and_check(seed, kind, tmp_path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("documents", [1, 2])
-def test_b1_fewer_documents_than_the_largest_beam(documents, kind, tmp_path):
+def test_b1_fewer_documents_than_the_largest_beam(documents, tmp_path):
     texts = ["ice in the north", "fire in the sea"][:documents]
     asked = [f"where is {text}" for text in texts]
     pairs = [(f"q{row}", f"d{row}", 1) for row in range(documents)]
     folder = write_collection(tmp_path / "beir", texts, asked, {"test": pairs})
     spec = tiny_spec(
         folder,
-        identifiers=[KINDS[kind]],
+        identifiers=list(KINDS.values()),
         training={"examples": 32, "batch_size": 16, "evaluations": 2},
         inference={"beams": [1, 5, 100]},
     )
     study = Study(spec, runs=tmp_path / "runs")
-    doc = open_cube(study.search())[f"{kind}/search"]["doc"].values
-    if kind == "codes":
-        assert (np.sort(doc[0, :, 2], axis=-1) == np.arange(documents)).all()
-    record = study.analyse()["metrics"][0]
-    assert (record["queries"], record["cgl_queries"]) == (documents, documents * (documents > 1))
+    doc = open_cube(study.search())["codes/search"]["doc"].values
+    assert (np.sort(doc[0, :, 2], axis=-1) == np.arange(documents)).all()
+    for record in study.analyse()["metrics"]:
+        assert record["queries"] == documents
+        assert record["cgl_queries"] == documents * (documents > 1)

@@ -1,87 +1,28 @@
-"""Valid files, damaged: hypothesis strategies over trees, tables and bytes."""
+"""Valid YAML files, damaged: hypothesis strategies over trees and bytes."""
 
 from __future__ import annotations
 
 import copy
-import gzip
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hypothesis import strategies as st
 
-from genret_dask.storage.records import dump_record
-
 Content = bytes | str
 """A file's bytes, or what stands in its place: "missing", "folder", "loop"."""
 
 
-@dataclass(frozen=True)
-class Format:
-    """How a tree of values becomes a file, and which texts hurt its parser."""
-
-    render: Callable[[Any], bytes]
-    inserts: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, repr=False)
-class Source:
-    """A valid file: what it says, and its format."""
-
-    tree: Any
-    format: Format
-    packed: bool = False
-    bytes_: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bytes_", self.pack(self.format.render(self.tree)))
-
-    def pack(self, data: bytes) -> bytes:
-        return gzip.compress(data, mtime=0) if self.packed else data
-
-
-# --- the formats ------------------------------------------------------------------------------
-
-
-def _yaml(tree: Any) -> bytes:
+def render(tree: Any) -> bytes:
     try:
         return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False).encode("utf-8")
     except (UnicodeEncodeError, yaml.YAMLError):
         return json.dumps(tree, default=str).encode()
 
 
-def _json(tree: Any) -> bytes:
-    return json.dumps(tree, default=str).encode()
-
-
-def _record(tree: Any) -> bytes:
-    """With the right hash: what is behind it has to stand the damage by itself."""
-    try:
-        return dump_record(tree)
-    except TypeError:  # not a mapping any more, or not of plain values
-        return _json(tree)
-
-
-def _lines(tree: Any) -> bytes:
-    rows = tree if isinstance(tree, list) else [tree]
-    return b"".join(_json(row) + b"\n" for row in rows)
-
-
-def _table(separator: str) -> Callable[[Any], bytes]:
-    def render(tree: Any) -> bytes:
-        rows = tree if isinstance(tree, list) else [tree]
-        cells = (row if isinstance(row, list) else [row] for row in rows)
-        text = "".join(separator.join(map(str, row)) + "\n" for row in cells)
-        return text.encode("utf-8", "surrogatepass")
-
-    return render
-
-
-_YAML_INSERTS = tuple(
+_INSERTS = tuple(
     text.encode("utf-8", "surrogatepass")
     for text in (
         "self: &self [*self]\n",
@@ -124,43 +65,6 @@ _YAML_INSERTS = tuple(
         "{}\n[]\n",
     )
 )
-_JSON_INSERTS = (
-    b"[" * 5000,
-    b'{"a":' * 5000,
-    b'{"_id": "d1", "_id": "d2", "text": 1}\n',
-    b"9" * 5000,
-    b"NaN\n",
-    b"Infinity\n",
-    b'"\\ud800"\n',
-    b"null\n",
-    b"1e999\n",
-)
-_TABLE_INSERTS = (
-    b'"' + b"x" * 200_000,
-    b'"a\nb"\n',
-    b"\t" * 500 + b"\n",
-    b"," * 500 + b"\n",
-    b"a\tb\tc\td\n",
-    b"d1\n",
-    b"1,2\n",
-    b"q\t" + b"[" * 2000 + b"]" * 2000 + b"\n",
-    b"q\t" + b"-" * 20_000 + b"1\n",
-    b"q\t['a' * 10**9]\n",
-    b"q\t__import__('os').abort()\n",
-    b"q1\td1\t-1\n",
-    b"q1\td1\t1e400\n",
-    b"q1\td1\tnan\n",
-    b"q1\td1\t" + b"9" * 5000 + b"\n",
-    b"x,1e400,inf,nan,-1\n",
-)
-
-YAML = Format(_yaml, _YAML_INSERTS)
-JSON = Format(_json, _JSON_INSERTS)
-RECORD = Format(_record, _JSON_INSERTS)
-LINES = Format(_lines, _JSON_INSERTS)
-TABS = Format(_table("\t"), _TABLE_INSERTS)
-COMMAS = Format(_table(","), _TABLE_INSERTS)
-
 _ANYWHERE = (
     b"\x00",
     b"\x00" * 4096,
@@ -241,7 +145,7 @@ def mutated(draw: st.DrawFn, tree: Any) -> Any:
 
 
 @st.composite
-def spoiled(draw: st.DrawFn, data: bytes, inserts: tuple[bytes, ...] = ()) -> bytes:
+def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
     """Bytes flipped, cut, repeated, put in, or with other line ends."""
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(data)))
@@ -258,7 +162,7 @@ def spoiled(draw: st.DrawFn, data: bytes, inserts: tuple[bytes, ...] = ()) -> by
             case "remove":
                 data = data[:place] + data[place + draw(st.integers(1, 9)) :]
             case _:
-                piece = draw(st.sampled_from([*_ANYWHERE, *inserts]))
+                piece = draw(st.sampled_from([*_ANYWHERE, *_INSERTS]))
                 at_line = data.rfind(b"\n", 0, place) + 1
                 place = draw(st.sampled_from([place, at_line, 0, len(data)]))
                 data = data[:place] + piece + data[place:]
@@ -266,19 +170,15 @@ def spoiled(draw: st.DrawFn, data: bytes, inserts: tuple[bytes, ...] = ()) -> by
 
 
 @st.composite
-def damaged(draw: st.DrawFn, sources: dict[str, Source]) -> dict[str, Content]:
+def damaged(draw: st.DrawFn, trees: dict[str, Any]) -> dict[str, Content]:
     """The files of a folder, one of them damaged."""
-    files: dict[str, Content] = {name: source.bytes_ for name, source in sources.items()}
-    name = draw(st.sampled_from(sorted(sources)))
-    source = sources[name]
-    match draw(st.sampled_from(["tree"] * 5 + ["text"] * 3 + ["bytes"] * 2 + ["place"])):
+    files: dict[str, Content] = {name: render(tree) for name, tree in trees.items()}
+    name = draw(st.sampled_from(sorted(trees)))
+    match draw(st.sampled_from(["tree"] * 5 + ["text"] * 5 + ["place"])):
         case "tree":
-            files[name] = source.pack(source.format.render(draw(mutated(source.tree))))
+            files[name] = render(draw(mutated(trees[name])))
         case "text":
-            plain = source.format.render(source.tree)
-            files[name] = source.pack(draw(spoiled(plain, source.format.inserts)))
-        case "bytes":
-            files[name] = draw(spoiled(source.bytes_))
+            files[name] = draw(spoiled(render(trees[name])))
         case "place":
             files[name] = draw(st.sampled_from(["missing", "folder", "loop", b"", b"\n"]))
     return files
@@ -288,8 +188,6 @@ def write(files: dict[str, Content], folder: Path) -> None:
     """Put a damaged folder on the disk."""
     for name, content in files.items():
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
         if isinstance(content, bytes):
             path.write_bytes(content)
         elif content == "folder":

@@ -20,26 +20,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import zarr
 from onnx.external_data_helper import convert_model_to_external_data
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from genret_dask.clusters import load_cluster_spec
 from genret_dask.cube import open_cube
-from genret_dask.cube.store import seal_cube
-from genret_dask.datasets import beir
-from genret_dask.errors import CubeError, DatasetError, ModelError, SpecError
+from genret_dask.errors import CubeError, ModelError, SpecError
 from genret_dask.exporters import export_model
-from genret_dask.identifiers import Codes, read_codes
 from genret_dask.identifiers.embedding import SentenceEmbedding, embed
 from genret_dask.inference.session import open_session
 from genret_dask.models.configs import config_of, pretrained_tokenizer
 from genret_dask.models.manifest import MANIFEST, hash_files, read_manifest
 from genret_dask.specs import ModelSpec, PretrainedSpec, load_spec
 from genret_dask.storage.arrays import read_array
-from genret_dask.storage.artefacts import publishing
-from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.records import dump_record, parse_record
 from genret_dask.training.build import build_model
 from tests.conftest import make_collection, make_model, random_codes
@@ -129,18 +123,6 @@ def test_arrays_of_objects_are_not_read(tmp_path, canary, mapped):
     assert not canary.exists()
 
 
-def test_codes_of_objects_are_not_read_even_with_the_right_hash(tmp_path, canary):
-    codes = Codes(np.array([[0], [1]], dtype=np.int32), (2,))
-    with publishing(
-        tmp_path / "codes", Origin("codes", {}), level_sizes=codes.level_sizes
-    ) as folder:
-        codes.trie.save(folder)
-        write_pickled(folder / "codes.npy", canary)
-    with pytest.raises(ModelError, match="codes.npy cannot be read"):
-        read_codes(tmp_path / "codes")
-    assert not canary.exists()
-
-
 # --- Hugging Face folders ---------------------------------------------------------------------
 
 
@@ -171,40 +153,23 @@ def build(spec: ModelSpec) -> tuple[Any, int]:
     return build_model(spec, tokenizer, 4, dropout=0.0, seed=0)
 
 
-def test_the_valid_folder_is_read(tmp_path):
-    spec = model_of(write_folder(tmp_path / "hf"))
-    model, start = build(spec)
-    assert start == 3 and model.config.vocab_size == start + 5
-
-
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_pickled_checkpoint_is_not_read(tmp_path, canary, beside):
     folder = write_folder(tmp_path / "hf")
     torch.save({"shared.weight": Payload(canary)}, folder / "pytorch_model.bin")
-    unsafe(
-        "import sys, torch; torch.load(sys.argv[1], weights_only=False)",
-        folder / "pytorch_model.bin",
-    )
-    assert wakes(canary)
     if beside:
         build(model_of(folder))
     else:
+        unsafe(
+            "import sys, torch; torch.load(sys.argv[1], weights_only=False)",
+            folder / "pytorch_model.bin",
+        )
+        assert wakes(canary)
         (folder / "model.safetensors").unlink()
         with pytest.raises(ModelError, match="safetensors"):
             build(model_of(folder))
         with pytest.raises(ModelError, match="safetensors"):
             export_model("t5", folder, tmp_path / "onnx", start_token=3)
-    assert not canary.exists()
-
-
-def test_an_index_of_shards_does_not_lead_to_pickles(tmp_path, canary):
-    folder = write_folder(tmp_path / "hf")
-    (folder / "model.safetensors").unlink()
-    torch.save({"shared.weight": Payload(canary)}, folder / "evil.bin")
-    index = {"metadata": {}, "weight_map": {"shared.weight": "evil.bin"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match="cannot load"):
-        build(model_of(folder))
     assert not canary.exists()
 
 
@@ -251,37 +216,6 @@ def test_code_of_a_model_folder_is_not_run(tmp_path, canary, monkeypatch):
     ):
         with pytest.raises(ModelError, match=r"custom code|cannot load"):
             read()
-    assert not canary.exists()
-
-
-def test_code_beside_a_model_that_needs_none_is_not_run(tmp_path, canary):
-    folder = write_custom_model(tmp_path / "hf", canary, "t5")
-    build(model_of(folder))
-    assert not canary.exists()
-
-
-def test_code_of_a_tokeniser_folder_is_not_run(tmp_path, canary, monkeypatch):
-    monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail(f"asked: {prompt}"))
-    folder = write_folder(tmp_path / "hf")
-    change(
-        folder / "tokenizer_config.json",
-        tokenizer_class="Tok",
-        auto_map={"AutoTokenizer": ["modeling.Tok", "modeling.Tok"]},
-    )
-    (folder / "modeling.py").write_text(EVIL.format(canary=str(canary)) + CLASSES)
-    unsafe(
-        "import sys; from transformers import AutoTokenizer\n"
-        "AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)",
-        folder,
-    )
-    assert wakes(canary)
-    spec = model_of(folder)
-    try:
-        found = pretrained_tokenizer(spec, spec.pretrained)
-    except ModelError as error:
-        assert "cannot load" in str(error)
-    else:
-        assert type(found).__module__.startswith("transformers.")
     assert not canary.exists()
 
 
@@ -369,39 +303,10 @@ def test_weights_outside_the_folder_are_not_read(tmp_path, exported, where):
         open_session(folder)
 
 
-def test_the_same_weights_inside_the_folder_are_read(tmp_path, exported):
-    folder = Path(shutil.copytree(exported, tmp_path / "model"))
-    model = onnx.load(folder / "step.onnx")
-    convert_model_to_external_data(model, location="inside.bin", size_threshold=128)
-    onnx.save(model, folder / "step.onnx")
-    rehash(folder)
-    open_session(folder)
-
-
 def test_a_graph_that_the_manifest_does_not_list_is_not_opened(tmp_path, exported):
     folder = Path(shutil.copytree(exported, tmp_path / "model"))
     shutil.copy(folder / "step.onnx", folder / "head.onnx")
     with pytest.raises(ModelError, match="head.onnx is not in the folder's manifest"):
-        open_session(folder)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x08\x07" * 50, os.urandom(2000), b"PK\x03\x04"])
-def test_what_is_no_graph_is_refused(tmp_path, exported, content):
-    folder = Path(shutil.copytree(exported, tmp_path / "model"))
-    (folder / "step.onnx").write_bytes(content)
-    rehash(folder)
-    with pytest.raises(ModelError, match="step.onnx"):
-        open_session(folder)
-
-
-def test_an_operator_of_another_domain_is_refused(tmp_path, exported):
-    folder = Path(shutil.copytree(exported, tmp_path / "model"))
-    model = onnx.load(folder / "step.onnx")
-    model.graph.node.append(onnx.helper.make_node("Evil", [], ["x"], domain="evil.so"))
-    model.opset_import.append(onnx.helper.make_opsetid("evil.so", 1))
-    onnx.save(model, folder / "step.onnx")
-    rehash(folder)
-    with pytest.raises(ModelError, match="onnxruntime cannot open"):
         open_session(folder)
 
 
@@ -419,8 +324,7 @@ def test_a_manifest_names_files_inside_its_folder(tmp_path, exported, name):
 # --- the cube ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("codec", ["numcodecs.pickle", "pickle", "numcodecs.json2"])
-def test_a_cube_with_a_pickle_codec_is_not_read(tmp_path, canary, codec):
+def test_a_cube_with_a_pickle_codec_is_not_read(tmp_path, canary):
     cube = write_law_cube(tmp_path / "run" / "cube.zarr", queries=4, shard=4)
     chunk = cube / "codes" / "search" / "query" / "c" / "0"
     chunk.write_bytes(pickle.dumps(Payload(canary)))
@@ -431,59 +335,22 @@ def test_a_cube_with_a_pickle_codec_is_not_read(tmp_path, canary, codec):
         array = text
         if "consolidated_metadata" in text:
             array = text["consolidated_metadata"]["metadata"]["codes/search/query"]
-        array["codecs"] = [{"name": codec, "configuration": {}}]
+        array["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
         path.write_text(json.dumps(text))
     with pytest.raises(CubeError, match=r"UnknownCodecError|cannot be read"):
         open_cube(cube)["codes/search"]["query"].load()
     assert not canary.exists()
 
 
-def test_an_array_of_the_second_format_brings_no_pickles(tmp_path, canary):
-    cube = write_law_cube(tmp_path / "run" / "cube.zarr", queries=4, shard=4)
-    folder = cube / "codes" / "search" / "query"
-    shutil.rmtree(folder)
-    folder.mkdir()
-    header = {
-        "zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|O", "order": "C",
-        "compressor": None, "fill_value": None, "filters": [{"id": "pickle"}],
-    }  # fmt: skip
-    (folder / ".zarray").write_text(json.dumps(header))
-    (folder / "0").write_bytes(pickle.dumps(Payload(canary)))
-    path = cube / "zarr.json"
-    text = json.loads(path.read_text())
-    entries = text["consolidated_metadata"]["metadata"]
-    for entry in ({**header, "dtype": "<i4", "attributes": {}}, None):
-        entries.pop("codes/search/query", None)
-        if entry:
-            entries["codes/search/query"] = entry
-        path.write_text(json.dumps(text))
-        try:
-            found = open_cube(cube)["codes/search"].to_dataset().variables
-        except CubeError as error:
-            assert "cube" in str(error)
-        else:
-            assert entry is None and "query" not in found
-    assert not canary.exists()
-
-
-def test_only_the_cubes_own_codecs_decode(tmp_path):
-    cube = write_law_cube(tmp_path / "run" / "cube.zarr", queries=4, shard=4)
-    group = zarr.open_group(cube, mode="r+", use_consolidated=False)["codes/search"]
-    group.create_array("extra", shape=(4,), dtype="i4", compressors=zarr.codecs.GzipCodec())
-    seal_cube(cube, 1, "digest")
-    with pytest.raises(CubeError, match="GzipCodec"):
-        open_cube(cube)
-
-
 # --- sizes ------------------------------------------------------------------------------------
 
 
 def test_a_gzip_bomb_is_read_as_a_stream(tmp_path):
-    """A gigabyte of blanks in a megabyte: refused, in bounded memory, at a line's limit."""
+    """Half a gigabyte of blanks in two megabytes: refused, in bounded memory, at a line's limit."""
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
-    with gzip.open(folder / "corpus.jsonl.gz", "wb", compresslevel=9) as file:
-        for _ in range(1024):
+    with gzip.open(folder / "corpus.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(512):
             file.write(b" " * 2**20)
     (folder / "queries.jsonl").write_text('{"_id": "q", "text": "x"}\n')
     (folder / "qrels" / "test.tsv").write_text("q\td\t1\n")
@@ -502,15 +369,3 @@ def test_a_gzip_bomb_is_read_as_a_stream(tmp_path):
     *message, kibibytes = done.stdout.strip().splitlines()
     assert "corpus.jsonl.gz, line 1" in message[0] and "longer than" in message[0]
     assert int(kibibytes) < 2**18
-
-
-def test_a_long_but_honest_line_is_read(tmp_path):
-    (tmp_path / "qrels").mkdir()
-    text = "word " * 200_000
-    (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "d", "text": text}) + "\n")
-    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "x"}\n')
-    (tmp_path / "qrels" / "test.tsv").write_text("q\td\t1\n")
-    assert beir.read_folder(tmp_path, version="1").texts == (text,)
-    (tmp_path / "qrels" / "test.tsv").write_text("q\tx\t1\n")
-    with pytest.raises(DatasetError, match="unknown"):
-        beir.read_folder(tmp_path, version="1")

@@ -21,9 +21,9 @@ from genret_dask.redaction import MASK, printable, redact
 from genret_dask.report import write_report
 from genret_dask.specs import SweepSpec, load_spec
 from tests.conftest import make_collection, write_beir
-from tests.fits.conftest import write_law_cube
+from tests.fits import conftest as laws
 from tests.report.conftest import Page, rewrite
-from tests.training.test_training import TINY
+from tests.runs import TINY
 
 ESCAPES = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202eback"
 MARKUP = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -37,9 +37,10 @@ SECRETS = {
 # --- the page ---------------------------------------------------------------------------------
 
 
-def test_markup_in_queries_and_model_names_is_text(tmp_path):
+def test_markup_in_queries_and_model_names_is_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(laws, "MODELS", laws.MODELS[:2])
     run = tmp_path / "run"
-    write_law_cube(run / "cube.zarr", queries=8, shard=8)
+    laws.write_law_cube(run / "cube.zarr", queries=8, shard=8)
     for dataset in ("search", "contrast"):
         for name in ("text", "model", "family"):
             rewrite(run, "codes", dataset, name, lambda old: old + MARKUP)
@@ -83,7 +84,7 @@ def swept(tmp_path_factory) -> tuple[Path, str]:
     cluster = {
         "module": "dask.distributed",
         "class": "LocalCluster",
-        "kwargs": {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None},
+        "kwargs": {"processes": False, "n_workers": 1, "dashboard_address": None},
         "environment": {"STORE_PASSWORD": SECRETS["STORE_PASSWORD"]},
     }
     (root / "spec.yaml").write_text(yaml.safe_dump(spec))

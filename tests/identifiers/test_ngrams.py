@@ -14,11 +14,10 @@ from genret_dask.identifiers import ngrams
 from genret_dask.identifiers.ngrams import NgramIndex, Part
 from genret_dask.identifiers.stream import Stream
 from genret_dask.identifiers.suffix_array import SuffixArray
+from tests.strategies import token_texts
 
 VOCABULARY = 6
-CORPORA = st.lists(
-    st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=24), min_size=1, max_size=12
-)
+CORPORA = token_texts(VOCABULARY, documents=12, tokens=24)
 
 
 def make_index(

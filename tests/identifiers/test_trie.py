@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genret_dask.identifiers import Trie
-
-CODES = st.integers(1, 4).flatmap(
-    lambda depth: st.lists(
-        st.tuples(*[st.integers(0, 3)] * depth), min_size=1, max_size=40, unique=True
-    )
-)
+from tests.strategies import CODES
 
 
 @given(CODES)

@@ -17,10 +17,9 @@ from genret_dask.inference.beam import Vocabulary, search
 from genret_dask.inference.score import score
 from genret_dask.inference.session import open_session
 from tests.conftest import FAMILIES, TEXT_ROWS, TinyModel, make_model, random_codes
+from tests.strategies import beam_sizes, token_texts
 
-QUERIES = st.lists(
-    st.lists(st.integers(0, TEXT_ROWS - 1), min_size=1, max_size=9), min_size=1, max_size=4
-)
+QUERIES = token_texts(TEXT_ROWS, documents=4, tokens=9)
 
 
 def pad(queries: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +177,7 @@ class TableSession:
 @given(
     documents=st.integers(1, 50),
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
-    beams=st.lists(st.integers(1, 60), min_size=1, max_size=4, unique=True),
+    beams=beam_sizes(60),
     queries=st.integers(1, 3),
     values=st.sampled_from([1, 2, 50]),
     seed=st.integers(0, 99),
@@ -248,7 +247,7 @@ def test_a_document_scores_what_the_search_gave_it(tiny):
 
 
 @settings(max_examples=25, deadline=None)
-@given(QUERIES, st.lists(st.integers(1, 80), min_size=1, max_size=4, unique=True))
+@given(QUERIES, beam_sizes(80))
 def test_the_resident_search_equals_the_one_on_the_host(tiny, queries, beams):
     arguments = (tiny.session, tiny.codes.trie, tiny.vocabulary, *pad(queries), beams)
     expected, found = search(*arguments), resident.search(*arguments)

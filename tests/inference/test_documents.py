@@ -22,6 +22,7 @@ from tests.inference.test_ngram_search import (
     all_ngrams,
     plain_search,
 )
+from tests.strategies import beam_sizes
 
 
 def plain_scores(texts, ngrams, scoring) -> tuple[dict[int, float], int]:
@@ -67,7 +68,7 @@ def plain_scores(texts, ngrams, scoring) -> tuple[dict[int, float], int]:
     st.integers(1, 3),
     st.integers(1, 3),
     st.integers(0, 3),
-    st.lists(st.integers(1, 30), min_size=1, max_size=3, unique=True),
+    beam_sizes(30, count=3),
     st.integers(1, 3),
     st.sampled_from([3, 10, 10_000]),
     st.sampled_from([0.0, 0.8, 1.0]),

@@ -12,6 +12,7 @@ from genret_dask.inference import ngram_search
 from genret_dask.inference.ngram_search import search
 from genret_dask.inference.prefixes import Rules
 from tests.identifiers.test_ngrams import CORPORA, VOCABULARY, make_index, occurrences
+from tests.strategies import beam_sizes
 
 END = VOCABULARY - 1  # texts below do not hold it
 TEXTS = CORPORA.map(lambda texts: [[token % END for token in text] for text in texts])
@@ -97,7 +98,7 @@ def plain_search(session, query, ngrams, beam, steps, least=None):
     st.integers(1, 3),
     st.integers(1, 4),
     st.integers(0, 4),
-    st.lists(st.integers(1, 12), min_size=1, max_size=4, unique=True),
+    beam_sizes(12),
     st.integers(1, 3),
     st.integers(1, 40),
     st.sampled_from([2, 100]),

@@ -21,9 +21,9 @@ from genret_dask.executors.protocol import Hooks
 from genret_dask.monitoring.log import read_log
 from genret_dask.monitoring.meter import PHASES, UNITS
 from genret_dask.shards.plan import task_key
+from genret_dask.specs import InferenceSpec
 from genret_dask.study.sweep import Study
-from tests.monitoring.conftest import one_beam
-from tests.shards.test_shards import copy_models
+from tests.runs import copy_models, make_spec
 
 NEXT_HEARTBEAT = 5.0
 
@@ -59,10 +59,10 @@ def scrape(client: Client) -> Counter:
 
 
 @pytest.fixture(scope="module")
-def seen(root, tmp_path_factory) -> Seen:
+def seen(toy, tmp_path_factory) -> Seen:
     """After the search of a run whose models were there."""
     runs = tmp_path_factory.mktemp("dask")
-    copy_models(root, runs)
+    copy_models(toy, runs)
     (runs / "toy" / "log.jsonl").unlink()
     with (
         LocalCluster(
@@ -70,7 +70,9 @@ def seen(root, tmp_path_factory) -> Seen:
         ) as cluster,
         Client(cluster) as client,
     ):
-        study = Study(one_beam(root), client, runs=runs)
+        # Of several beams, those that share a row's decoding count it once.
+        inference = InferenceSpec(beams=(3,), negatives=12, shard_queries=8, batch_queries=3)
+        study = Study(make_spec(toy, inference=inference), client, runs=runs)
         with study.log:
             study.search()
         shards = open_cube(runs / "toy").attrs["shards"]

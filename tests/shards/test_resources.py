@@ -20,17 +20,12 @@ from genret_dask.shards.resources import Host, Resources
 from genret_dask.shards.task import Exported, SweepContext, compute_shard
 from genret_dask.shards.usage import MemoryUse, Peak, largest, resident, write_memory
 from genret_dask.study.sweep import Study
-from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import copy_models, make_spec
+from tests.runs import copy_models, make_spec
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A folder with a collection, and a finished serial run of it."""
-    root = tmp_path_factory.mktemp("resources")
-    write_beir(make_collection(), root / "beir")
-    Study(make_spec(root), runs=root / "serial").search()
-    return root
+@pytest.fixture
+def root(toy) -> Path:
+    return toy
 
 
 # --- threads ------------------------------------------------------------------------------------
@@ -232,7 +227,7 @@ def test_a_worker_knows_its_host_and_reports(root, tmp_path):
     copy_models(root, tmp_path)
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
         ) as cluster,
         Client(cluster) as client,
     ):

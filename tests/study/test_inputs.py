@@ -23,7 +23,7 @@ from genret_dask.specs import ModelSpec, PretrainedSpec
 from genret_dask.storage.artefacts import record_of
 from genret_dask.study.sweep import Study
 from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import make_spec
+from tests.runs import make_spec
 
 
 def ngrams(**changes) -> NgramsIdentifiers:
@@ -153,18 +153,16 @@ def test_finished_parts_are_kept_and_an_unfinished_index_is_finished(study, tmp_
 
 
 @pytest.mark.parametrize("kind", ["codes", "ngrams"])
-def test_explain_shows_what_the_cube_holds(tmp_path, kind, capsys):
+def test_explain_shows_what_the_cube_holds(toy, kind):
     from click.testing import CliRunner
 
     from genret_dask.cli import main
 
-    write_beir(make_collection(), tmp_path / "beir")
-    run = Study(make_spec(tmp_path), runs=tmp_path / "runs")
-    run.search()
-    search = open_cube(run.folder)[f"{kind}/search"].to_dataset().isel(query=0).load()
+    run = toy / "serial" / "toy"
+    search = open_cube(run)[f"{kind}/search"].to_dataset().isel(query=0).load()
     query = str(search["text"].values)
     cell = search.sel(model="llama", beam=3)
-    found = explain(run.folder, query, "llama", beam=3, kind=kind)
+    found = explain(run, query, "llama", beam=3, kind=kind)
     documents = [f"d{row}" for row in cell["doc"].values if row >= 0]
     assert [one["document"] for one in found.documents] == documents
     scores = cell["score"].values[: len(documents)]
@@ -176,10 +174,10 @@ def test_explain_shows_what_the_cube_holds(tmp_path, kind, capsys):
                 sum(value for _, value in one["evidence"]), rel=1e-4
             )
     arguments = ["--query", query, "--model", "llama", "--beam", "3", "--identifiers", kind]
-    result = CliRunner().invoke(main, ["explain", str(run.folder), *arguments])
+    result = CliRunner().invoke(main, ["explain", str(run), *arguments])
     assert result.exit_code == 0, result.output
     assert query in result.output and {"codes": "code", "ngrams": "n-gram"}[kind] in result.output
-    wrong = CliRunner().invoke(main, ["explain", str(run.folder), "--query", "x", "--model", "y"])
+    wrong = CliRunner().invoke(main, ["explain", str(run), "--query", "x", "--model", "y"])
     assert wrong.exit_code == 2 and "one of llama, t5" in wrong.output
 
 

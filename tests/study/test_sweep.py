@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,18 +17,18 @@ from genret_dask.specs import ExportSpec
 from genret_dask.specs.grid import models_of
 from genret_dask.study.estimate import estimate
 from genret_dask.study.sweep import Study
-from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import make_spec
+from tests.runs import copy_models, make_spec
 
 MODELS = ["t5", "t5.int8", "llama", "llama.int8"]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Study:
-    root = tmp_path_factory.mktemp("study")
-    write_beir(make_collection(), root / "beir")
-    spec = make_spec(root, export=ExportSpec(precision=("fp32", "int8")))
-    study = Study(spec, runs=root / "runs")
+def study(toy, tmp_path_factory) -> Study:
+    """From the toy run's checkpoints."""
+    runs = tmp_path_factory.mktemp("study")
+    copy_models(toy, runs)
+    shutil.rmtree(runs / "toy" / "models")
+    study = Study(make_spec(toy, export=ExportSpec(precision=("fp32", "int8"))), runs=runs)
     study.search()
     study.analyse()
     return study
@@ -76,10 +77,9 @@ def test_the_sweep_prints_the_change(study, capsys):
     ]
 
 
-def test_a_study_in_fp32_alone_has_the_same_models_and_no_report(study):
-    spec = study.spec.model_copy(update={"name": "exact", "export": ExportSpec()})
-    exact = Study(spec, runs=study.folder.parent)
-    exact.search()
+def test_a_study_in_fp32_alone_has_the_same_models_and_no_report(study, toy, tmp_path):
+    shutil.copytree(toy / "serial", tmp_path / "runs")
+    exact = Study(make_spec(toy), runs=tmp_path / "runs")
     assert "precision" not in exact.analyse()
     assert not (exact.folder / "results" / "precision.json").exists()
     for name in ("t5", "llama"):

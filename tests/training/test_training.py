@@ -37,17 +37,7 @@ from genret_dask.training.loss import identifier_loss
 from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.tokenizer import train_tokenizer
 from tests.conftest import make_collection, write_beir
-
-TINY = {
-    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
-    "llama": {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-    },
-}
+from tests.runs import TINY
 
 
 @pytest.fixture(scope="module")

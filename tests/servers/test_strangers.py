@@ -12,9 +12,9 @@ from distributed import Client
 from distributed.security import Security
 
 from genret_dask.clusters.security import ROLES, ClusterSecurity, tls_settings
-from tests.cluster.conftest import security
-from tests.cluster.servers import dask_processes, process, wait_for
-from tests.cluster.test_sweeps import environment
+from tests.servers.conftest import security
+from tests.servers.servers import dask_processes, process, wait_for
+from tests.servers.test_sweeps import environment
 
 
 def certified(files, **changes):

@@ -21,16 +21,15 @@ from genret_dask.run.spec import read_run_spec, write_run_spec
 from genret_dask.run.status import read_status
 from genret_dask.shards.plan import plan_shards
 from genret_dask.study.sweep import Study
-from tests.monitoring.conftest import one_beam
-from tests.shards.test_shards import copy_models
+from tests.runs import copy_models, make_spec
 
 
 @pytest.fixture
-def run(root, tmp_path) -> Path:
+def run(toy, tmp_path) -> Path:
     """A run whose search broke off after its second shard, by an error."""
-    copy_models(root, tmp_path)
+    copy_models(toy, tmp_path)
     (tmp_path / "toy" / FILE).unlink()
-    study = Study(one_beam(root), runs=tmp_path)
+    study = Study(make_spec(toy), runs=tmp_path)
     real, seen = study._stages, []
 
     def breaks(stage, done, total):
@@ -56,8 +55,8 @@ def ago(seconds: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
 
 
-def test_a_finished_run_is_sealed(root):
-    found = read_status(root / "serial" / "toy")
+def test_a_finished_run_is_sealed(toy):
+    found = read_status(toy / "serial" / "toy")
     assert found.state == "sealed" and found.stage is None and found.client is None
     assert [(one.kind, one.model) for one in found.models] == [
         (kind, model) for kind in ("codes", "ngrams") for model in ("t5", "llama")
@@ -109,10 +108,10 @@ def test_a_lease_tells_who_is_at_it_and_a_dead_one_nothing(run):
     assert read_status(run).client is None
 
 
-def test_rate_and_time_left_are_those_of_the_last_ten_minutes(root, tmp_path):
+def test_rate_and_time_left_are_those_of_the_last_ten_minutes(toy, tmp_path):
     folder = tmp_path / "toy"
     folder.mkdir()
-    write_run_spec(folder, one_beam(root))
+    write_run_spec(folder, make_spec(toy))
     log = RunLog(folder)
     log.stage = "train"
     log("stage_began", total=1000)
@@ -125,8 +124,8 @@ def test_rate_and_time_left_are_those_of_the_last_ten_minutes(root, tmp_path):
     assert read_status(folder).stage is None
 
 
-def test_a_half_trained_run(root, tmp_path):
-    copy_models(root, tmp_path)
+def test_a_half_trained_run(toy, tmp_path):
+    copy_models(toy, tmp_path)
     folder = tmp_path / "toy"
     for name in ("models", "candidates", "checkpoints/ngrams", "checkpoints/codes/t5", "spans"):
         shutil.rmtree(folder / name)
@@ -154,17 +153,17 @@ def test_a_damaged_spec_is_named(tmp_path, text):
         read_status(tmp_path)
 
 
-def test_the_spec_of_a_run_reads_back_as_it_was(root):
-    assert read_run_spec(root / "serial" / "toy") == one_beam(root)
+def test_the_spec_of_a_run_reads_back_as_it_was(toy):
+    assert read_run_spec(toy / "serial" / "toy") == make_spec(toy)
 
 
-def test_a_study_of_other_settings_that_is_refused_leaves_the_spec(root, tmp_path):
-    copy_models(root, tmp_path)
-    shutil.copytree(root / "serial" / "toy" / "cube.zarr", tmp_path / "toy" / "cube.zarr")
-    other = one_beam(root).model_copy(update={"seed": 5})
+def test_a_study_of_other_settings_that_is_refused_leaves_the_spec(toy, tmp_path):
+    copy_models(toy, tmp_path)
+    shutil.copytree(toy / "serial" / "toy" / "cube.zarr", tmp_path / "toy" / "cube.zarr")
+    other = make_spec(toy).model_copy(update={"seed": 5})
     with pytest.raises(StaleError):
         Study(other, runs=tmp_path).search()
-    assert read_run_spec(tmp_path / "toy") == one_beam(root)
+    assert read_run_spec(tmp_path / "toy") == make_spec(toy)
 
 
 def test_many_markers_take_one_listing_and_no_reading(run, monkeypatch):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from genret_dask.clusters import ClusterSpec, connect
-from tests.cluster.servers import dask_processes, wait_for
+from tests.servers.servers import dask_processes, wait_for
 
 FACTS = {
     "allowed": lambda dask_scheduler: dask_scheduler.allowed_failures,

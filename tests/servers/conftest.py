@@ -19,10 +19,9 @@ import yaml
 from genret_dask.clusters.certificates import make_certificates
 from genret_dask.specs import load_spec
 from genret_dask.study.sweep import Study
-from tests.cluster.servers import wait_for
 from tests.conftest import make_collection, write_beir
-from tests.shards.test_shards import differing
-from tests.training.test_training import TINY
+from tests.runs import TINY, differing
+from tests.servers.servers import wait_for
 
 HERE = Path(__file__).parent
 
