@@ -47,6 +47,8 @@ class LlamaExporter(Exporter):
             problems += _scaling_problems(rope)
         if (factor := rope.get("partial_rotary_factor", 1.0)) != 1.0:
             problems.append(f"partial_rotary_factor is {factor}; expected 1.0")
+        if (window := getattr(config, "sliding_window", None)) is not None:
+            problems.append(f"sliding_window is {window}; expected none: all tokens are attended")
         problems += activation_problems("hidden_act", getattr(config, "hidden_act", "silu"))
         try:
             shape = architecture_of(config)

@@ -148,6 +148,8 @@ def test_its_models_are_checked_like_ours():
     assert "unknown key hiden_size" in line and "sliding_window" in line
     (line,) = problems(family="mistral", config={**SIZES, "hidden_act": "mish"}, name="x")
     assert "hidden_act" in line
+    (line,) = problems(family="mistral", config={**SIZES, "sliding_window": 8}, name="x")
+    assert "sliding_window is 8; expected none" in line
     (line,) = problems(family="homeless", size="tiny")
     assert "exporter 'nowhere' of family 'homeless' is not installed" in line
     (line,) = problems(family="broken", size="tiny")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from genret_dask.cube.schema import SHARDED
 from genret_dask.errors import GenretError, InputError
 from genret_dask.run.verification import Damage, verify_run
 from genret_dask.shards.task import run_shard
+from genret_dask.specs.registry import entry
 from genret_dask.study.repair import repair_run
 from genret_dask.study.sweep import Study
 from tests.runs import differing, make_spec
@@ -62,7 +62,7 @@ def shard_of(name: str) -> tuple | None:
     """Kind, model and row of the shard that a chunk belongs to."""
     match name.split("/"):
         case ["cube.zarr", kind, dataset, variable, "c", model, row, *_]:
-            if variable in SHARDED[kind][dataset]:
+            if variable in entry("identifiers", kind).variables[dataset]:
                 return kind, int(model), int(row)
     return None
 
