@@ -155,9 +155,9 @@ def _ngrams(
     spans = np.empty((1, 0, 0, 2), dtype=np.int32)
     decoder = NgramDecoder(session, index, spec, (found.beam,), _NO_CANDIDATES, spans)
     ngrams, evidence, _ = decoder.generate(*padded)
-    end, weight, counts = decoder.rules.end_token, evidence.weight[0], index.count(ngrams.states)
+    end, weight, counts = decoder.end_token, evidence.weight[0], index.count(ngrams.states)
     texts = [_text(row, tokenizer, end) for row in ngrams.token]
-    for row in np.lexsort((ngrams.order, -ngrams.score, -weight)):
+    for row in np.lexsort((-ngrams.score, -weight)):
         mine = evidence.document[evidence.row == row]
         found.identifiers.append(
             {

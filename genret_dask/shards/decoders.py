@@ -12,12 +12,13 @@ import numpy as np
 from genret_dask.errors import ModelError
 from genret_dask.identifiers import Codes
 from genret_dask.identifiers.ngrams import NgramIndex, close
-from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.beam import find
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.documents import Evidence, gather_evidence, rank_documents
 from genret_dask.inference.memory import Decoding
-from genret_dask.inference.ngram_search import collect, search
-from genret_dask.inference.prefixes import Ngrams, Rules
+from genret_dask.inference.ngrams import NgramConstraint, collect
 from genret_dask.inference.resident import searcher
+from genret_dask.inference.rows import Rows
 from genret_dask.inference.score import score
 from genret_dask.inference.session import Session
 from genret_dask.models.flops import prefill_flops, step_flops
@@ -133,23 +134,24 @@ class NgramDecoder:
     candidates: np.ndarray
     spans: np.ndarray
 
+    @property
+    def end_token(self) -> int:
+        return self.session.manifest.provenance["eos_token"]
+
     @cached_property
-    def rules(self) -> Rules:
-        manifest = self.session.manifest
-        return Rules(
-            manifest.start_token,
-            manifest.provenance["eos_token"],
-            self.spec.min_tokens,
-            self.spec.max_tokens,
-            self.spec.partials,
-        )
+    def constraint(self) -> NgramConstraint:
+        spec = self.spec
+        return NgramConstraint(self.index, spec.min_tokens, spec.max_tokens, spec.partials)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Every step may ask for any token of the text."""
-        steps = self.spec.max_tokens
+        manifest, steps = self.session.manifest, self.spec.max_tokens
         return Vocabulary(
-            self.rules.start_token, np.zeros(steps, np.int64), (self.index.vocabulary,) * steps
+            manifest.start_token,
+            np.zeros(steps, np.int64),
+            (self.index.vocabulary,) * steps,
+            self.end_token,
         )
 
     @cached_property
@@ -169,11 +171,14 @@ class NgramDecoder:
 
     def generate(
         self, tokens: np.ndarray, lengths: np.ndarray
-    ) -> tuple[Ngrams, Evidence, np.ndarray]:
+    ) -> tuple[Rows, Evidence, np.ndarray]:
         """The n-grams of padded queries, what they say of documents, and the rows decoded."""
-        rules, scoring = self.rules, self.spec.scoring
-        found, rows_decoded = search(self.session, self.index, rules, tokens, lengths, self.beams)
-        evidence = gather_evidence(found, self.index, rules.end_token, scoring, len(tokens))
+        found, rows_decoded = find(
+            self.session, self.constraint, self.vocabulary, tokens, lengths, self.beams
+        )
+        evidence = gather_evidence(
+            found, self.index, self.end_token, self.spec.scoring, len(tokens)
+        )
         return found, evidence, rows_decoded
 
     def search(self, tokens: np.ndarray, lengths: np.ndarray) -> Arrays:
@@ -182,7 +187,9 @@ class NgramDecoder:
         shape = len(tokens), len(self.beams)
         doc, total = rank_documents(evidence, *shape, self.spec.scoring.documents)
         return {
-            **collect(found, self.index, evidence.weight, shape, self.spec.ngrams(self.beams)),
+            **collect(
+                found, self.index, evidence.weight, len(tokens), self.spec.ngrams(self.beams)
+            ),
             "doc": doc,
             "score": total,
             "left_out": evidence.left_out,
@@ -198,7 +205,7 @@ class NgramDecoder:
         paths = self.index.spans(
             np.repeat(documents.ravel(), spans.shape[2]), spans.reshape(-1, 2), shape[-1]
         )
-        paths = close(paths, self.rules.end_token).reshape(shape)
+        paths = close(paths, self.end_token).reshape(shape)
         flat = paths.reshape(len(queries), -1, shape[-1])
         logit, log_partition = score(self.session, self.vocabulary, tokens, lengths, flat)
         return {
