@@ -17,7 +17,7 @@ from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.exporters import export_model
 from genret_dask.identifiers import Codes
 from genret_dask.identifiers.codes import make_unique
-from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.session import Session, open_session
 from genret_dask.study.sweep import Study
 from tests.runs import make_spec

@@ -74,7 +74,7 @@ def run_constraint(scale: Scale, runs: int) -> Iterator[Measurement]:
     processor = PrefixConstrainedLogitsProcessor(lambda _, ids: allowed(root, ids.tolist()), _BEAM)
 
     def ours() -> list[np.ndarray]:
-        expanded = [trie.expand(level, nodes[level]) for level in range(LEVELS)]
+        expanded = [trie.expand(nodes[level], level) for level in range(LEVELS)]
         return [logits[parent, code] for parent, code, _ in expanded]
 
     def peer() -> list[torch.Tensor]:

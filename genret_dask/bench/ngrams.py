@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,10 +24,11 @@ from genret_dask.bench.workload import Scale
 from genret_dask.datasets import PydocDataset
 from genret_dask.identifiers.ngrams import NgramIndex, Part
 from genret_dask.identifiers.stream import Stream, tokenize_stream
-from genret_dask.inference import ngram_search
+from genret_dask.inference.beam import advance, find
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.documents import NgramsScoring, gather_evidence, rank_documents
-from genret_dask.inference.ngram_search import search
-from genret_dask.inference.prefixes import Ngrams, Rules
+from genret_dask.inference.ngrams import NgramConstraint
+from genret_dask.inference.rows import Rows, Step
 from genret_dask.models.reader import Reader, plain
 from genret_dask.specs import TokenizerSpec
 from genret_dask.training.tokenizer import train_tokenizer
@@ -40,11 +41,15 @@ documents, and a second process's own memory as a share of the index."""
 
 @dataclass(frozen=True)
 class Corpus:
-    """An index and the rules and logits to search it with."""
+    """An index, its end token and the logits to search it with."""
 
     index: NgramIndex
-    rules: Rules
+    end_token: int
     logits: np.ndarray
+
+    @cached_property
+    def constraint(self) -> NgramConstraint:
+        return NgramConstraint(self.index, 1, STEPS)
 
     @cached_property
     def partition(self) -> np.ndarray:
@@ -110,17 +115,17 @@ def _steps(large: Corpus, small: Corpus, case: str, runs: int) -> Iterator[Measu
     )
     rest = f"beam {BEAM}, {case} against {small.index.tokens:,}"
     yield quantity(name, rest, times[0], times[1], "ms", target=0.5)
-    states = _states(large)
+    walked = _steps_of(large)
     for each in (True, False):
         how = "a prefix at a time" if each else "all prefixes at once"
         yield compare(
             f"{name} and its prefix",
             f"{case}, beam {BEAM}, peer: prefixes walked from the root, then listed, {how}",
-            partial(_all_ours, large, states),
-            partial(_all_walked, large, states, each),
+            partial(_all_ours, large, walked),
+            partial(_all_walked, large, walked, each),
             equal=_same,
             target=10.0 if each else None,
-            per=len(states),
+            per=len(walked),
             unit="ms",
             runs=runs,
         )
@@ -131,7 +136,7 @@ def _documents(corpus: Corpus, case: str, runs: int) -> Iterator[Measurement]:
 
     def rank() -> Any:
         scoring = NgramsScoring()
-        evidence = gather_evidence(found, corpus.index, corpus.rules.end_token, scoring, 1)
+        evidence = gather_evidence(found, corpus.index, corpus.end_token, scoring, 1)
         return rank_documents(evidence, 1, 1, scoring.documents)
 
     (taken,) = median_seconds([rank], max(runs, 9))
@@ -153,7 +158,7 @@ def _memory(corpus: Corpus, case: str) -> Measurement:
         workers = []
         for _ in range(2):
             ours, theirs = context.Pipe()
-            arguments = (theirs, Path(root), corpus.index.vocabulary, corpus.rules)
+            arguments = (theirs, Path(root), corpus.index.vocabulary, corpus.end_token)
             worker = context.Process(target=_worker, args=arguments)
             worker.start()
             workers.append((worker, ours))
@@ -171,15 +176,15 @@ def _memory(corpus: Corpus, case: str) -> Measurement:
     )
 
 
-def _worker(pipe: Any, folder: Path, vocabulary: int, rules: Rules) -> None:
+def _worker(pipe: Any, folder: Path, vocabulary: int, end: int) -> None:
     """Search a small index, then the one of a folder; tell what that took, and wait."""
     tokens = np.append(np.arange(1, vocabulary + 1), 0).astype(np.uint16)
     small = Part.build(Stream(tokens, np.zeros(1, np.int64), np.zeros(1, np.int32)), vocabulary)
-    first = _with_index(small, vocabulary, rules.end_token)
+    first = _with_index(small, vocabulary, end)
     _search(first)
     before = psutil.Process().memory_full_info().uss
     index = NgramIndex((Part.load(folder),), vocabulary, "", "")
-    second = Corpus(index, rules, first.logits)
+    second = Corpus(index, end, first.logits)
     second.__dict__["partition"] = first.partition
     _search(second)
     pipe.send(psutil.Process().memory_full_info().uss - before)
@@ -228,8 +233,7 @@ def _corpus(stream: Stream, vocabulary: int, end: int) -> Corpus:
 
 def _with_index(part: Part, vocabulary: int, end: int) -> Corpus:
     counts = np.diff(part.array.heads)[1:]
-    rules = Rules(vocabulary, end, 1, STEPS)
-    return Corpus(NgramIndex((part,), vocabulary, "", ""), rules, _logits(counts, 0))
+    return Corpus(NgramIndex((part,), vocabulary, "", ""), end, _logits(counts, 0))
 
 
 def _logits(counts: np.ndarray, seed: int) -> np.ndarray:
@@ -241,47 +245,43 @@ def _logits(counts: np.ndarray, seed: int) -> np.ndarray:
 # --- a step, and two ways to do without states ----------------------------------------------------
 
 
-def _search(corpus: Corpus) -> Ngrams:
+def _search(corpus: Corpus) -> Rows:
     query, length = np.zeros((1, 1), dtype=np.int64), np.ones(1, dtype=np.int64)
     session: Any = Prepared(corpus)
-    return search(session, corpus.index, corpus.rules, query, length, (BEAM,))[0]
+    rows, starts = corpus.index.vocabulary, np.zeros(STEPS, dtype=np.int64)
+    vocabulary = Vocabulary(rows, starts, (rows,) * STEPS, corpus.end_token)
+    return find(session, corpus.constraint, vocabulary, query, length, (BEAM,))[0]
 
 
-def _states(corpus: Corpus) -> list[tuple[int, Ngrams]]:
-    """The beam at every level of a search, but the first."""
-    live = Ngrams.root(1, 1, STEPS, corpus.index)
+def _steps_of(corpus: Corpus) -> list[Step]:
+    """Every step of a search, but the first."""
+    live = Rows.root(corpus.index.root(1), 1, STEPS)
     found = []
-    for level in range(STEPS - 1):
-        live = _advanced(corpus, level, live)
-        live = live.take(np.flatnonzero(live.is_open))
-        live = replace(live, slot=np.arange(len(live.query)))
-        found.append((level + 1, live))
-    return found
+    for depth in range(STEPS):
+        rows = np.arange(len(live.query))
+        logits, partition = corpus.logits[depth, : len(rows)], np.zeros(len(rows), np.float32)
+        found.append(Step(live, rows, 1, logits, rows, partition, 0, depth, depth + 1 == STEPS))
+        live = _advanced(corpus, found[-1])
+        live = live.take(np.flatnonzero(~live.ended))
+    return found[1:]
 
 
-def _advanced(corpus: Corpus, level: int, live: Ngrams) -> Ngrams:
-    logits = corpus.logits[level, None, : len(live.query)]
-    partition = np.zeros(logits.shape[:2], dtype=np.float32)
-    beams = np.array([BEAM])
-    return ngram_search.advance(live, level, logits, partition, corpus.index, corpus.rules, beams)
+def _advanced(corpus: Corpus, step: Step) -> Rows:
+    return advance(step, corpus.constraint, corpus.end_token, np.array([BEAM]))
 
 
-def _ours(corpus: Corpus, level: int, live: Ngrams) -> np.ndarray:
-    return np.sort(_advanced(corpus, level, live).score)
+def _all_ours(corpus: Corpus, steps: list[Step]) -> list[np.ndarray]:
+    return [np.sort(_advanced(corpus, step).score) for step in steps]
 
 
-def _all_ours(corpus: Corpus, states: list[tuple[int, Ngrams]]) -> list[np.ndarray]:
-    return [_ours(corpus, level, live) for level, live in states]
+def _all_walked(corpus: Corpus, steps: list[Step], each: bool) -> list[np.ndarray]:
+    return [_walked(corpus, step.depth, step.live, each) for step in steps]
 
 
-def _all_walked(corpus: Corpus, states: list[tuple[int, Ngrams]], each: bool) -> list[np.ndarray]:
-    return [_walked(corpus, level, live, each) for level, live in states]
-
-
-def _walked(corpus: Corpus, level: int, live: Ngrams, each: bool) -> np.ndarray:
+def _walked(corpus: Corpus, level: int, live: Rows, each: bool) -> np.ndarray:
     """The best continuations' scores, every prefix looked up from its first token on."""
     index, logits = corpus.index, corpus.logits[level]
-    best = [live.score + logits[: len(live.query), corpus.rules.end_token]]
+    best = [live.score + logits[: len(live.query), corpus.end_token]]
     rows = np.arange(len(live.query))
     for part in np.split(rows, len(rows)) if each else [rows]:
         state = index.root(len(part))

@@ -18,7 +18,7 @@ import torch
 
 from genret_dask.exporters import export_model
 from genret_dask.identifiers import Codes
-from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.session import Session, open_session
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.configs import config_of

@@ -6,48 +6,34 @@ largest keeps: the union is decoded once, and each beam size selects among the c
 members. The result equals one search for each beam size.
 
 A prefix scores the sum of its tokens' log-softmax over the full vocabulary: the constraint decides
-what may follow, it does not renormalise. Ties go to the smaller identifier.
+what may follow, it does not renormalise. Ties go to the smaller token sequence.
+
+An identifier that ends before others keeps its place in the beam, or leaves it for a pool of the
+best, as the constraint has it. With a pool, the search at a beam size is that of transformers'
+`generate` with `num_beams` and `length_penalty=0`: it goes on with as many unfinished prefixes as
+the beam is large, and stops when none of them scores above the worst of a full pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from genret_dask.identifiers import Trie
+from genret_dask.inference.constraint import Constraint, Shortlist, Vocabulary
 from genret_dask.inference.finite import check_finite
+from genret_dask.inference.rows import Children, Ranked, Rows, Step, ranks
+from genret_dask.inference.selection import kth_best, select
 from genret_dask.inference.session import Session
 from genret_dask.monitoring.meter import count_decoded, phase
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """Where the identifiers' tokens stand among a model's rows.
-
-    Attributes
-    ----------
-    start_token : int
-        The token that opens an identifier.
-    block_starts : int64[levels]
-        First row of each level's block.
-    level_sizes : tuple of int
-        Rows of each block.
-    """
-
-    start_token: int
-    block_starts: np.ndarray
-    level_sizes: tuple[int, ...]
-
-    def block(self, level: int) -> tuple[int, int]:
-        start = int(self.block_starts[level])
-        return start, start + self.level_sizes[level]
-
-
-@dataclass(frozen=True)
 class Beams:
-    """What a search found.
+    """What a search for documents found.
 
     There are as many ranks as the largest beam holds documents; those beyond a beam's size are
     empty.
@@ -82,7 +68,30 @@ def search(
     lengths: np.ndarray,
     beams: Sequence[int],
 ) -> Beams:
-    """Search a batch of queries at every beam size of the grid.
+    """Find the documents of a batch of queries at every beam size of the grid.
+
+    Takes and raises what `find` does; a beam size larger than the corpus returns every document.
+
+    Raises
+    ------
+    ValueError
+        Identifiers have different lengths, and the vocabulary has no end token.
+    """
+    if trie.endings and vocabulary.end_token is None:
+        raise ValueError("identifiers of different length need an end token in the vocabulary")
+    found, rows_decoded = find(session, trie, vocabulary, tokens, lengths, beams)
+    return collect(found, trie, len(tokens), max(beams), rows_decoded)
+
+
+def find(
+    session: Session,
+    constraint: Constraint,
+    vocabulary: Vocabulary,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    beams: Sequence[int],
+) -> tuple[Rows, np.ndarray]:
+    """Find the identifiers of a batch of queries at every beam size of the grid.
 
     Parameters
     ----------
@@ -90,7 +99,15 @@ def search(
         Right-padded query tokens.
     lengths : int64[queries]
     beams : sequence of int
-        Beam sizes; one larger than the corpus returns every document.
+        Beam sizes; one larger than the number of identifiers returns every identifier.
+
+    Returns
+    -------
+    found : Rows
+        A beam of size b holds b identifiers, and b kept prefixes of each length where the
+        constraint counts those.
+    rows_decoded : int32[queries, beams, steps]
+        Prefixes that each beam size alone would have decoded.
 
     Raises
     ------
@@ -98,176 +115,135 @@ def search(
         The model gave NaN or infinity to a live prefix or to a token that may follow it.
     """
     queries, sizes = len(tokens), np.asarray(beams)
-    live = Rows.root(queries, len(sizes), trie.depth)
-    rows_decoded = np.zeros((queries, len(sizes), trie.depth), dtype=np.int32)
+    live = Rows.root(constraint.root(queries), len(sizes), constraint.steps)
+    pool, kept = live.take(np.arange(0)), []
+    rows_decoded = np.zeros((queries, len(sizes), constraint.steps), dtype=np.int32)
     state = session.prefill(tokens, lengths)
-    parents = np.zeros((queries, 1), dtype=np.int64)
-    last = np.full((queries, 1), vocabulary.start_token, dtype=np.int64)
+    for depth in range(constraint.steps):
+        final = depth + 1 == constraint.steps
+        step, state = decode(session, state, live, vocabulary, queries, depth, final)
+        rows_decoded[:, :, depth] = step.decoded()
+        live = advance(step, constraint, vocabulary.end_token, sizes)
+        if not constraint.keeps_ended:
+            live, pool = settle(live, pool, sizes, queries)
+        if live.ended.all():
+            break
+        if constraint.partial_tokens is not None and depth + 1 >= constraint.partial_tokens:
+            kept.append(live.take(np.flatnonzero(~live.ended)))
+    return Rows.join([live, pool, *kept]), rows_decoded
 
-    for level in range(trie.depth):
-        rows_decoded[:, :, level] = np.add.reduceat(
-            live.member, np.searchsorted(live.query, np.arange(queries)), axis=1, dtype=np.int32
-        ).T
-        logits, log_partition, state = session.step(state, last, parents, vocabulary.block(level))
-        count_decoded("search", len(live.query))
-        row_partition = log_partition[live.query, live.slot]
-        check_finite(row_partition, live.query, level, "the log-partition")
-        with phase("constraint"):
-            parent, code, node = trie.expand(level, live.node)
-        place = live.query[parent], live.slot[parent]
-        logit, partition = logits[(*place, code)], row_partition[parent]
-        check_finite(logit, place[0], level, "a legal token's logit")
-        score = live.score[parent] + (logit.astype(np.float64) - partition)
 
-        chosen, member = select(live.query[parent], node, score, live.member[:, parent], sizes)
-        came_from = parent[chosen]
-        live = live.grow(
-            came_from,
-            level,
-            node=node[chosen],
-            score=score[chosen],
-            member=member,
-            token=code[chosen] + vocabulary.block_starts[level],
-            logit=logit[chosen],
-            log_partition=partition[chosen],
-        )
-        width = int(live.slot.max()) + 1
-        last = np.zeros((queries, width), dtype=np.int64)
-        last[live.query, live.slot] = live.token[:, level]
-        parents = np.zeros((queries, width), dtype=np.int64)
-        parents[live.query, live.slot] = place[1][chosen]
+def decode(
+    session: Session,
+    state: Any,
+    live: Rows,
+    vocabulary: Vocabulary,
+    queries: int,
+    depth: int,
+    final: bool,
+) -> tuple[Step, Any]:
+    """Feed the last token of each prefix that has not ended to the model.
 
-    return collect(live, trie.documents, queries, sizes, rows_decoded)
+    Raises
+    ------
+    NumericError
+        A log-partition is not finite.
+    """
+    going = np.flatnonzero(~live.ended)
+    query, slot = live.query[going], live.slot[going]
+    shape = queries, int(slot.max()) + 1
+    last, parents = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    last[query, slot] = live.token[going, depth - 1] if depth else vocabulary.start_token
+    parents[query, slot] = live.parent[going]
+    block = vocabulary.block(depth)
+    logits, log_partition, state = session.step(state, last, parents, block)
+    count_decoded("search", len(going))
+    place = np.zeros(len(live.query), dtype=np.int64)
+    place[going] = query * shape[1] + slot
+    partition = np.zeros(len(live.query), dtype=log_partition.dtype)
+    partition[going] = log_partition[query, slot]
+    check_finite(partition[going], query, depth, "the log-partition")
+    logits = logits.reshape(-1, logits.shape[-1])
+    step = Step(live, going, queries, logits, place, partition, block[0], depth, final)
+    return step, state
+
+
+def advance(step: Step, constraint: Constraint, end_token: int | None, sizes: np.ndarray) -> Rows:
+    """Keep the best continuations of each beam size's members."""
+    children = continuations(step, constraint, end_token, sizes)
+    member = step.live.member.take(children.row, axis=1)
+    chosen, member, slot = select(children, member, sizes, leave=not constraint.keeps_ended)
+    return step.grow(children.take(chosen), member, slot)
+
+
+def continuations(
+    step: Step, constraint: Constraint, end_token: int | None, sizes: np.ndarray
+) -> Children:
+    """Score what the prefixes may become: every child, or those that a beam may keep."""
+    going, states = step.going, step.live.states[step.going]
+    known = []
+    if len(going) < len(step.live.query):
+        known.append(step.carried())
+    if end_token is not None:
+        ends = np.flatnonzero(constraint.ends(states, step.depth))
+        token = np.full(len(ends), end_token - step.first)
+        known.append(step.children(going[ends], token, states[ends], ends=True))
+    if isinstance(constraint, Shortlist):
+        return constraint.shortlist(step, known, sizes).in_order()
+    with phase("constraint"):
+        row, token, states = constraint.expand(states, step.depth)
+    if not known:
+        return step.children(row, token, states)
+    return Children.join([*known, step.children(going[row], token, states)]).in_order()
 
 
 @phase("select")
-def select(
-    query: np.ndarray, node: np.ndarray, score: np.ndarray, member: np.ndarray, sizes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of children sorted by query, which the beam sizes keep: each the best of its own members'.
-
-    Returns
-    -------
-    chosen : int64[rows]
-        Children that any beam keeps, by query, then rank.
-    member : bool[beams, rows]
-    """
-    contends = np.zeros(len(query), dtype=bool)
-    for mine, size in zip(member, sizes, strict=True):
-        held = np.flatnonzero(mine)
-        contends[held[_reaches(query[held], score[held], size)]] = True
-    contenders = np.flatnonzero(contends)
-    order = contenders[np.lexsort((node[contenders], -score[contenders], query[contenders]))]
-    query, member = query[order], member[:, order]
-    counts = np.cumsum(member, axis=1)
-    first = np.searchsorted(query, query)
-    before = np.where(first > 0, counts[:, first - 1], 0)
-    member &= counts - before <= sizes[:, None]
-    kept = member.any(axis=0)
-    return order[kept], member[:, kept]
-
-
-def _reaches(query: np.ndarray, score: np.ndarray, size: int) -> np.ndarray:
-    """Of children sorted by query, which score at least the `size`-th best of their query."""
-    if not len(query):
-        return np.zeros(0, dtype=bool)
-    return score >= kth_best(query, score, size, int(query[-1]) + 1)[query]
-
-
-def kth_best(query: np.ndarray, score: np.ndarray, k: int, queries: int) -> np.ndarray:
-    """The k-th highest score of each query, -inf where it has fewer; float64[queries].
-
-    Takes linear time, so that only the few that reach it need sorting.
+def settle(live: Rows, pool: Rows, sizes: np.ndarray, queries: int) -> tuple[Rows, Rows]:
+    """Move identifiers that have ended to the pool, and stop where none can enter it any more.
 
     Parameters
     ----------
-    query : int64[n]
-        Ascending.
-    score : float64[n]
+    live, pool : Rows
+        Prefixes that were grown, and the best identifiers of each beam size.
+
+    Returns
+    -------
+    live, pool : Rows
     """
-    first = np.searchsorted(query, np.arange(queries))
-    width = int(np.diff(np.append(first, len(query))).max())
-    if width < k:
-        return np.full(queries, -np.inf)
-    table = np.full((queries, width), -np.inf)
-    table[query, np.arange(len(query)) - first[query]] = score
-    return np.partition(table, width - k, axis=1)[:, width - k]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The union of the beams' prefixes, sorted by query, then by descending score."""
-
-    query: np.ndarray  # int64[rows]
-    slot: np.ndarray  # int64[rows], place within the query
-    node: np.ndarray  # int64[rows], trie node
-    score: np.ndarray  # float64[rows]
-    member: np.ndarray  # bool[beams, rows]: which beam sizes hold the prefix
-    token: np.ndarray  # int64[rows, steps]
-    logit: np.ndarray  # float32[rows, steps]
-    log_partition: np.ndarray  # float32[rows, steps]
-
-    @classmethod
-    def root(cls, queries: int, beams: int, depth: int) -> Rows:
-        return cls(
-            query=np.arange(queries),
-            slot=np.zeros(queries, dtype=np.int64),
-            node=np.zeros(queries, dtype=np.int64),
-            score=np.zeros(queries),
-            member=np.ones((beams, queries), dtype=bool),
-            token=np.full((queries, depth), -1, dtype=np.int64),
-            logit=np.full((queries, depth), np.nan, dtype=np.float32),
-            log_partition=np.full((queries, depth), np.nan, dtype=np.float32),
-        )
-
-    @phase("select")
-    def grow(
-        self,
-        came_from: np.ndarray,
-        level: int,
-        *,
-        node: np.ndarray,
-        score: np.ndarray,
-        member: np.ndarray,
-        token: np.ndarray,
-        logit: np.ndarray,
-        log_partition: np.ndarray,
-    ) -> Rows:
-        """The rows of the next level: each a row of this one, longer by a token."""
-        query = self.query[came_from]
-        history = [self.token[came_from], self.logit[came_from], self.log_partition[came_from]]
-        for past, new in zip(history, (token, logit, log_partition), strict=True):
-            past[:, level] = new
-        slot = np.arange(len(query)) - np.searchsorted(query, query)
-        return Rows(query, slot, node, score, member, *history)
+    pool = Rows.join([pool, live.take(np.flatnonzero(live.ended))])
+    chosen, member, _ = select(pool, pool.member, sizes)
+    pool = pool.take(chosen, member)
+    live = live.take(np.flatnonzero(~live.ended))
+    goes_on = np.empty((len(sizes), queries), dtype=bool)
+    for beam, size in enumerate(sizes):
+        mine, theirs = live.member[beam], pool.member[beam]
+        best = kth_best(live.query[mine], live.score[mine], 1, queries)
+        worst = kth_best(pool.query[theirs], pool.score[theirs], int(size), queries)
+        goes_on[beam] = best > worst
+    member = live.member & goes_on[:, live.query]
+    held = np.flatnonzero(member.any(axis=0))
+    live = live.take(held, member[:, held])
+    return replace(live, slot=ranks(live.query, live.score)), pool
 
 
 @phase("select")
-def collect(
-    rows: Rows,
-    documents: np.ndarray,
-    queries: int,
-    sizes: np.ndarray,
-    rows_decoded: np.ndarray,
-) -> Beams:
-    """The ranks of each beam size, from the rows of the last level."""
-    shape = (queries, len(sizes), min(int(sizes.max()), len(documents)))
-    depth = rows.token.shape[1]
-    found = Beams(
-        token=np.full((*shape, depth), -1, dtype=np.int32),
-        logit=np.full((*shape, depth), np.nan, dtype=np.float32),
-        log_partition=np.full((*shape, depth), np.nan, dtype=np.float32),
-        score=np.full(shape, np.nan, dtype=np.float32),
-        doc=np.full(shape, -1, dtype=np.int32),
+def collect(found: Rows, trie: Trie, queries: int, most: int, rows_decoded: np.ndarray) -> Beams:
+    """Put documents in the ranks of each beam size.
+
+    Parameters
+    ----------
+    most : int
+        The largest beam size.
+    """
+    ranked = Ranked(found, queries, min(most, len(trie.documents)))
+    row = ranked.row
+    token = found.token[row]
+    documents = trie.found(found.states[row], (token >= 0).sum(axis=1))
+    return Beams(
+        token=ranked.array(token, -1, np.int32),
+        logit=ranked.array(found.logit[row], np.nan, np.float32),
+        log_partition=ranked.array(found.log_partition[row], np.nan, np.float32),
+        score=ranked.array(found.score[row], np.nan, np.float32),
+        doc=ranked.array(documents, -1, np.int32),
         rows_decoded=rows_decoded,
     )
-    for beam in range(len(sizes)):
-        held = np.flatnonzero(rows.member[beam])
-        query = rows.query[held]
-        place = query, beam, np.arange(len(held)) - np.searchsorted(query, query)
-        found.token[place] = rows.token[held]
-        found.logit[place] = rows.logit[held]
-        found.log_partition[place] = rows.log_partition[held]
-        found.score[place] = rows.score[held]
-        found.doc[place] = documents[rows.node[held]]
-    return found

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from genret_dask.identifiers.ngrams import NgramIndex
-from genret_dask.inference.prefixes import Ngrams
+from genret_dask.inference.rows import Rows
 from genret_dask.monitoring.meter import phase
 from genret_dask.specs import PositiveInt
 from genret_dask.specs.validation import Record
@@ -68,7 +68,7 @@ class Evidence:
     left_out: np.ndarray
 
 
-def weigh(found: Ngrams, index: NgramIndex) -> np.ndarray:
+def weigh(found: Rows, index: NgramIndex) -> np.ndarray:
     """w(n) of every n-gram; float64[rows].
 
     Notes
@@ -87,7 +87,7 @@ def weigh(found: Ngrams, index: NgramIndex) -> np.ndarray:
 
 @phase("rank")
 def gather_evidence(
-    found: Ngrams, index: NgramIndex, end_token: int, scoring: NgramsScoring, queries: int
+    found: Rows, index: NgramIndex, end_token: int, scoring: NgramsScoring, queries: int
 ) -> Evidence:
     """Look n-grams up in the corpus and score what they say of its documents.
 
@@ -98,7 +98,7 @@ def gather_evidence(
     counts = index.count(found.states)
     beam, row = np.nonzero(weight > 0)
     group = found.query[row] * len(weight) + beam
-    order = np.lexsort((found.order[row], -weight[beam, row], group))
+    order = np.lexsort((row, -weight[beam, row], group))
     beam, row, group = beam[order], row[order], group[order]
     total = np.cumsum(counts[row])
     before = np.append(0, total)[np.searchsorted(group, group)]

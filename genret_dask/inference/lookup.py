@@ -6,14 +6,12 @@ beam: what a search keeps is exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from genret_dask.identifiers.ngrams import NgramIndex
-from genret_dask.inference.beam import kth_best
 from genret_dask.inference.finite import check_finite
-from genret_dask.inference.prefixes import Children, Ngrams
+from genret_dask.inference.rows import Children, Step
+from genret_dask.inference.selection import kth_best
 from genret_dask.monitoring.meter import phase
 
 _BLOCK = 64  # tokens whose largest score stands for them all
@@ -25,41 +23,32 @@ class LookUp:
 
     Parameters
     ----------
+    step : Step
     rows : int64[r]
-        The frequent ones among the prefixes.
-    table : float32[r, vocabulary]
-        Scores of their continuations, legal or not.
+        The frequent ones among the step's prefixes.
+    index : NgramIndex
     """
 
-    def __init__(
-        self, live: Ngrams, rows: np.ndarray, table: np.ndarray, index: NgramIndex, level: int
-    ) -> None:
-        self.live, self.rows, self.table = live, rows, table
-        self.index, self.level = index, level
-        self.queries = int(live.query[-1]) + 1
-        self.query = live.query[rows]
-        starts = np.arange(0, table.shape[1], _BLOCK)
-        largest = np.maximum.reduceat(table, starts, axis=1)
-        check_finite(largest.max(axis=1), self.query, level, "the largest logit")
+    def __init__(self, step: Step, rows: np.ndarray, index: NgramIndex) -> None:
+        self.step, self.rows, self.index = step, rows, index
+        self.queries = step.queries
+        self.query = step.live.query[rows]
+        base = step.live.score[rows] - step.partition[rows]
+        # Scores of every continuation, legal or not; float32[r, vocabulary].
+        self.table = step.logits[step.place[rows]] + base[:, None].astype(np.float32)
+        starts = np.arange(0, self.table.shape[1], _BLOCK)
+        largest = np.maximum.reduceat(self.table, starts, axis=1)
+        check_finite(largest.max(axis=1), self.query, step.depth, "the largest logit")
         # One line a query, however many of its prefixes are frequent.
-        first = np.searchsorted(self.query, self.query)
-        place = np.arange(len(rows)) - first
+        place = np.arange(len(rows)) - np.searchsorted(self.query, self.query)
         shape = self.queries, int(place.max()) + 1, len(starts)
         peaks = np.full(shape, -np.inf, dtype=np.float32)
         peaks[self.query, place] = largest
         self.peaks = peaks.reshape(self.queries, -1)
 
     @phase("constraint")
-    def complete(
-        self, children: Children, scored: Callable[..., Children], sizes: np.ndarray
-    ) -> Children:
-        """Add continuations until every beam size's best are among the children.
-
-        Parameters
-        ----------
-        scored : callable
-            Gets prefixes, tokens and states; returns them as children.
-        """
+    def complete(self, children: Children, sizes: np.ndarray) -> Children:
+        """Add continuations until every beam size's best are among the children."""
         bound = np.full(self.queries, -np.inf)
         bound[self.query] = np.inf  # the best that has not been looked up; of the others, none is
         wanted = 2 * int(sizes.max())
@@ -73,19 +62,18 @@ class LookUp:
             asked = (self.table >= (of_row - _SLACK)) & (self.table < (over_row - _SLACK))
             row, token = np.nonzero(asked)
             row = self.rows[row]
-            states = self.index.refine(self.live.states[row], self.level, token)
+            states = self.index.refine(self.step.live.states[row], self.step.depth, token)
             occurs = np.flatnonzero(self.index.count(states))
-            found = scored(row[occurs], token[occurs], states[occurs])
-            children = Children.join(children, found)
+            found = self.step.children(row[occurs], token[occurs], states[occurs])
+            children = Children.join([children, found])
             bound, wanted = lower, 4 * wanted
 
     def _worst_kept(self, children: Children, sizes: np.ndarray) -> np.ndarray:
         """Of each query the lowest score that any beam size keeps; float64[queries]."""
-        order = np.argsort(self.live.query[children.row], kind="stable")
-        row, score = children.row[order], children.score[order]
-        query = self.live.query[row]
+        order = np.argsort(children.query, kind="stable")
+        query, row, score = children.query[order], children.row[order], children.score[order]
         worst = np.full(self.queries, np.inf)
-        for size, member in zip(sizes, self.live.member, strict=True):
+        for size, member in zip(sizes, self.step.live.member, strict=True):
             concerned = np.zeros(self.queries, dtype=bool)
             concerned[self.query[member[self.rows]]] = True
             mine = member[row]

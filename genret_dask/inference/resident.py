@@ -17,9 +17,11 @@ import onnxruntime as ort
 
 from genret_dask.identifiers import Trie
 from genret_dask.inference import beam
-from genret_dask.inference.beam import Beams, Vocabulary
+from genret_dask.inference.beam import Beams
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.finite import not_finite
 from genret_dask.inference.graph import on_host
+from genret_dask.inference.rows import Rows
 from genret_dask.inference.session import BeamSession, Session
 from genret_dask.monitoring.meter import count_decoded, phase
 
@@ -44,7 +46,12 @@ def search(
     lengths: np.ndarray,
     beams: Sequence[int],
 ) -> Beams:
-    """Takes, returns and raises what `genret_dask.inference.beam.search` does."""
+    """Takes, returns and raises what `genret_dask.inference.beam.search` does.
+
+    Identifiers of different length are searched there: the graph knows of no end token.
+    """
+    if trie.endings:
+        return beam.search(session, trie, vocabulary, tokens, lengths, beams)
     sizes = np.asarray(beams, dtype=np.int64)
     enough = int(min(sizes.sum(), len(trie.documents)))
     slots = min(enough, math.ceil(_SLACK * sizes.max()) if len(sizes) > 1 else enough)
@@ -129,14 +136,16 @@ def _collect(
     decoded += [step["new_member"].sum(axis=-1, dtype=np.int32) for step in steps[:-1]]
     final = steps[-1]
     query, row = np.nonzero(final["new_node"] >= 0)
-    order = np.lexsort((final["new_node"][query, row], -final["new_score"][query, row], query))
+    order = np.lexsort((final["new_node"][query, row], query))
     query, row = query[order], row[order]
     shape = (len(row), len(steps))
-    rows = beam.Rows(
+    rows = Rows(
         query=query,
         slot=row,
-        node=final["new_node"][query, row],
+        parent=final["parent"][query, row],
+        states=final["new_node"][query, row],
         score=final["new_score"][query, row],
+        ended=np.ones(len(row), dtype=bool),
         member=final["new_member"][:, query, row],
         token=np.empty(shape, dtype=np.int64),
         logit=np.empty(shape, dtype=np.float32),
@@ -149,4 +158,4 @@ def _collect(
         rows.log_partition[:, level] = step["partition"][query, at]
         at = step["parent"][query, at]
     rows_decoded = np.stack(decoded, axis=-1).transpose(1, 0, 2)
-    return beam.collect(rows, trie.documents, queries, sizes, rows_decoded)
+    return beam.collect(rows, trie, queries, int(sizes.max()), rows_decoded)

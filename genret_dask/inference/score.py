@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.finite import check_finite
 from genret_dask.inference.session import Session
 from genret_dask.monitoring.meter import count_decoded

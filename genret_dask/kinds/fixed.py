@@ -26,7 +26,7 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.codes import read_level_sizes
-from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.memory import Decoding
 from genret_dask.inference.resident import searcher
 from genret_dask.inference.score import score

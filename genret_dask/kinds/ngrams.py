@@ -35,7 +35,8 @@ from genret_dask.identifiers.ngrams import (
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
-from genret_dask.inference.beam import Vocabulary
+from genret_dask.inference.beam import find
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.documents import (
     Evidence,
     NgramsScoring,
@@ -43,8 +44,8 @@ from genret_dask.inference.documents import (
     rank_documents,
 )
 from genret_dask.inference.memory import Decoding
-from genret_dask.inference.ngram_search import collect, search
-from genret_dask.inference.prefixes import Ngrams, Rules
+from genret_dask.inference.ngrams import NgramConstraint, collect
+from genret_dask.inference.rows import Rows
 from genret_dask.inference.score import score
 from genret_dask.inference.session import Session
 from genret_dask.kinds.base import (
@@ -359,9 +360,9 @@ class NgramsIdentifiers(Kind):
         no_spans = np.empty((1, 0, 0, 2), dtype=np.int32)
         decoder = NgramDecoder(session, space, self, (beam,), no_candidates, no_spans)
         ngrams, evidence, _ = decoder.generate(tokens, lengths)
-        texts = [_text(row, tokenizer, decoder.rules.end_token) for row in ngrams.token]
+        texts = [_text(row, tokenizer, decoder.end_token) for row in ngrams.token]
         weight, counts, found = evidence.weight[0], space.count(ngrams.states), Explained()
-        for row in np.lexsort((ngrams.order, -ngrams.score, -weight)):
+        for row in np.lexsort((-ngrams.score, -weight)):
             found.identifiers.append(
                 {
                     "identifier": texts[row],
@@ -435,24 +436,23 @@ class NgramDecoder:
     candidates: np.ndarray
     spans: np.ndarray
 
+    @property
+    def end_token(self) -> int:
+        """The token that ends an n-gram early."""
+        return self.session.manifest.require_reading().eos_token
+
     @cached_property
-    def rules(self) -> Rules:
-        manifest = self.session.manifest
-        return Rules(
-            manifest.start_token,
-            manifest.require_reading().eos_token,
-            self.spec.min_tokens,
-            self.spec.max_tokens,
-            self.spec.partials,
-        )
+    def constraint(self) -> NgramConstraint:
+        """The n-grams of the corpus."""
+        spec = self.spec
+        return NgramConstraint(self.index, spec.min_tokens, spec.max_tokens, spec.partials)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Every step may ask for any token of the text."""
-        steps = self.spec.max_tokens
-        return Vocabulary(
-            self.rules.start_token, np.zeros(steps, np.int64), (self.index.vocabulary,) * steps
-        )
+        steps, rows = self.spec.max_tokens, self.index.vocabulary
+        start = self.session.manifest.start_token
+        return Vocabulary(start, np.zeros(steps, np.int64), (rows,) * steps, self.end_token)
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -465,11 +465,13 @@ class NgramDecoder:
 
     def generate(
         self, tokens: np.ndarray, lengths: np.ndarray
-    ) -> tuple[Ngrams, Evidence, np.ndarray]:
-        """The n-grams of padded queries, what they say of documents, and the rows decoded."""
-        rules, scoring = self.rules, self.spec.scoring
-        found, rows_decoded = search(self.session, self.index, rules, tokens, lengths, self.beams)
-        evidence = gather_evidence(found, self.index, rules.end_token, scoring, len(tokens))
+    ) -> tuple[Rows, Evidence, np.ndarray]:
+        """Return the n-grams of padded queries, what they say of documents, and rows decoded."""
+        found, rows_decoded = find(
+            self.session, self.constraint, self.vocabulary, tokens, lengths, self.beams
+        )
+        scoring = self.spec.scoring
+        evidence = gather_evidence(found, self.index, self.end_token, scoring, len(tokens))
         return found, evidence, rows_decoded
 
     def search(self, tokens: np.ndarray, lengths: np.ndarray) -> Arrays:
@@ -477,8 +479,9 @@ class NgramDecoder:
         found, evidence, rows_decoded = self.generate(tokens, lengths)
         shape = len(tokens), len(self.beams)
         doc, total = rank_documents(evidence, *shape, self.spec.scoring.documents)
+        most = self.spec.ngrams(self.beams)
         return {
-            **collect(found, self.index, evidence.weight, shape, self.spec.ngrams(self.beams)),
+            **collect(found, self.index, evidence.weight, len(tokens), most),
             "doc": doc,
             "score": total,
             "left_out": evidence.left_out,
@@ -494,7 +497,7 @@ class NgramDecoder:
         paths = self.index.spans(
             np.repeat(documents.ravel(), spans.shape[2]), spans.reshape(-1, 2), shape[-1]
         )
-        paths = close(paths, self.rules.end_token).reshape(shape)
+        paths = close(paths, self.end_token).reshape(shape)
         flat = paths.reshape(len(queries), -1, shape[-1])
         logit, log_partition = score(self.session, self.vocabulary, tokens, lengths, flat)
         return {

@@ -25,9 +25,10 @@ from genret_dask.fits.fitting import fit_points
 from genret_dask.fits.points import Points
 from genret_dask.identifiers import evenly
 from genret_dask.identifiers.codes import residual_quantise
-from genret_dask.inference import beam, ngram_search, resident
+from genret_dask.inference import beam, resident
+from genret_dask.inference.constraint import Vocabulary
+from genret_dask.inference.ngrams import NgramConstraint
 from genret_dask.inference.own import own_documents, without_own
-from genret_dask.inference.prefixes import Rules
 from genret_dask.inference.score import score
 from genret_dask.inference.session import BeamSession
 from genret_dask.kinds import CodesIdentifiers
@@ -39,9 +40,10 @@ from genret_dask.study.candidates import build_candidates, count_negatives
 from genret_dask.study.sweep import Study
 from tests.conftest import FAMILIES, make_model, random_codes
 from tests.findings.conftest import FEMTO, tiny_documents, tiny_spec, write_collection
-from tests.identifiers.test_ngrams import VOCABULARY, make_index
+from tests.identifiers.test_ngrams import make_index
 from tests.inference.test_beam import TableSession as CodeSession
 from tests.inference.test_beam import pad
+from tests.inference.test_ngram_search import WORDS as NGRAM_WORDS
 from tests.inference.test_ngram_search import TableSession as NgramSession
 from tests.metrics.conftest import _random_cube
 
@@ -80,7 +82,7 @@ class Poisoned:
 
 
 CODES = random_codes(12, (3, 4), 0)
-WORDS = beam.Vocabulary(0, CODES.block_starts + 1, CODES.level_sizes)
+WORDS = Vocabulary(0, CODES.block_starts + 1, CODES.level_sizes)
 PADDED = pad([[1, 2], [3], [4, 5, 6], [7]])
 
 
@@ -95,18 +97,12 @@ def score_codes(poison):
     return score(session, WORDS, *PADDED, CODES.paths(documents))
 
 
-def search_ngrams(poison, listed=None):
+def search_ngrams(poison, listed=32):
     index = make_index([[0, 1, 2, 3, 1], [2, 2, 0, 1], [4, 3, 2]], 2)
     tokens = np.zeros((4, 2), dtype=np.int64)
-    before = ngram_search.LISTED
-    ngram_search.LISTED = before if listed is None else listed
-    try:
-        rules = Rules(VOCABULARY, VOCABULARY - 1, 1, 3)
-        return ngram_search.search(
-            poison(NgramSession(100)), index, rules, tokens, tokens[:, 0] + 2, [2, 5]
-        )
-    finally:
-        ngram_search.LISTED = before
+    constraint = NgramConstraint(index, 1, 3, listed=listed)
+    session = poison(NgramSession(100))
+    return beam.find(session, constraint, NGRAM_WORDS, tokens, tokens[:, 0] + 2, [2, 5])
 
 
 SEARCHES = {

@@ -21,6 +21,7 @@ from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.errors import DatasetError
 from genret_dask.identifiers import Codes
 from genret_dask.inference import beam
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.own import own_documents
 from genret_dask.inference.score import score
 from genret_dask.kinds import CodesIdentifiers
@@ -147,7 +148,7 @@ def check_pieces(seed: int) -> None:
     own = own_documents(collection, qrels, rows, None)
     candidates = build_candidates(collection, qrels, rows, drawn.negatives, 0, own=own)
     session = TableSession(codes.rows + 1, 6, seed)
-    vocabulary = beam.Vocabulary(0, codes.block_starts + 1, codes.level_sizes)
+    vocabulary = Vocabulary(0, codes.block_starts + 1, codes.level_sizes)
     padded = pad([[int(row) + 1] for row in rows])
     found = beam.search(session, codes.trie, vocabulary, *padded, drawn.beams)
     logit, partition = score(session, vocabulary, *padded, codes.paths(candidates["doc"]))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from genret_dask.identifiers import Codes
 from genret_dask.inference import resident
-from genret_dask.inference.beam import Vocabulary, search
+from genret_dask.inference.beam import search
+from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.score import score
 from genret_dask.inference.session import open_session
 from tests.conftest import FAMILIES, TEXT_ROWS, TinyModel, make_model, random_codes

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genret_dask.inference.beam import find
 from genret_dask.inference.documents import NgramsScoring, gather_evidence, rank_documents
-from genret_dask.inference.ngram_search import search
-from genret_dask.inference.prefixes import Rules
+from genret_dask.inference.ngrams import NgramConstraint
 from tests.identifiers.test_ngrams import make_index, occurrences
 from tests.inference.test_ngram_search import (
     END,
     TEXTS,
-    VOCABULARY,
+    WORDS,
     TableSession,
     all_ngrams,
     plain_search,
@@ -82,8 +82,8 @@ def test_documents_score_what_the_paper_says(
     session, beams = TableSession(100), sorted(beams)
     scoring = NgramsScoring(occurrences=limit, beta=beta)
     tokens = np.zeros((queries, 2), dtype=np.int64)
-    rules = Rules(VOCABULARY, END, least, most, partials)
-    found, _ = search(session, index, rules, tokens, tokens[:, 0] + 2, beams)
+    constraint = NgramConstraint(index, least, most, partials)
+    found, _ = find(session, constraint, WORDS, tokens, tokens[:, 0] + 2, beams)
     evidence = gather_evidence(found, index, END, scoring, queries)
     doc, score = rank_documents(evidence, queries, len(beams), ranks)
     ngrams = all_ngrams(texts, least, most)

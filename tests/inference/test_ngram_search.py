@@ -8,13 +8,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genret_dask.inference import ngram_search
-from genret_dask.inference.ngram_search import search
-from genret_dask.inference.prefixes import Rules
+from genret_dask.inference.beam import find
+from genret_dask.inference.constraint import Vocabulary
+from genret_dask.inference.ngrams import NgramConstraint
+from genret_dask.inference.rows import Rows
 from tests.identifiers.test_ngrams import CORPORA, VOCABULARY, make_index, occurrences
 from tests.strategies import beam_sizes
 
 END = VOCABULARY - 1  # texts below do not hold it
+WORDS = Vocabulary(VOCABULARY, np.zeros(8, dtype=np.int64), (VOCABULARY,) * 8, END)
 TEXTS = CORPORA.map(lambda texts: [[token % END for token in text] for text in texts])
 
 
@@ -52,6 +54,10 @@ class TableSession:
         return logits[..., rows[0] : rows[1]], partition, prefixes
 
 
+def likeliest_first(found: Rows) -> Rows:
+    return found.take(np.lexsort((-found.score, found.query)))
+
+
 def all_ngrams(texts: list[list[int]], least: int, most: int) -> dict[tuple[int, ...], int]:
     """Every identifier and how often its n-gram occurs: full ones, and short ones with an end."""
     found: dict[tuple[int, ...], int] = {}
@@ -80,9 +86,9 @@ def plain_search(session, query, ngrams, beam, steps, least=None):
                 continue
             decoded[level] += 1
             logits = session.logits(query, prefix)
-            base = score - float(session.partition(logits))
+            partition = float(session.partition(logits))
             grown += [
-                (base + float(logits[token]), (*prefix, token))
+                (score + (float(logits[token]) - partition), (*prefix, token))
                 for token in range(VOCABULARY)
                 if (*prefix, token) in prefixes
             ]
@@ -108,15 +114,12 @@ def test_search_is_plain_beam_search(
     texts, parts, least, more, beams, queries, listed, levels, partials
 ):
     index, most = make_index(texts, parts, least), least + more
-    rules = Rules(VOCABULARY, END, least, most, partials)
+    constraint = NgramConstraint(index, least, most, partials, listed)
     session, beams = TableSession(levels), sorted(beams)
     ngrams = all_ngrams(texts, least, most)
-    before, ngram_search.LISTED = ngram_search.LISTED, listed
-    try:
-        tokens = np.zeros((queries, 2), dtype=np.int64)
-        found, decoded = search(session, index, rules, tokens, tokens[:, 0] + 2, beams)
-    finally:
-        ngram_search.LISTED = before
+    tokens = np.zeros((queries, 2), dtype=np.int64)
+    found, decoded = find(session, constraint, WORDS, tokens, tokens[:, 0] + 2, beams)
+    found = likeliest_first(found)
     counts = index.count(found.states)
     for query in range(queries):
         for place, beam in enumerate(beams):
