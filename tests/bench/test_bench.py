@@ -17,7 +17,7 @@ from genret_dask.bench.workload import LEVELS, Scale, random_codes, workload
 from genret_dask.cli import main
 from genret_dask.fits import Surfaces
 
-TINY = Scale("femto", 256, 300, 2, 6, (1, 5, 20), 20, 400, 3000, 50_000, 30, 4)
+TINY = Scale("femto", 256, 300, 2, 6, (1, 5, 20), 20, 400, 3000, 50_000, 30, 8)
 FIELDS = {"measure", "case", "ours", "peer", "unit", "ratio", "target", "equal"}
 
 

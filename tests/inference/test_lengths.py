@@ -47,7 +47,7 @@ def plain_search(session, query, identifiers, end, beam, steps):
             logits = session._logits(query, (0, *prefix)).astype(np.float32)
             partition = np.float32(np.log(np.exp(logits.astype(float)).sum()))
             children += [
-                (score + (float(logits[token]) - partition), (*prefix, token))
+                (score + (float(logits[token]) - float(partition)), (*prefix, token))
                 for token in range(ROWS)
                 if (*prefix, token) in prefixes
             ]
