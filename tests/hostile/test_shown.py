@@ -219,7 +219,7 @@ def test_an_error_from_elsewhere_is_redacted_on_its_way_out(monkeypatch, tmp_pat
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("genret_dask.cli.datasets.load", fail)
+    monkeypatch.setattr("genret_dask.datasets.PydocDataset.load", fail)
     result = CliRunner().invoke(main, ["-vv", "datasets", "validate", "pydoc"])
     assert result.exit_code == 1
     assert SECRET not in result.output
