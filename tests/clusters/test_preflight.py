@@ -23,6 +23,8 @@ from tests.servers.servers import SECONDS, dask_processes, wait_for
 
 SPEC = SweepSpec()
 
+pytestmark = pytest.mark.cluster
+
 
 @contextmanager
 def client_of(dask, workers):
