@@ -31,4 +31,3 @@ class Mistral(Family):
         }
     }
     defaults = {"tie_word_embeddings": True, "sliding_window": None}
-    exporter = "optimum"
