@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from genret_dask.specs import SweepSpec
-from genret_dask.specs.registry import Registered, entry, names_of
+from genret_dask.specs.registry import Group, Registered, entry, names_of
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# The YAML of a study
@@ -85,13 +85,19 @@ def kind_of(field: FieldInfo) -> str:
     return words_of(field.rebuild_annotation())
 
 
+def own(group: Group) -> list[str]:
+    """Return the entries of a group that this package brings itself."""
+    here = "genret_dask."
+    return [name for name in names_of(group) if entry(group, name).__module__.startswith(here)]
+
+
 def words_of(annotation: Any) -> str:
     """Return what an annotation takes, in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         for one in arguments[1:]:
             if isinstance(one, Registered):
-                return f"a record, by its `kind`: {', '.join(names_of(one.group))}"
+                return f"a record, by its `kind`: {', '.join(own(one.group))}"
         limits = [words for one in arguments[1:] for words in limits_of(one)]
         return " ".join([words_of(arguments[0]), " and ".join(limits)]).rstrip()
     if origin is Literal:
@@ -123,7 +129,7 @@ def records_in(field: FieldInfo) -> list[type[BaseModel]]:
 
     def look(annotation: Any) -> None:
         if isinstance(annotation, Registered):
-            found.extend(entry(annotation.group, name) for name in names_of(annotation.group))
+            found.extend(entry(annotation.group, name) for name in own(annotation.group))
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             found.append(annotation)
         for one in get_args(annotation):

@@ -1,4 +1,7 @@
-"""The cube: every candidate's logits as one Zarr store that xarray opens."""
+"""The cube: the logits of all that was searched and scored, as one Zarr store for xarray.
+
+`schema` says what is in it, `store` writes it, `open` reads it.
+"""
 
 from genret_dask.cube.open import kinds, open_cube
 

@@ -142,7 +142,7 @@ def is_sharded(array: Any) -> bool:
 def write_shard(
     path: Path, kind: str, model: int, start: int, arrays: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, str]:
-    """Write one model's results for a shard of queries as whole chunks, durably.
+    """Write a shard's tokens, logits and scores into the cube as whole chunks, durably.
 
     Parameters
     ----------

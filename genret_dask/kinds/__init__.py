@@ -1,4 +1,8 @@
-"""Kinds of identifier, one file each: the entry points of `genret_dask.identifiers`."""
+"""Kinds of identifier, one file each, and the classes that they are made from.
+
+A kind is found by the entry-point group `genret_dask.identifiers` of `pyproject.toml`; the names
+here are for code that makes a study in Python.
+"""
 
 from genret_dask.kinds.base import Kind
 from genret_dask.kinds.codes import CodesIdentifiers

@@ -1,7 +1,8 @@
 """What every kind of identifier brings: its settings, and all that a study asks of it.
 
-A study never asks which kind it has: it calls these methods. One file adds a kind; the simplest
-is `genret_dask.kinds.fixed.FixedLength` with one method.
+A study never asks which kind it has: it calls these methods. One file adds a kind. Where all
+identifiers have one length, it subclasses `genret_dask.kinds.fixed.FixedLength` and has two
+methods; `genret_dask.kinds.codes` is such a file, and docs/extending.md a shorter one.
 """
 
 from __future__ import annotations
@@ -162,8 +163,8 @@ class Decoder(Protocol):
 class Kind(Record):
     """A kind of identifier: an entry of a study's `identifiers:`, by its `kind`.
 
-    A subclass is an entry of `genret_dask.identifiers` under the value of its field `kind`. In the
-    methods a space is what `open` returned.
+    A subclass is found by the entry-point group `genret_dask.identifiers` of `pyproject.toml`,
+    under the value of its field `kind`. In the methods a space is what `open` returned.
 
     Attributes
     ----------

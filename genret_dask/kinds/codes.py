@@ -40,8 +40,8 @@ class CodesIdentifiers(FixedLength):
         parts = {"collection": corpus, "identifiers": self.settings(), "seed": seed}
         return Origin(self.kind, {**parts, "words": RULES})
 
-    def levels_at_most(self, documents: int) -> list[int]:
-        """See `FixedLength.levels_at_most`; how many share every cell only the documents tell."""
+    def planned_levels(self, documents: int) -> list[int]:
+        """See `FixedLength.planned_levels`; how many share every cell only the documents tell."""
         return [*[self.codes] * self.levels, 1]
 
     def cells(self, collection: Collection, seed: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Identifiers of one fixed length: each level has a block of new vocabulary rows.
 
-A subclass gives the cells of each document; everything else follows from them.
+A subclass gives the cells of each document, and how many a plan reckons with; everything else
+follows from them.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class FixedLength(Kind):
     noun = "code"
 
     @abstractmethod
-    def levels_at_most(self, documents: int) -> list[int]:
-        """Return the number of cells of each level, at most, for so many documents."""
+    def planned_levels(self, documents: int) -> list[int]:
+        """Return how many cells each level is expected to have, for plans alone."""
 
     @abstractmethod
     def cells(self, collection: Collection, seed: int) -> np.ndarray:
@@ -67,7 +68,7 @@ class FixedLength(Kind):
 
     def planned(self, documents: int) -> Shape:
         """See `Kind.planned`."""
-        sizes = self.levels_at_most(documents)
+        sizes = self.planned_levels(documents)
         return Shape(sum(sizes), len(sizes))
 
     def shape(self, folder: Path) -> Shape:
@@ -79,7 +80,7 @@ class FixedLength(Kind):
         self, architecture: Architecture, collection: Collection, beams: tuple[int, ...]
     ) -> Decoding:
         """See `Kind.plan`."""
-        sizes, documents = self.levels_at_most(len(collection)), len(collection)
+        sizes, documents = self.planned_levels(len(collection)), len(collection)
         nodes = [1]
         for size in sizes:
             nodes.append(min(nodes[-1] * size, documents))

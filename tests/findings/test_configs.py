@@ -120,7 +120,11 @@ def problems_of(family: str, **source: Any) -> list[str]:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "family": ("bert", {"size": "giant"}, "family 'bert' cannot be trained; expected one of llama, t5"),
+    "family": (
+        "bert",
+        {"size": "giant"},
+        "family 'bert' cannot be trained; expected one of llama, t5",
+    ),
     "exporter": ("optimum", {"size": "nano"}, "has an exporter, and cannot be trained"),
     "size": ("t5", {"size": "giant"}, "no size 'giant'; expected one of femto, pico"),
     "unknown-field": ("t5", {"config": {**T5, "d_modle": 3}}, "unknown key d_modle; expected v"),

@@ -15,7 +15,7 @@ class ReversedNumbers(FixedLength):
 
     noun = "number"
 
-    def levels_at_most(self, documents: int) -> list[int]:
+    def planned_levels(self, documents: int) -> list[int]:
         return [10] * len(str(documents - 1))
 
     def cells(self, collection: Collection, seed: int) -> np.ndarray:
