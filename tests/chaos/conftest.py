@@ -149,7 +149,7 @@ def cluster(workers: int = 2, **kwargs) -> Iterator[Client]:
 
 def write_configs(stand: Stand, cluster: dict) -> list[str]:
     """Files for the command line; returns its options."""
-    spec = stand.spec.model_dump(mode="json", exclude_defaults=True)
+    spec = stand.spec.model_dump(mode="json")
     (stand.root / "sweep.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     (stand.root / "cluster.yaml").write_text(yaml.safe_dump(cluster))
     files = {"--cluster": "cluster.yaml", "--config": "sweep.yaml", "--runs": "runs"}
