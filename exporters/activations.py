@@ -6,30 +6,13 @@ from collections.abc import Callable
 
 from genret_dask.exporters.graph import Graph
 
-
-def _silu(g: Graph, x: str) -> str:
-    return g.op("Mul", x, g.op("Sigmoid", x))
-
-
-def _relu(g: Graph, x: str) -> str:
-    return g.op("Relu", x)
-
-
-def _gelu(g: Graph, x: str) -> str:
-    return g.op("Gelu", x)
-
-
-def _tanh_gelu(g: Graph, x: str) -> str:
-    return g.op("Gelu", x, approximate="tanh")
-
-
 ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
-    "relu": _relu,
-    "silu": _silu,
-    "swish": _silu,
-    "gelu": _gelu,
-    "gelu_new": _tanh_gelu,
-    "gelu_pytorch_tanh": _tanh_gelu,
+    "relu": lambda g, x: g.op("Relu", x),
+    "silu": lambda g, x: g.op("Mul", x, g.op("Sigmoid", x)),
+    "swish": lambda g, x: g.op("Mul", x, g.op("Sigmoid", x)),
+    "gelu": lambda g, x: g.op("Gelu", x),
+    "gelu_new": lambda g, x: g.op("Gelu", x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda g, x: g.op("Gelu", x, approximate="tanh"),
 }
 """Each adds its nodes to a graph and returns the result's name."""
 

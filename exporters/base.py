@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
+
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.flops import Architecture
 from genret_dask.specs import Precision
@@ -34,6 +36,10 @@ class Checkpoint:
     architecture: Architecture
     start_token: int
     precision: Precision
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the weights by name; they share the model's memory."""
+        return {name: value.detach().numpy() for name, value in self.model.state_dict().items()}
 
 
 class Exporter(ABC):

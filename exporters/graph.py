@@ -25,17 +25,15 @@ MASKED = -1e9
 """Added to the scores of keys that must not be seen: exp() of it is exactly 0 in float32."""
 
 _ALIGNMENT = 4096  # what the ONNX format asks for, so that weights can be memory-mapped
-_TYPES = {
-    np.dtype(np.bool_): TensorProto.BOOL,
-    np.dtype(np.int32): TensorProto.INT32,
-    np.dtype(np.int64): TensorProto.INT64,
-    np.dtype(np.float32): TensorProto.FLOAT,
-    np.dtype(np.float64): TensorProto.DOUBLE,
-    np.dtype(np.float16): TensorProto.FLOAT16,
-    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
-}
 _SUFFIXES = {np.dtype(np.float16): "/fp16", np.dtype(ml_dtypes.bfloat16): "/bf16"}
 _FLOAT_TYPES: dict[str, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+
+
+def _kind(dtype: Any) -> int:
+    """The ONNX type of a NumPy type; releases of onnx differ in whether they know bfloat16."""
+    if dtype == ml_dtypes.bfloat16:
+        return int(TensorProto.BFLOAT16)
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 class Weights:
@@ -109,15 +107,13 @@ class Graph:
 
     def input(self, name: str, dtype: type, shape: Sequence[int | str]) -> str:
         """Declare an input; a string in `shape` names a free dimension."""
-        kind = _TYPES[np.dtype(dtype)]
-        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self._inputs.append(helper.make_tensor_value_info(name, _kind(dtype), shape))
         return name
 
     def output(self, name: str, value: str, dtype: type, shape: Sequence[int | str]) -> None:
         """Publish the node output `value` under `name`."""
-        kind = _TYPES[np.dtype(dtype)]
         self._published[value] = name
-        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self._outputs.append(helper.make_tensor_value_info(name, _kind(dtype), shape))
 
     def const(self, value: Any, dtype: type = np.int64) -> str:
         """A small constant, kept inside the graph's own file."""
@@ -153,7 +149,7 @@ class Graph:
             start += first * (length // array.shape[0])
             length = length // array.shape[0] * shape[0]
         if name not in self._initializers:
-            self._initializers[name] = external(name, _TYPES[dtype], shape, start, length)
+            self._initializers[name] = external(name, _kind(dtype), shape, start, length)
         return name
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -205,7 +201,7 @@ class Graph:
     def _cast(self, value: str, dtype: Any) -> str:
         if self.dtype == np.float32:
             return value
-        key = (value, _TYPES[np.dtype(dtype)])
+        key = (value, _kind(dtype))
         if key not in self._casts:
             self._casts[key] = self.op("Cast", value, to=key[1])
         return self._casts[key]

@@ -87,7 +87,7 @@ class _Writer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         model, shape = checkpoint.model, checkpoint.architecture
         self.config, self.shape, self.precision = model.config, shape, checkpoint.precision
-        self.state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+        self.state = checkpoint.arrays()
         self.start_token, self.inner = checkpoint.start_token, shape.inner
         rotary = model.model.rotary_emb
         self.frequencies = rotary.inv_freq.numpy()

@@ -31,29 +31,22 @@ class OptimumExporter(Exporter):
         return []
 
     def architecture(self, model: Any) -> Architecture:
-        """See `describe`."""
-        return describe(model)
+        """Return a causal model's sizes, by its configuration and the shapes of its weights."""
+        return _describe(model)
 
     def write(self, checkpoint: Checkpoint, folder: Path) -> None:
         """See `Exporter`."""
         _write(checkpoint.folder, folder)
 
 
-def describe(model: Any) -> Architecture:
-    """A causal model's sizes, from its configuration and the shapes of its weights."""
+def _describe(model: Any) -> Architecture:
     config = model.config
     d_model, layers = config.hidden_size, config.num_hidden_layers
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     d_head = getattr(config, "head_dim", None) or d_model // heads
-    d_ff = next(
-        (
-            size
-            for name in ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
-            if (size := getattr(config, name, None))
-        ),
-        4 * d_model,
-    )
+    names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+    d_ff = next(filter(None, (getattr(config, name, None) for name in names)), 4 * d_model)
     outside = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in outside)
     attention = d_model * d_head * 2 * (heads + kv_heads)

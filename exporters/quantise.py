@@ -28,6 +28,7 @@ from onnx import helper, numpy_helper
 
 from genret_dask.errors import ModelError
 from genret_dask.exporters.graph import MICROSOFT, Weights, external
+from genret_dask.models.manifest import weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def quantise(source: Path, target: Path) -> None:
     with Weights(target) as weights, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         for path in graphs:
             _save(_quantised(path, Path(scratch)), target / path.name, weights)
-    skipped = {path.name for path in graphs}.union(*map(_locations, graphs))
+    skipped = {path.name for path in graphs}.union(*map(weight_files, graphs))
     for path in source.iterdir():
         if path.is_file() and path.name not in skipped:
             shutil.copyfile(path, target / path.name)
@@ -183,14 +184,3 @@ def _save(model: onnx.ModelProto, path: Path, weights: Weights) -> None:
             place = weights.place(hashlib.sha256(array.tobytes()).hexdigest(), array)
             tensor.CopyFrom(external(tensor.name, tensor.data_type, array.shape, *place))
     path.write_bytes(model.SerializeToString())
-
-
-def _locations(path: Path) -> set[str]:
-    """Names of the files that hold a graph's weights."""
-    graph = onnx.load(path, load_external_data=False).graph
-    return {
-        entry.value
-        for tensor in graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }

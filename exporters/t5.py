@@ -17,7 +17,6 @@ from genret_dask.exporters.graph import Graph, Weights
 from genret_dask.exporters.head import output_logits
 from genret_dask.exporters.select import selection
 from genret_dask.models.architectures import architecture_of
-from genret_dask.models.flops import Architecture
 
 
 class T5Exporter(Exporter):
@@ -28,10 +27,8 @@ class T5Exporter(Exporter):
         problems = activation_problems("feed_forward_proj", config.dense_act_fn)
         if not config.is_encoder_decoder:
             problems.append("is_encoder_decoder is False; expected True")
-        buckets, furthest = (
-            config.relative_attention_num_buckets,
-            config.relative_attention_max_distance,
-        )
+        buckets = config.relative_attention_num_buckets
+        furthest = config.relative_attention_max_distance
         whole = isinstance(buckets, int) and isinstance(furthest, int)
         if not (whole and buckets >= 4 and furthest > buckets // 2):
             problems.append(
@@ -48,9 +45,7 @@ class T5Exporter(Exporter):
 
     def write(self, checkpoint: Checkpoint, folder: Path) -> None:
         """See `Exporter`."""
-        model = checkpoint.model
-        state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-        _Writer(model.config, state, checkpoint.architecture, checkpoint.precision).write(folder)
+        _Writer(checkpoint).write(folder)
 
 
 def relative_bias(
@@ -93,11 +88,10 @@ def relative_bias(
 
 
 class _Writer:
-    def __init__(
-        self, config: Any, state: dict[str, np.ndarray], shape: Architecture, precision: str
-    ) -> None:
-        self.config, self.state, self.shape, self.precision = config, state, shape, precision
-        self.inner = shape.heads * shape.d_head
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.config, self.state = checkpoint.model.config, checkpoint.arrays()
+        self.shape, self.precision = checkpoint.architecture, checkpoint.precision
+        self.inner = self.shape.inner
 
     def write(self, folder: Path) -> None:
         """Write both graphs and their weights."""
@@ -147,9 +141,8 @@ class _Writer:
         g.input("lengths", np.int64, ["batch"])
         size = g.size("tokens", 1)
         place = g.span(size)
-        distance = g.op(
-            "Sub", g.op("Unsqueeze", place, g.const([0])), g.op("Unsqueeze", place, g.const([1]))
-        )
+        columns, rows = (g.op("Unsqueeze", place, g.const([axis])) for axis in (0, 1))
+        distance = g.op("Sub", columns, rows)
         bias = g.op("Transpose", self._bias(g, "encoder", distance, True), perm=[2, 0, 1])
         mask = g.op("Add", bias, length_mask(g, "lengths", size))
         x = g.embed("tokens", "shared.weight", self.state["shared.weight"])

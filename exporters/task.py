@@ -15,9 +15,6 @@ from genret_dask.specs import Precision
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.places import is_local
 
-_READING = ("begin_tokens", "end_tokens", "eos_token")
-_TRAINING = ("n_train", "train_fraction", "train_flops", "dev_loss")
-
 
 @dataclass(frozen=True)
 class ExportTask:
@@ -77,7 +74,7 @@ def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
     """Export unless it is done; the work is not divisible: nothing is reported on the way."""
     if is_exported(task):
         return
-    record = task.record
+    record = {**task.record, "made_from": task.made_from}
     with alone_in_torch(threads=1):
         report(0.0)  # raises if the worker closed while this task waited for its turn
         export_model(
@@ -87,6 +84,6 @@ def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
             start_token=record["start_token"],
             tolerance=task.tolerance,
             precision=task.precision,
-            reading=Reading(**{key: record[key] for key in _READING}),
-            training=Training(made_from=task.made_from, **{key: record[key] for key in _TRAINING}),
+            reading=Reading(**{key: record[key] for key in Reading.model_fields}),
+            training=Training(**{key: record[key] for key in Training.model_fields}),
         )

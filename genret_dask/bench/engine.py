@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,9 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from genret_dask.bench.measure import Measurement, median_seconds, quantity, seconds
 from genret_dask.bench.workload import Workload, random_codes
 from genret_dask.exporters.quantise import quantise
-from genret_dask.inference.beam import Beams
 from genret_dask.inference.graph import EXECUTION_PROVIDERS, PROVIDER_OPTIONS
-from genret_dask.inference.resident import searcher
 from genret_dask.inference.session import Session, session_for
 from genret_dask.models.flops import step_flops
 
@@ -118,16 +117,7 @@ def run_selection(workload: Workload, runs: int) -> Iterator[Measurement]:
             setattr(session, name, timed(getattr(session, name)))
         for _ in range(runs + 1):
             inside[0] = 0.0
-            total = seconds(
-                lambda: searcher(session)(
-                    session,
-                    workload.codes.trie,
-                    workload.vocabulary,
-                    workload.tokens,
-                    workload.lengths,
-                    workload.scale.beams,
-                )
-            )
+            total = seconds(partial(workload.search, workload.scale.beams))
             found.append((total - inside[0], inside[0]))
     finally:
         for name in names:
@@ -152,24 +142,13 @@ def run_growth(
     is better.
     """
     queries = len(workload.tokens)
-
-    def timed(trie: Any, count: int, beam: int) -> Callable[[], Any]:
-        return lambda: searcher(workload.session)(
-            workload.session,
-            trie,
-            workload.vocabulary,
-            workload.tokens[:count],
-            workload.lengths[:count],
-            (beam,),
-        )
-
-    trie, family = workload.codes.trie, workload.family
+    family, search = workload.family, workload.search
     counts = [max(1, queries // 4), queries // 2, queries]
     beams = [25, 50, 100, 200]
     tries = [random_codes(size).trie for size in documents]
-    by_queries = median_seconds([timed(trie, count, 50) for count in counts], runs)
-    by_beam = median_seconds([timed(trie, queries, beam) for beam in beams], runs)
-    by_documents = median_seconds([timed(other, queries, _BEAM) for other in tries], runs)
+    by_queries = median_seconds([partial(search, (50,), queries=count) for count in counts], runs)
+    by_beam = median_seconds([partial(search, (beam,)) for beam in beams], runs)
+    by_documents = median_seconds([partial(search, (_BEAM,), trie=trie) for trie in tries], runs)
     for count, taken in zip(counts[1:], by_queries[1:], strict=True):
         yield quantity(
             "growth in queries",
@@ -252,20 +231,9 @@ def run_int8(workload: Workload, runs: int) -> Iterator[Measurement]:
         folder.mkdir()
         quantise(workload.folder, folder)
         int8 = session_for(folder, workload.session.manifest, "cpu", workload.threads)
-
-        def searched(session: Session) -> Callable[[], Beams]:
-            return lambda: searcher(session)(
-                session,
-                workload.codes.trie,
-                workload.vocabulary,
-                workload.tokens,
-                workload.lengths,
-                (_BEAM,),
-            )
-
-        sessions = int8, workload.session
-        taken = median_seconds([searched(session) for session in sessions], runs)
-        found = [searched(session)().doc[:, 0, :10] for session in sessions]
+        searches = [partial(workload.search, (_BEAM,), session=one) for one in (int8, None)]
+        taken = median_seconds(searches, runs)
+        found = [search().doc[:, 0, :10] for search in searches]
     queries = len(workload.tokens)
     case = f"{workload.family}, search at beam {_BEAM}, peer: our float32"
     mine, theirs = (1e3 * time / queries for time in taken)

@@ -69,11 +69,7 @@ def compare(
     """
     if not equal(ours(), peer()):
         return Measurement(measure, case, None, None, unit, None, target, False)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs):
-        for function, kept in zip((ours, peer), times, strict=True):
-            kept.append(seconds(function))
-    mine, theirs = (1e3 * statistics.median(kept) / per for kept in times)
+    mine, theirs = (1e3 * taken / per for taken in _in_turns((ours, peer), runs))
     return Measurement(measure, case, mine, theirs, unit, theirs / mine, target, True)
 
 
@@ -104,6 +100,10 @@ def median_seconds(functions: Sequence[Callable[[], Any]], runs: int = RUNS) -> 
     """Median time of each function, after one call to warm up, called in turns."""
     for function in functions:
         function()
+    return _in_turns(functions, runs)
+
+
+def _in_turns(functions: Sequence[Callable[[], Any]], runs: int) -> list[float]:
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(runs):
         for function, kept in zip(functions, times, strict=True):

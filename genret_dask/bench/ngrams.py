@@ -76,7 +76,8 @@ class Prepared:
 def run_ngrams(scale: Scale, runs: int) -> Iterator[Measurement]:
     """Everything about n-grams that no model takes part in."""
     stream, vocabulary, end = _text(scale.documents)
-    small = _corpus(_repeated(stream, scale.ngram_tokens // 100), vocabulary, end)
+    few = _repeated(stream, scale.ngram_tokens // 100)
+    small = _with_index(Part.build(few, vocabulary), vocabulary, end)
     for share in (2, 1):  # half of it is about as large as a part is by default
         tokens = _repeated(stream, scale.ngram_tokens // share)
         case = f"{len(tokens.tokens):,} tokens"
@@ -227,19 +228,12 @@ def _repeated(stream: Stream, size: int) -> Stream:
     return Stream(np.concatenate(tokens), starts, np.concatenate(documents).astype(np.int32))
 
 
-def _corpus(stream: Stream, vocabulary: int, end: int) -> Corpus:
-    return _with_index(Part.build(stream, vocabulary), vocabulary, end)
-
-
 def _with_index(part: Part, vocabulary: int, end: int) -> Corpus:
     counts = np.diff(part.array.heads)[1:]
-    return Corpus(NgramIndex((part,), vocabulary, "", ""), end, _logits(counts, 0))
-
-
-def _logits(counts: np.ndarray, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    noise = rng.standard_normal((STEPS, BEAM, len(counts)), dtype=np.float32)
-    return 2 * noise + np.log(counts + 0.1).astype(np.float32)
+    shape = (STEPS, BEAM, len(counts))
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    logits = 2 * noise + np.log(counts + 0.1).astype(np.float32)
+    return Corpus(NgramIndex((part,), vocabulary, "", ""), end, logits)
 
 
 # --- a step, and two ways to do without states ----------------------------------------------------

@@ -62,10 +62,6 @@ class Generate:
         doc, score = zip(*parts, strict=True)
         return np.concatenate(doc), np.concatenate(score)
 
-    def grid(self, beams: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """One search for each beam size."""
-        return [self.search(beam) for beam in beams]
-
     def _generate(self, queries: np.ndarray, beam: int) -> tuple[np.ndarray, np.ndarray]:
         workload = self._workload
         prompt, opening = torch.from_numpy(queries), 1
@@ -99,37 +95,26 @@ class Generate:
         return doc.reshape(shape), score.reshape(shape)
 
 
-def score_singly(workload: Workload, documents: np.ndarray) -> np.ndarray:
-    """A forward pass for each (query, document), the query encoded anew each time.
+def score_documents(workload: Workload, documents: np.ndarray, batch: int) -> np.ndarray:
+    """Score documents of a query in forward passes, each row of which has the query anew.
 
     Parameters
     ----------
     documents : int[query, candidate]
+    batch : int
+        Documents of one forward pass.
 
     Returns
     -------
     float32[query, candidate]
         Log-probability of the identifier.
     """
-    return np.array(
-        [
-            [_score(workload, query, documents[row, [place]])[0] for place in range(len(found))]
-            for row, (query, found) in enumerate(zip(workload.tokens, documents, strict=False))
-        ]
-    )
-
-
-def score_together(workload: Workload, documents: np.ndarray) -> np.ndarray:
-    """One forward pass for each query, the query repeated in every row of its batch.
-
-    Takes and returns what `score_singly` does.
-    """
-    return np.array(
-        [
-            _score(workload, query, found)
-            for query, found in zip(workload.tokens, documents, strict=False)
-        ]
-    )
+    scores = [
+        _score(workload, query, found[start : start + batch])
+        for query, found in zip(workload.tokens, documents, strict=False)
+        for start in range(0, len(found), batch)
+    ]
+    return np.concatenate(scores).reshape(documents.shape)
 
 
 def _score(workload: Workload, query: np.ndarray, documents: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ def _study(folder: Path, queries: int) -> SweepSpec:
     words = [f"word{row}" for row in range(_WORDS)]
     texts = tuple(" ".join(rng.choice(words, 40)) for _ in range(1000))
     asked = tuple(" ".join(rng.choice(words, 8)) for _ in range(queries + 64))
-    rows, judged = np.arange(len(asked)), np.ones(len(asked))
+    rows = np.arange(len(asked))
     split = np.where(rows < queries, "test", np.where(rows % 2, "train", "dev"))
     collection = Collection(
         name="bench",
@@ -105,10 +105,7 @@ def _study(folder: Path, queries: int) -> SweepSpec:
         texts=texts,
         query_ids=tuple(f"q{row}" for row in range(len(asked))),
         queries=asked,
-        qrels={
-            name: Qrels.from_rows(rows[split == name], rows[split == name], judged[split == name])
-            for name in SPLITS
-        },
+        qrels={name: Qrels.from_rows(rows[split == name], rows[split == name]) for name in SPLITS},
     )
     stored.write(collection, folder / "beir")
     return SweepSpec(

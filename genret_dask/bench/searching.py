@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
 from genret_dask.bench.measure import Measurement, compare, seconds
-from genret_dask.bench.peers import Generate, score_singly, score_together
+from genret_dask.bench.peers import Generate, score_documents
 from genret_dask.bench.workload import Workload
 from genret_dask.inference.beam import Beams
-from genret_dask.inference.resident import searcher
 from genret_dask.inference.score import score
 
 TOLERANCE = 1e-3
@@ -54,7 +53,7 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
         "grid",
         f"{case}, peer in batches of {peer.batch}",
         partial(_rankings, workload),
-        lambda: peer.grid(beams),
+        lambda: [peer.search(beam) for beam in beams],
         equal=lambda ours, theirs: all(map(same_ranking, ours, theirs)),
         target=_GRID.get(workload.family),
         per=queries,
@@ -83,15 +82,15 @@ def run_scoring(workload: Workload, runs: int) -> Iterator[Measurement]:
         ]
     )
     peers = (
-        ("a forward pass each", score_singly, _SINGLY),
-        ("one batch", score_together, _TOGETHER),
+        ("a forward pass each", 1, _SINGLY),
+        ("one batch", count, _TOGETHER),
     )
-    for name, peer, targets in peers:
+    for name, batch, targets in peers:
         yield compare(
             "scoring",
             f"{workload.family}, {count} documents, peer: {name}",
             lambda: _score(workload, documents),
-            partial(peer, workload, documents),
+            partial(score_documents, workload, documents, batch),
             equal=lambda ours, theirs: np.allclose(ours, theirs, rtol=0, atol=TOLERANCE),
             target=targets.get(workload.family),
             per=_SCORED_QUERIES,
@@ -130,23 +129,12 @@ def same_ranking(
 
 def _rankings(workload: Workload) -> list[tuple[np.ndarray, np.ndarray]]:
     """At every beam size of the grid, from one search."""
-    found = _search(workload, workload.scale.beams)
+    found = workload.search(workload.scale.beams)
     return [ranked(found, place) for place in range(len(workload.scale.beams))]
 
 
 def _ranking(workload: Workload, beam: int) -> tuple[np.ndarray, np.ndarray]:
-    return ranked(_search(workload, (beam,)), 0)
-
-
-def _search(workload: Workload, beams: Sequence[int]) -> Beams:
-    return searcher(workload.session)(
-        workload.session,
-        workload.codes.trie,
-        workload.vocabulary,
-        workload.tokens,
-        workload.lengths,
-        beams,
-    )
+    return ranked(workload.search((beam,)), 0)
 
 
 def _score(workload: Workload, documents: np.ndarray) -> np.ndarray:

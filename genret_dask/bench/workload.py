@@ -6,7 +6,7 @@ model whose logits have a deviation of about one, so that beams compete and near
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,10 @@ import numpy as np
 import torch
 
 from genret_dask.exporters import export_model
-from genret_dask.identifiers import Codes
+from genret_dask.identifiers import Codes, Trie
+from genret_dask.inference.beam import Beams
 from genret_dask.inference.constraint import Vocabulary
+from genret_dask.inference.resident import searcher
 from genret_dask.inference.session import Session, open_session
 from genret_dask.models.architectures import architecture_of
 from genret_dask.models.configs import config_of
@@ -95,6 +97,20 @@ class Workload:
     @property
     def start_token(self) -> int:
         return self.vocabulary.start_token
+
+    def search(
+        self,
+        beams: Sequence[int],
+        *,
+        session: Session | None = None,
+        trie: Trie | None = None,
+        queries: int | None = None,
+    ) -> Beams:
+        """Search the first queries, or all, with the workload's own graphs and trie by default."""
+        session = session or self.session
+        tokens, lengths = self.tokens[:queries], self.lengths[:queries]
+        trie = trie or self.codes.trie
+        return searcher(session)(session, trie, self.vocabulary, tokens, lengths, beams)
 
 
 @contextmanager

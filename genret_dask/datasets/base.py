@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.collection import SPLITS, Collection
 from genret_dask.specs.validation import Record
 
 
@@ -30,6 +30,10 @@ class Dataset(Record):
     needs: ClassVar[str]
     example: ClassVar[str]
     loading_seconds: ClassVar[float] = 0.0
+
+    def by_split(self) -> dict[str, Any]:
+        """Return the values of the fields train, dev and test, without those that are None."""
+        return {split: found for split in SPLITS if (found := getattr(self, split)) is not None}
 
     @abstractmethod
     def load(self) -> Collection:

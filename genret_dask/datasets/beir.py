@@ -18,7 +18,7 @@ from pydantic import Field
 
 from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels, encodable
-from genret_dask.errors import DatasetError
+from genret_dask.errors import DatasetError, listed
 from genret_dask.storage.fingerprint import fingerprint
 from genret_dask.storage.sources import source_hash
 
@@ -29,7 +29,6 @@ Judgement = tuple[str, str, int]
 LONGEST_LINE = 2**26
 """Bytes; a compressed file can hold a line that no memory does."""
 
-_NAMED = 5
 _HEADERS = {"queryid", "qid", "query"}  # without blanks, dashes and the like
 
 
@@ -62,7 +61,7 @@ class BeirDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Hash of the bytes of the folder's files and of the settings; the path plays no part."""
-        hashes = {name: _hash(path) for name, path in sorted(_files(self.path).items())}
+        hashes = {name: hash_of(path) for name, path in sorted(_files(self.path).items())}
         return fingerprint("beir", hashes, self.allow_unknown_ids)
 
 
@@ -145,7 +144,7 @@ def resolve_judgements(
                 split,
             )
     if unknown:
-        named = ", ".join(list(unknown)[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+        named = listed(list(unknown), 5)
         found = f"{source}: {dropped} judgements name {len(unknown)} unknown ids: {named}"
         if not allow_unknown_ids:
             raise DatasetError(
@@ -193,7 +192,8 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _hash(path: Path) -> str:
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file; `DatasetError` where it cannot be read."""
     try:
         return source_hash(path)
     except OSError as error:
@@ -255,8 +255,7 @@ def malformed(path: Path, number: int, problem: str, expected: str) -> DatasetEr
 
 def _read_corpus(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     expected = 'a line like {"_id": "d1", "title": "", "text": "..."}'
-    titles, texts = [], []
-    ids = []
+    ids, titles, texts = [], [], []
     for name, number, record in _records(path, expected):
         ids.append(name)
         titles.append(_string(path, number, record, "title", expected, default=""))

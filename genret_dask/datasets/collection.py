@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from genret_dask.datasets.words import words
+from genret_dask.datasets.words import one_line, words
 from genret_dask.errors import DatasetError
 
 SPLITS = ("train", "dev", "test")
@@ -47,9 +47,10 @@ class Qrels:
     relevance: np.ndarray
 
     @classmethod
-    def from_rows(cls, query: object, document: object, relevance: object) -> Qrels:
+    def from_rows(cls, query: object, document: object, relevance: object = 1) -> Qrels:
         """Sort judgements; of a pair judged twice the higher grade stays."""
         q, d, r = (np.asarray(column, dtype=np.int32) for column in (query, document, relevance))
+        r = np.broadcast_to(r, q.shape)
         order = np.lexsort((-r, d, q))
         q, d, r = q[order], d[order], r[order]
         first = np.ones(len(q), dtype=bool)
@@ -141,15 +142,17 @@ class Collection:
             for rows, size in ((judged.query, queries), (judged.document, documents)):
                 if len(rows) and not 0 <= rows.min() <= rows.max() < size:
                     raise ValueError(f"qrels {split} name a row outside 0..{size - 1}")
-        columns = [self.document_ids, self.titles, self.texts, self.query_ids, self.queries]
-        columns += self.answers.values()
-        for column in columns:
+        for column in (*self._columns, *self.answers.values()):
             for row, text in enumerate(column):
                 if not encodable(text):
                     raise DatasetError(
                         f"collection {self.name}, row {row}: {text[:60]!r} holds half a character",
                         expected="text without lone surrogates",
                     )
+
+    @property
+    def _columns(self) -> tuple[tuple[str, ...], ...]:
+        return self.document_ids, self.titles, self.texts, self.query_ids, self.queries
 
     def __len__(self) -> int:
         return len(self.document_ids)
@@ -162,13 +165,7 @@ class Collection:
     def content_hash(self) -> str:
         """Sixteen hexadecimal digits over every id, text, judgement and answer."""
         digest = hashlib.sha256()
-        for column in (
-            self.document_ids,
-            self.titles,
-            self.texts,
-            self.query_ids,
-            self.queries,
-        ):
+        for column in self._columns:
             for text in column:
                 data = text.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8, "little"))
@@ -185,7 +182,7 @@ class Collection:
 
 def count_repeated(collection: Collection) -> int:
     """How many documents have the text of an earlier one, up to white space."""
-    texts = (" ".join(collection.document(row).split()) for row in range(len(collection)))
+    texts = (one_line(collection.document(row)) for row in range(len(collection)))
     hashes = np.fromiter((hash(text) for text in texts if text), np.int64)
     return len(hashes) - len(np.unique(hashes))
 

@@ -24,11 +24,10 @@ from typing import Literal
 import numpy as np
 
 from genret_dask.datasets.base import Dataset
-from genret_dask.datasets.beir import malformed, read_lines
+from genret_dask.datasets.beir import hash_of, malformed, read_lines
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.errors import DatasetError
 from genret_dask.storage.fingerprint import fingerprint
-from genret_dask.storage.sources import source_hash
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class DprDataset(Dataset):
         questions: list[str] = []
         answers: list[tuple[str, ...]] = []
         spans: dict[str, range] = {}
-        for split, path in _question_files(self).items():
+        for split, path in self.by_split().items():
             rows = list(_read_questions(path))
             spans[split] = range(len(names), len(names) + len(rows))
             names += [f"{split}-{row}" for row in range(len(rows))]
@@ -80,9 +79,7 @@ class DprDataset(Dataset):
         for split in SPLITS:
             span = spans.get(split, range(0))
             own = (query_rows >= span.start) & (query_rows < span.stop)
-            qrels[split] = Qrels.from_rows(
-                query_rows[own], document_rows[own], np.ones(own.sum(), dtype=np.int32)
-            )
+            qrels[split] = Qrels.from_rows(query_rows[own], document_rows[own])
         answered = np.unique(query_rows)
         if len(answered) < len(names):
             logger.info(
@@ -105,18 +102,8 @@ class DprDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes by their role; names and paths play no part."""
-        files = {"passages": self.passages, **_question_files(self)}
-        try:
-            return fingerprint("dpr", {role: source_hash(path) for role, path in files.items()})
-        except OSError as error:
-            raise DatasetError(
-                f"{error.filename}: {error.strerror}", expected="the files of the dpr dataset"
-            ) from error
-
-
-def _question_files(spec: DprDataset) -> dict[str, Path]:
-    files = {"train": spec.train, "dev": spec.dev, "test": spec.test}
-    return {split: path for split, path in files.items() if path is not None}
+        files = {"passages": self.passages, **self.by_split()}
+        return fingerprint("dpr", {role: hash_of(path) for role, path in files.items()})
 
 
 # --- the files --------------------------------------------------------------------------------

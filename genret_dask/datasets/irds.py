@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.beir import Judgement, resolve_judgements
-from genret_dask.datasets.collection import SPLITS, Collection
+from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError
 from genret_dask.storage.fingerprint import fingerprint
 
@@ -46,7 +46,7 @@ class IrDatasetsDataset(Dataset):
             different queries under one id; a download or a record failed; judgements name unknown
             ids and `allow_unknown_ids` is not set.
         """
-        ids = _split_ids(self)
+        ids = self.by_split()
         datasets = {split: _dataset(name) for split, name in ids.items()}
         for split, dataset in datasets.items():
             with _source(ids[split]):
@@ -101,12 +101,7 @@ class IrDatasetsDataset(Dataset):
     def fingerprint(self) -> str:
         """Hash of the ids, the settings and the package's version; the catalogue pins the bytes."""
         version = metadata.version("ir-datasets")
-        return fingerprint("ir_datasets", _split_ids(self), version, self.allow_unknown_ids)
-
-
-def _split_ids(spec: IrDatasetsDataset) -> dict[str, str]:
-    ids = {"train": spec.train, "dev": spec.dev, "test": spec.test}
-    return {split: name for split in SPLITS if (name := ids[split]) is not None}
+        return fingerprint("ir_datasets", self.by_split(), version, self.allow_unknown_ids)
 
 
 def _dataset(name: str) -> Any:
@@ -168,5 +163,4 @@ def _text(record: Any) -> str:
         return str(record.default_text())
     if isinstance(getattr(record, "text", None), str):
         return str(record.text)
-    fields = [value for value in record[1:] if isinstance(value, str)]
-    return "\n".join(fields)
+    return "\n".join(value for value in record[1:] if isinstance(value, str))

@@ -99,7 +99,7 @@ class PydocDataset(Dataset):
         qrels = {}
         for split in SPLITS:
             rows = [row for row, name in enumerate(splits) if name == split]
-            qrels[split] = Qrels.from_rows(rows, rows, [1] * len(rows))
+            qrels[split] = Qrels.from_rows(rows, rows)
         return Collection(
             name="pydoc",
             version=" ".join(f"{name}-{version}" for name, version in versions.items()),

@@ -14,6 +14,8 @@ from genret_dask.errors import DatasetError
 
 MANIFEST = "collection.json"
 
+_FIX = "delete the folder to have it built again"
+
 
 def write(collection: Collection, folder: Path) -> None:
     """Write a collection as a BEIR folder with a manifest; equal collections give equal bytes.
@@ -69,7 +71,7 @@ def read(folder: Path) -> Collection:
         raise DatasetError(
             f"{folder} holds content {collection.content_hash}",
             expected=f"content {expected}, as its {MANIFEST} says",
-            fix="delete the folder to have it built again",
+            fix=_FIX,
         )
     return collection
 
@@ -78,17 +80,13 @@ def _read_manifest(path: Path) -> tuple[str, str, str]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         name, version, found = (manifest[key] for key in ("name", "version", "content_hash"))
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"{path} is missing",
-            expected="a collection that genret-dask wrote",
-            fix="delete the folder to have it built again",
-        ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        found = "missing" if missing else f"damaged ({type(error).__name__}: {error})"
         raise DatasetError(
-            f"{path} is damaged ({type(error).__name__}: {error})",
-            expected="name, version and content_hash as JSON",
-            fix="delete the folder to have it built again",
+            f"{path} is {found}",
+            expected="name, version and content_hash as JSON, as genret-dask wrote them",
+            fix=_FIX,
         ) from error
     return str(name), str(version), str(found)
 

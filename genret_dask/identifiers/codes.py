@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
-from genret_dask.errors import ModelError, NumericError
+from genret_dask.errors import NumericError
 from genret_dask.identifiers.embedding import EmbeddingSpec, embed
 from genret_dask.identifiers.evenly import assign_evenly
 from genret_dask.identifiers.trie import Trie
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched, publishing, record_of
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.records import damaged
 
 logger = logging.getLogger(__name__)
 
@@ -188,11 +189,7 @@ def read_level_sizes(folder: Path) -> tuple[int, ...]:
     """Cells of each level of a codes artefact, by its record alone."""
     sizes = tuple(record_of(folder, needs={"level_sizes": list})["level_sizes"])
     if not sizes or min(sizes) < 1:
-        raise ModelError(
-            f"{folder / RECORD}: level_sizes is {list(sizes)}",
-            expected="the cells of each level",
-            fix=f"remove {folder} and run again",
-        )
+        raise damaged(folder / RECORD, f"has level_sizes {list(sizes)}")
     return sizes
 
 
@@ -210,9 +207,6 @@ def read_codes(folder: Path) -> Codes:
     cells = codes.codes
     fits = cells.dtype.kind in "iu" and cells.shape[1] == len(sizes) and len(cells)
     if not fits or cells.min() < 0 or (cells.max(axis=0) >= sizes).any():
-        raise ModelError(
-            f"{folder / 'codes.npy'} holds {cells.dtype}{list(cells.shape)}",
-            expected=f"codes below {list(sizes)}, as {RECORD} says",
-            fix=f"remove {folder} and run again",
-        )
+        what = f"holds {cells.dtype}{list(cells.shape)}, not codes below {list(sizes)}"
+        raise damaged(folder / "codes.npy", what)
     return codes

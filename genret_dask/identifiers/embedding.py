@@ -176,7 +176,8 @@ def _encode(collection: Collection, spec: _Encoder) -> np.ndarray:
 
     folder = str(spec.folder())
     tokenizer = load_tokenizer(folder, local_files_only=True)
-    model = load_weights(AutoModel, folder, local_files_only=True).eval()
+    config = load_config(folder, local_files_only=True)
+    model = load_weights(AutoModel, folder, config=config, local_files_only=True).eval()
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder.to(device)

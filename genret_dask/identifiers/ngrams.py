@@ -16,7 +16,7 @@ import numpy as np
 
 from genret_dask.errors import ModelError
 from genret_dask.identifiers.stream import Stream
-from genret_dask.identifiers.suffix_array import SuffixArray
+from genret_dask.identifiers.suffix_array import SuffixArray, runs
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, check_hash, fetched, record_of
 from genret_dask.storage.fingerprint import Origin, sha256_file
@@ -111,11 +111,6 @@ class NgramIndex:
     def tokens(self) -> int:
         """Tokens of the corpus, separators left out."""
         return sum(len(part.stream.tokens) - len(part.stream.starts) for part in self.parts)
-
-    @property
-    def rows(self) -> int:
-        """Vocabulary rows that the identifiers add to a model: none."""
-        return 0
 
     @property
     def nbytes(self) -> int:
@@ -234,9 +229,7 @@ class NgramIndex:
         base = 0
         for number, part in enumerate(self.parts):
             low, high = states[:, number, 0], states[:, number, 1]
-            widths = high - low
-            row = np.repeat(np.arange(len(states)), widths)
-            place = np.arange(len(row)) + np.repeat(low - (np.cumsum(widths) - widths), widths)
+            row, place = runs(low, high - low)
             position = part.array.suffixes[place].astype(np.int64)
             text = np.searchsorted(part.stream.starts, position, side="right") - 1
             rows.append(row)

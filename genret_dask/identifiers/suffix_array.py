@@ -12,6 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def runs(firsts: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """List the places of runs: of each place its run, ascending, and the place; both int64.
+
+    Examples
+    --------
+    >>> runs(np.array([5, 0]), np.array([2, 1]))
+    (array([0, 0, 1]), array([5, 6, 0]))
+    """
+    row = np.repeat(np.arange(len(firsts)), widths)
+    before = np.cumsum(widths) - widths
+    return row, np.arange(len(row)) + np.repeat(firsts - before, widths)
+
+
 @dataclass(frozen=True)
 class SuffixArray:
     """The constraint of n-gram identifiers over one stream.
@@ -85,10 +98,7 @@ class SuffixArray:
         low, high : int64[c]
             The child's interval.
         """
-        widths = high - low
-        row = np.repeat(np.arange(len(low)), widths)
-        ends = np.cumsum(widths)
-        place = np.arange(len(row)) + np.repeat(low - (ends - widths), widths)
+        row, place = runs(low, high - low)
         token = self.tokens[self.suffixes[place] + depth].astype(np.int64)
         opens = np.ones(len(row), dtype=bool)
         opens[1:] = (row[1:] != row[:-1]) | (token[1:] != token[:-1])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genret_dask.identifiers.suffix_array import runs
 from genret_dask.storage.arrays import read_array
 
 
@@ -122,9 +123,7 @@ class Trie:
             return nothing, nothing, nothing
         first = self.children[depth][states]
         counts = self.children[depth][states + 1] - first
-        parent = np.repeat(np.arange(len(states)), counts)
-        ends = np.cumsum(counts)
-        child = np.arange(len(parent)) + np.repeat(first - (ends - counts), counts)
+        parent, child = runs(first, counts)
         return parent, self.codes[depth][child], child
 
     def ends(self, states: np.ndarray, depth: int) -> np.ndarray:

@@ -7,12 +7,22 @@ all intervals are of the same resamples (a paired bootstrap; Efron and Tibshiran
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
+
+PARALLELIZED: dict[str, Any] = {
+    "dask": "parallelized",
+    "output_dtypes": [np.float64],
+    "dask_gufunc_kwargs": {"allow_rechunk": True},
+}
+"""How `xarray.apply_ufunc` runs a kernel: chunk by chunk, lazily where its arrays are."""
 
 
 def resample_weights(n: int, draws: int, seed: int) -> np.ndarray:
@@ -69,10 +79,8 @@ def bootstrap_mean(values: xr.DataArray, draws: int = 1000, seed: int = 0) -> xr
         xr.DataArray(weights, dims=("draw", "query")),
         input_core_dims=[["query"], ["draw", "query"]],
         output_core_dims=[["draw"]],
-        dask="parallelized",
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"allow_rechunk": True},
         keep_attrs=True,
+        **PARALLELIZED,
     )
     return means.transpose("draw", ...)
 
@@ -104,6 +112,23 @@ def interval(draws: xr.DataArray, level: float = 0.95) -> xr.DataArray:
         keep_attrs=True,
     )
     return bounds.assign_coords(bound=["low", "high"]).transpose("bound", ...)
+
+
+def estimate(values: xr.DataArray, draws: int, seed: int) -> xr.Dataset:
+    """Return the mean over the queries and its 95 % interval: `mean`, `low` and `high`."""
+    bounds = interval(bootstrap_mean(values, draws, seed))
+    found = {name: bounds.sel(bound=name, drop=True) for name in ("low", "high")}
+    return xr.Dataset({"mean": values.mean("query"), **found})
+
+
+def estimate_record(cell: xr.Dataset) -> dict[str, float | None]:
+    """Return one cell of an `estimate` as JSON values; None where there is no number."""
+    return {str(name): finite(value) for name, value in cell.items()}
+
+
+def finite(value: Any) -> float | None:
+    """Return a number as JSON can hold it: None where it is not finite."""
+    return number if math.isfinite(number := float(value)) else None
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -11,12 +11,13 @@ The formulas are those of "Exploring Training and Inference Scaling Laws in Gene
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
+from genret_dask.metrics.bootstrap import PARALLELIZED
 
 Form = Literal["ratio", "softmax"]
 
@@ -52,7 +53,7 @@ def generation_loss(contrast: xr.Dataset) -> xr.DataArray:
         contrast["logit"],
         contrast["log_partition"],
         input_core_dims=[inner, inner],
-        **_PARALLELIZED,
+        **PARALLELIZED,
     )
     return _described(loss, "generation_loss", "mean negative log-probability of the tokens")
 
@@ -158,12 +159,6 @@ _FORMS: dict[str, Callable[..., np.ndarray]] = {"ratio": _ratio, "softmax": _sof
 
 # --- labels -------------------------------------------------------------------------------------
 
-_PARALLELIZED: dict[str, Any] = {
-    "dask": "parallelized",
-    "output_dtypes": [np.float64],
-    "dask_gufunc_kwargs": {"allow_rechunk": True},
-}
-
 
 def _over_candidates(kernel: Callable[..., np.ndarray], contrast: xr.Dataset) -> xr.DataArray:
     return xr.apply_ufunc(
@@ -172,7 +167,7 @@ def _over_candidates(kernel: Callable[..., np.ndarray], contrast: xr.Dataset) ->
         contrast["doc"],
         contrast["is_positive"],
         input_core_dims=[["candidate"]] * 3,
-        **_PARALLELIZED,
+        **PARALLELIZED,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from genret_dask.metrics.bootstrap import bootstrap_mean, interval
+from genret_dask.metrics.bootstrap import estimate, estimate_record
 from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.ranking import recall
 from genret_dask.specs import precise_name
@@ -62,7 +61,7 @@ def precision_changes_of(
         plain = widest[name].reset_coords(drop=True)
         theirs = plain.sel(model=list(twins.values())).assign_coords(model=list(twins))
         change = plain.sel(model=list(twins)) - theirs
-        changes[name] = (change.mean("query"), interval(bootstrap_mean(change, draws, seed)))
+        changes[name] = estimate(change, draws, seed)
     return [
         {
             "identifiers": kind,
@@ -70,10 +69,7 @@ def precision_changes_of(
             "twin": twin,
             "precision": precisions[model],
             "beam": int(widest["beam"]),
-            **{
-                name: _estimate(mean.sel(model=model), bounds.sel(model=model))
-                for name, (mean, bounds) in changes.items()
-            },
+            **{name: estimate_record(cells.sel(model=model)) for name, cells in changes.items()},
         }
         for model, twin in twins.items()
     ]
@@ -87,12 +83,4 @@ def _twins(names: list[str], precisions: list[str]) -> dict[str, str]:
         for name, precision in of.items()
         for twin in names
         if precision != "fp32" == of[twin] and name == precise_name(twin, precision)
-    }
-
-
-def _estimate(mean: xr.DataArray, bounds: xr.DataArray) -> dict[str, float | None]:
-    numbers = {"mean": mean, "low": bounds.sel(bound="low"), "high": bounds.sel(bound="high")}
-    return {
-        name: number if math.isfinite(number := float(np.asarray(value))) else None
-        for name, value in numbers.items()
     }

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
+from genret_dask.metrics.bootstrap import PARALLELIZED
 from genret_dask.specs.registry import entry, names_of
 
 Measure = Callable[[xr.Dataset, xr.Dataset], xr.DataArray]
@@ -45,9 +46,7 @@ def gains(search: xr.Dataset, contrast: xr.Dataset) -> xr.DataArray:
         _bare(contrast["relevance"]),
         input_core_dims=[["rank"], ["candidate"], ["candidate"]],
         output_core_dims=[["rank"]],
-        dask="parallelized",
-        output_dtypes=[np.int32],
-        dask_gufunc_kwargs={"allow_rechunk": True},
+        **{**PARALLELIZED, "output_dtypes": [np.int32]},
     )
     return found.rename("gain").assign_attrs(long_name="relevance grade", units="1")
 
@@ -160,8 +159,6 @@ def _measure(
         _bare(contrast["relevance"]),
         input_core_dims=[["rank"], ["candidate"]],
         kwargs={"k": k},
-        dask="parallelized",
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"allow_rechunk": True},
+        **PARALLELIZED,
     )
     return values.rename(f"{name}@{k}").assign_attrs(long_name=f"{name}@{k}", units="1")

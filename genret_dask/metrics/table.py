@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from genret_dask.metrics.bootstrap import bootstrap_mean, interval
+from genret_dask.metrics.bootstrap import estimate, estimate_record, finite
 from genret_dask.metrics.queries import LOSSES, reduce_queries
 
 FACTS = ("family", "n_params", "n_train", "train_fraction")
@@ -52,13 +51,7 @@ def records_of(
     """`records` of the metrics of each query, as `metrics.queries.reduce_queries` gives them."""
     names = [str(name) for name in values.data_vars if name != "flops"]
     order = [name for name in names if name not in LOSSES] + list(LOSSES)
-    found = {
-        name: (
-            values[name].mean("query"),
-            interval(bootstrap_mean(values[name], draws=draws, seed=seed)),
-        )
-        for name in order
-    }
+    found = {name: estimate(values[name], draws, seed) for name in order}
     facts = {name: values[name].values.tolist() for name in FACTS}
     flops = values["flops"].mean("query").values
     have_cgl = values["cgl"].notnull().sum("query").values
@@ -71,30 +64,17 @@ def records_of(
             "model": str(model),
             **{name: facts[name][row] for name in FACTS},
             "beam": int(beam),
-            "flops": _number(flops[row, column]),
+            "flops": finite(flops[row, column]),
             "queries": values.sizes["query"],
             "cgl_queries": int(have_cgl[row]),
-            "negatives": _number(numbers.mean()) if len(numbers) else None,
-            "chance": _number(chances.mean()) if len(chances) else None,
+            "negatives": finite(numbers.mean()) if len(numbers) else None,
+            "chance": finite(chances.mean()) if len(chances) else None,
             **{
-                name: _estimate(mean, bounds, {"model": row, "beam": column})
-                for name, (mean, bounds) in found.items()
+                # Losses of the candidates have no beam.
+                name: estimate_record(cells.isel(model=row, beam=column, missing_dims="ignore"))
+                for name, cells in found.items()
             },
         }
         for row, model in enumerate(values["model"].values)
         for column, beam in enumerate(values["beam"].values)
     ]
-
-
-def _estimate(
-    mean: xr.DataArray, bounds: xr.DataArray, place: dict[str, int]
-) -> dict[str, float | None]:
-    """One cell; metrics of the candidates have no beam."""
-    here = {dim: index for dim, index in place.items() if dim in mean.dims}
-    low, high = bounds.isel(here).transpose("bound").values
-    return {"mean": _number(mean.isel(here)), "low": _number(low), "high": _number(high)}
-
-
-def _number(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None

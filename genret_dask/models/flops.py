@@ -52,6 +52,12 @@ class Architecture(BaseModel):
         """Width of all key (or value) heads together."""
         return self.kv_heads * self.d_head
 
+    @property
+    def block(self) -> int:
+        """Weights of a layer's self-attention and feed-forward matrices."""
+        projections = self.d_model * (2 * self.inner + 2 * self.kv)
+        return projections + (3 if self.gated else 2) * self.d_model * self.d_ff
+
     def state_bytes(self, prompt: int, time: int) -> tuple[int, int]:
         """Bytes of float32 state: a query's shared prompt, and a row's own at own length `time`."""
         layer = 2 * self.kv * 4 * self.decoder_layers
@@ -76,9 +82,9 @@ def prefill_flops(architecture: Architecture, length: ArrayLike) -> np.ndarray:
     """
     a, n = architecture, np.asarray(length, dtype=np.float64)
     if a.kind == "encoder-decoder":
-        stack = a.encoder_layers * n * (_block(a) + _attention(a, n))
+        stack = a.encoder_layers * n * (a.block + _attention(a, n))
         return 2 * (stack + a.decoder_layers * n * 2 * a.d_model * a.kv)
-    stack = (a.decoder_layers - 1) * n * (_block(a) + _attention(a, n))
+    stack = (a.decoder_layers - 1) * n * (a.block + _attention(a, n))
     return 2 * (stack + n * 2 * a.d_model * a.kv)
 
 
@@ -98,7 +104,7 @@ def step_flops(architecture: Architecture, prompt_length: ArrayLike, t: ArrayLik
     """
     a = architecture
     prompt, own = (np.asarray(x, dtype=np.float64) for x in (prompt_length, t))
-    layer = _block(a) + _attention(a, prompt + own + 1)
+    layer = a.block + _attention(a, prompt + own + 1)
     if a.kind == "encoder-decoder":
         layer = layer + 2 * a.d_model * a.inner
     return 2 * (a.decoder_layers * layer + a.d_model * a.vocab_size)
@@ -127,17 +133,11 @@ def training_flops_per_example(
     head = target * a.d_model * a.vocab_size
     if a.kind == "encoder-decoder":
         cross = 2 * a.d_model * a.inner + _attention(a, source)
-        layer = target * (_block(a) + _attention(a, target) + cross)
+        layer = target * (a.block + _attention(a, target) + cross)
         return 3 * (prefill_flops(a, source) + 2 * (a.decoder_layers * layer + head))
     length = source + target
-    layer = length * (_block(a) + _attention(a, length))
+    layer = length * (a.block + _attention(a, length))
     return 3 * 2 * (a.decoder_layers * layer + head)
-
-
-def _block(a: Architecture) -> int:
-    """Multiply-adds a token of self-attention's projections and the feed-forward layer."""
-    projections = a.d_model * (2 * a.inner + 2 * a.kv)
-    return projections + (3 if a.gated else 2) * a.d_model * a.d_ff
 
 
 def _attention(a: Architecture, keys: np.ndarray) -> np.ndarray:

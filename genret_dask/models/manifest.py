@@ -22,8 +22,6 @@ MANIFEST = "manifest.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-_FIX = "export the model again"
-
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -191,23 +189,17 @@ def read_manifest(folder: Path | str, *, verify: bool = True) -> Manifest:
     try:
         manifest = Manifest.model_validate(parse_record(path.read_bytes(), path))
     except OSError as error:
-        raise ModelError(
-            f"{path}: {error.strerror}",
-            expected="a folder that `genret-dask export` made",
-            fix=_FIX,
+        raise _not_exported(
+            f"{path}: {error.strerror}", "a folder that `genret-dask export` made"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ModelError(
-            f"{path}: {where}: {first['msg']}", expected="a manifest of format 3", fix=_FIX
-        ) from error
+        raise _not_exported(f"{path}: {where}: {first['msg']}", "a manifest of format 3") from error
     for name in manifest.files:
         if not stays_inside(name) or (is_local(folder) and not _leads_inside(folder, name)):
-            raise ModelError(
-                f"{path} names {name!r}, which is outside",
-                expected="files inside the model's folder",
-                fix=_FIX,
+            raise _not_exported(
+                f"{path} names {name!r}, which is outside", "files inside the model's folder"
             )
     if verify:
         _verify(fetched_model(folder), manifest)
@@ -234,36 +226,38 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         check_hash(folder / name, digest)
     for path in sorted(folder.rglob("*.onnx")):
         if path.relative_to(folder).as_posix() not in manifest.files:
-            raise ModelError(
-                f"{path} is not in the folder's manifest",
-                expected="the graphs that the manifest lists",
-                fix=_FIX,
+            raise _not_exported(
+                f"{path} is not in the folder's manifest", "the graphs that the manifest lists"
             )
-    for name in manifest.files:
-        if name.endswith(".onnx"):
-            _verify_locations(folder / name, manifest)
+        for unlisted in sorted(weight_files(path) - manifest.files.keys()):
+            raise _not_exported(
+                f"{path} reads its weights from {unlisted!r}", "a file that the manifest lists"
+            )
 
 
-def _verify_locations(path: Path, manifest: Manifest) -> None:
-    """A graph's weights must lie in files that the manifest lists (and so, inside the folder)."""
+def weight_files(path: Path) -> set[str]:
+    """Return the names of the files that a graph's weights lie in.
+
+    Raises
+    ------
+    ModelError
+        The file is no ONNX graph.
+    """
     import onnx
 
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # of protobuf's several implementations
-        raise ModelError(
+        raise _not_exported(
             f"{path} is not an ONNX graph: {str(error)[:200]}",
-            expected="a graph that `genret-dask export` wrote",
-            fix=_FIX,
+            "a graph that `genret-dask export` wrote",
         ) from error
-    for tensor in _tensors(model):
-        for entry in tensor.external_data:
-            if entry.key == "location" and entry.value not in manifest.files:
-                raise ModelError(
-                    f"{path} reads its weights from {entry.value!r}",
-                    expected="a file that the manifest lists",
-                    fix=_FIX,
-                )
+    entries = (entry for tensor in _tensors(model) for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
+
+
+def _not_exported(found: str, expected: str) -> ModelError:
+    return ModelError(found, expected=expected, fix="export the model again")
 
 
 def _leads_inside(folder: Path, name: str) -> bool:

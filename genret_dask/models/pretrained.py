@@ -57,26 +57,25 @@ def load_tokenizer(where: str, **options: Any) -> Any:
     return tokenizer
 
 
-def load_weights(model_class: Any, where: str, *, config: Any = None, **options: Any) -> Any:
+def load_weights(model_class: Any, where: str, *, config: Any, **options: Any) -> Any:
     """A model at a place, from safetensors, or from the GGUF file that `options` names.
 
     Parameters
     ----------
     model_class : type
         A transformers class with `from_pretrained`.
-    config : optional
-        What `load_config` found; it is read again without one.
+    config
+        What `load_config` found.
 
     Raises
     ------
     ModelError
         The weights cannot be read; pickled ones (``pytorch_model.bin``) are not.
     """
-    found = load_config(where, **_place(options)) if config is None else config
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     with _reading(where, options):
         return model_class.from_pretrained(
-            where, config=found, trust_remote_code=False, **safe, **options
+            where, config=config, trust_remote_code=False, **safe, **options
         )
 
 
@@ -111,9 +110,8 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     with _reading(str(folder)):
         names = ["model.safetensors"]
         if index.is_file():
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted(set(shards.values()))
         missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ModelError(f"{folder} has no {missing[0]}", expected=EXPECTED)
@@ -123,11 +121,6 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             keys = file.keys()
             found |= {key: tuple(file.get_slice(key).get_shape()) for key in keys}
     return found
-
-
-def _place(options: dict[str, Any]) -> dict[str, Any]:
-    named = ("revision", "gguf_file", "local_files_only")
-    return {key: options[key] for key in named if key in options}
 
 
 @contextmanager

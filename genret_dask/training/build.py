@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from genret_dask.models.configs import config_of, source_of
 from genret_dask.models.families import family_of
 from genret_dask.models.pretrained import load_whole
-from genret_dask.specs import ModelSpec, PretrainedSpec
+from genret_dask.specs import ModelSpec
 
 
 def build_model(
@@ -47,7 +47,10 @@ def build_model(
     torch.manual_seed(seed)
     start = len(tokenizer)
     if spec.pretrained is not None:
-        model = _pretrained(spec, spec.pretrained)
+        config = config_of(spec)
+        where, options = source_of(spec, spec.pretrained)
+        model_class = family_of(spec.family).load_model_class()
+        model = load_whole(model_class, where, config=config, torch_dtype=torch.float32, **options)
         model.resize_token_embeddings(start + 1 + code_rows)
     else:
         config = config_of(
@@ -61,16 +64,3 @@ def build_model(
     model.config.decoder_start_token_id = start
     model.config.bos_token_id = start
     return model, start
-
-
-def _pretrained(spec: ModelSpec, source: PretrainedSpec) -> PreTrainedModel:
-    config = config_of(spec)
-    where, options = source_of(spec, source)
-    model: PreTrainedModel = load_whole(
-        family_of(spec.family).load_model_class(),
-        where,
-        config=config,
-        torch_dtype=torch.float32,
-        **options,
-    )
-    return model

@@ -104,9 +104,8 @@ def texts_of(collection: Collection, spec: PairsSpec) -> Texts:
 def weight_bytes(architecture: Architecture, *, tied: bool) -> int:
     """Float32 weights of a model, its norms left out."""
     a = architecture
-    block = a.d_model * (2 * a.inner + 2 * a.kv) + (3 if a.gated else 2) * a.d_model * a.d_ff
     cross = 4 * a.d_model * a.inner if a.kind == "encoder-decoder" else 0
-    layers = a.encoder_layers * block + a.decoder_layers * (block + cross)
+    layers = a.encoder_layers * a.block + a.decoder_layers * (a.block + cross)
     return _FLOAT * (layers + (1 if tied else 2) * a.vocab_size * a.d_model)
 
 
