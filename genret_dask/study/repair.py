@@ -45,7 +45,7 @@ def repair_run(study: Study, damages: Sequence[Damage]) -> None:
         damages = verify_run(study.folder)
     if shards := [damage.shard for damage in damages if damage.shard is not None]:
         unseal_cube(study.cube)
-        ledger = Ledger(study.folder / "markers")
+        ledger = Ledger(study.layout.markers)
         for shard in shards:
             logger.info("shard %s is to be computed again", shard.key)
             ledger.drop(shard)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dask
 from distributed import span
 
-from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
 from genret_dask.datasets.collection import Collection
@@ -39,6 +38,7 @@ from genret_dask.specs import SweepSpec
 from genret_dask.specs.registry import names_of
 from genret_dask.storage.artefacts import RECORD, publishing, verify
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import check_writable, is_local, place_of
 from genret_dask.storage.records import read_record
 from genret_dask.study.cut_queries import warn_of_cut_queries
@@ -167,6 +167,7 @@ class Study:
     ) -> None:
         self.spec = spec
         self.folder = place_of(runs) / spec.name
+        self.layout = RunLayout(self.folder)
         self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
         self._progress = progress
@@ -239,7 +240,7 @@ class Study:
         self._begin()
         self._check_memory()
         if self._redo:
-            remove_stale(steps, self.folder)
+            remove_stale(steps, self.layout)
         return training_tasks(self.inputs)
 
     def _check_memory(self) -> None:
@@ -305,7 +306,7 @@ class Study:
 
     @property
     def cube(self) -> Path:
-        return self.folder / CUBE
+        return self.layout.cube
 
     @cached_property
     def template(self) -> Template:
@@ -320,8 +321,7 @@ class Study:
         """
         template = self.template
         context = SweepContext(
-            cube=self.cube,
-            markers=self.folder / "markers",
+            run=self.layout,
             models=exported_models(self.inputs),
             inference=self.spec.inference,
             max_tokens=self.spec.max_tokens,
@@ -341,7 +341,7 @@ class Study:
             warn_of_cut_queries(queries, split, max_tokens, context.models)
             with span(self.spec.name, "search"):
                 self.memory = search(self.executor, todo, context, report)
-            write_memory(self.memory, self.folder / "resources.json")
+            write_memory(self.memory, self.layout.resources)
         self.lease.check()
         self._failures.clear()
         if todo or not read_attributes(self.cube).get("sealed"):
@@ -369,7 +369,7 @@ class Study:
         precision.json (see `genret_dask.metrics.precision`), and trec/ with the qrels and each
         model's run at the largest beam. Skipped when they were made from this very cube.
         """
-        folder = self.folder / "results"
+        folder = self.layout.results
         digest = read_attributes(self.cube)["digest"]
         parts: dict[str, Any] = {"cube": digest, "fits": self.spec.fits}
         if added := names_of("metrics"):
@@ -396,13 +396,13 @@ class Study:
 
         Skipped when it was made from this very cube.
         """
-        from genret_dask.report import is_reported, page_of, write_report
+        from genret_dask.report import is_reported, write_report
 
         if not is_reported(self.folder):
             self._report("report", 0, 1)
             write_report(self.folder)
             self._report("report", 1, 1)
-        return page_of(self.folder)
+        return self.layout.page
 
     def _report(self, stage: str, done: float, total: float) -> None:
         self._stages(stage, done, total)

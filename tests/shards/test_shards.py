@@ -19,6 +19,7 @@ from genret_dask.shards.plan import ShardTask, batches, plan_shards
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import Exported, SweepContext, run_shard
 from genret_dask.specs import InferenceSpec
+from genret_dask.storage.layout import RunLayout
 from genret_dask.study.sweep import Study
 from tests.runs import copy_models, differing, make_spec
 
@@ -201,8 +202,7 @@ def test_a_context_is_small(root):
     import pickle
 
     context = SweepContext(
-        cube=root,
-        markers=root,
+        run=RunLayout(root),
         models={("ngrams", "a"): Exported(root, root, NgramsIdentifiers(), root)},
         inference=InferenceSpec(),
         max_tokens=32,
