@@ -41,7 +41,7 @@ def repair_run(study: Study, damages: Sequence[Damage]) -> None:
             _remove(place)
             _remove(place.parent / INDEX)  # it vouches for its parts
     if any(damage.kind == "seal" for damage in damages):
-        restore_template(study.cube, study.template)
+        restore_template(study.cube, study.make_template())
         damages = verify_run(study.folder)
     if shards := [damage.shard for damage in damages if damage.shard is not None]:
         unseal_cube(study.cube)

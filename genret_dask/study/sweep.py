@@ -170,6 +170,8 @@ class Study:
         self.layout = RunLayout(self.folder)
         self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
+        self._tasks: list[TrainTask] | None = None
+        self._template: Template | None = None
         self._progress = progress
         self.client, self._lost_timeout, self._redo = client, lost_timeout, redo
         self._limits = limits
@@ -193,9 +195,8 @@ class Study:
     def collection(self) -> Collection:
         return self.inputs.collection
 
-    @cached_property
-    def steps(self) -> list[Step]:
-        """What there is of every result, before any work.
+    def check(self) -> list[Step]:
+        """Raise what is in the way of the study, before any work; return what there is of it.
 
         Raises
         ------
@@ -232,16 +233,17 @@ class Study:
 
     # --- training -----------------------------------------------------------------------------
 
-    @cached_property
     @_leased
-    def tasks(self) -> list[TrainTask]:
-        """The training task of every cell; makes the inputs they read."""
-        steps = self.steps
-        self._begin()
-        self._check_memory()
-        if self._redo:
-            remove_stale(steps, self.layout)
-        return training_tasks(self.inputs)
+    def training_tasks(self) -> list[TrainTask]:
+        """Make the inputs of every cell, once; return its training tasks."""
+        if self._tasks is None:
+            steps = self.check()
+            self._begin()
+            self._check_memory()
+            if self._redo:
+                remove_stale(steps, self.layout)
+            self._tasks = training_tasks(self.inputs)
+        return self._tasks
 
     def _check_memory(self) -> None:
         """Refuse workers that could not hold what is to be trained and exported."""
@@ -255,8 +257,9 @@ class Study:
     @_leased
     def train(self) -> dict[str, dict[str, Any]]:
         """Train every cell; returns each checkpoint's record by `kind/name`."""
-        records = {task.name: finished(task) for task in self.tasks}
-        todo = [task for task in self.tasks if records[task.name] is None]
+        tasks = self.training_tasks()
+        records = {task.name: finished(task) for task in tasks}
+        todo = [task for task in tasks if records[task.name] is None]
         if todo:
             from genret_dask.training.loop import training_flops
 
@@ -269,7 +272,7 @@ class Study:
                 trained = self.executor.map(
                     _train,
                     todo,
-                    _keys("train", todo, self.tasks),
+                    _keys("train", todo, tasks),
                     cost=lambda task: flops[task.name] / 1e9,
                     progress=partial(self._report, "train"),
                 )
@@ -286,7 +289,7 @@ class Study:
         They are in the order of the spec's identifiers and of `models_of`.
         """
         records = self.train()
-        tasks = export_tasks(self.inputs, self.tasks, records)
+        tasks = export_tasks(self.inputs, self.training_tasks(), records)
         todo = [task for task in tasks.values() if not is_exported(task)]
         if todo:
             self._report("export", 0, len(todo))
@@ -308,10 +311,11 @@ class Study:
     def cube(self) -> Path:
         return self.layout.cube
 
-    @cached_property
-    def template(self) -> Template:
-        """The cube before its first shard; makes every model."""
-        return build_template(self.spec, self.inputs, self.export())
+    def make_template(self) -> Template:
+        """Make every model, once; return the cube before its first shard."""
+        if self._template is None:
+            self._template = build_template(self.spec, self.inputs, self.export())
+        return self._template
 
     @_leased
     def search(self) -> Path:
@@ -319,7 +323,7 @@ class Study:
 
         Leaves resources.json: what each worker of the last search held in memory.
         """
-        template = self.template
+        template = self.make_template()
         context = SweepContext(
             run=self.layout,
             models=exported_models(self.inputs),
