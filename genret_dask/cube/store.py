@@ -28,7 +28,6 @@ from genret_dask.cube.schema import (
     Template,
 )
 from genret_dask.errors import CubeError, GenretError
-from genret_dask.storage.artefacts import require_same
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import (
@@ -64,16 +63,7 @@ def is_cube(path: Path, made_from: Origin) -> bool:
 
 
 def create_cube(path: Path, template: Template) -> None:
-    """Write metadata, coordinates and candidates; complete or absent.
-
-    Raises
-    ------
-    StaleError
-        There is a cube already, made from other settings, which are named.
-    """
-    if (path / ROOT).is_file():
-        require_same(path, template.made_from, read_attributes(path))
-        return
+    """Write metadata, coordinates and candidates; complete or absent."""
     with staged(path, ROOT) as folder:
         write_template(folder, template)
 

@@ -146,17 +146,7 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     holder = read_holder(folder)
     client = None if holder is None or holder.released or holder.is_gone() else holder
     over = last is not None and last["event"] == "run_ended"
-    if cube.get("sealed"):
-        state = "sealed"
-    elif client:
-        state = "running"
-    elif last is None:
-        state = "not begun"
-    elif over:
-        outcome = str(last.get("outcome"))
-        state = "incomplete" if outcome == "done" else outcome
-    else:
-        state = "running" if age is not None and age < _QUIET else "stopped"
+    state = "sealed" if cube.get("sealed") else "running" if client else _state(last, age)
     began = next((event for event in events if event["event"] == "run_started"), {})
     indexes = [made for kind in spec.identifiers for made in _identifiers(run, spec, kind)]
     return RunStatus(
@@ -173,6 +163,16 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
         log_age=age,
         last_event=last,
     )
+
+
+def _state(last: dict[str, Any] | None, age: float | None) -> str:
+    """Of a cube that is not sealed, and that nobody works at: by its log's last line."""
+    if last is None:
+        return "not begun"
+    if last["event"] == "run_ended":
+        outcome = str(last.get("outcome"))
+        return "incomplete" if outcome == "done" else outcome
+    return "running" if age is not None and age < _QUIET else "stopped"
 
 
 def _models(run: RunLayout, spec: SweepSpec) -> Iterator[ModelStatus]:

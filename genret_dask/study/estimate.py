@@ -18,11 +18,7 @@ from genret_dask.models.flops import (
     training_flops_per_example,
 )
 from genret_dask.shards.plan import padded_widths, plan_shards
-from genret_dask.specs import (
-    SweepSpec,
-    TrainingSpec,
-    precise_name,
-)
+from genret_dask.specs import SweepSpec, TrainingSpec, precise_name
 from genret_dask.specs.grid import Cell, cells_of, models_of
 from genret_dask.study.candidates import candidate_width, select_queries
 from genret_dask.study.survey import Step, left_of

@@ -140,12 +140,8 @@ class Inputs:
         if made.folder not in self._spaces:
             if not made.is_current:
                 place = self.origins.collection.folder
-                kind.build(
-                    made,
-                    Source(
-                        self.collection, place, tokenizer, self.spec.seed, self._report, self._map
-                    ),
-                )
+                seed, report = self.spec.seed, self._report
+                kind.build(made, Source(self.collection, place, tokenizer, seed, report, self._map))
             kind.check(made.folder, self.collection)
             self._spaces[made.folder] = made
         return self._spaces[made.folder]

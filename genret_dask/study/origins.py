@@ -20,11 +20,7 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
 from genret_dask.kinds import Kind
-from genret_dask.specs import (
-    ModelSpec,
-    PretrainedSpec,
-    SweepSpec,
-)
+from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import Cell, models_of
 from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint

@@ -6,6 +6,7 @@ days. What only grows, by models, queries or beams, loses nothing and is not ask
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,7 +191,7 @@ def _within(before: Any, after: Any) -> bool:
 def lines_of(steps: Sequence[Step]) -> list[str]:
     """What there is of a study, for people: a line for each state that any result has."""
     found = []
-    for state, heading in (("done", "done"), ("to do", "to do"), ("grows", "grows")):
+    for state in ("done", "to do", "grows"):
         mine = [step for step in steps if step.state == state]
         if not mine:
             continue
@@ -203,7 +204,7 @@ def lines_of(steps: Sequence[Step]) -> list[str]:
         ]
         reasons = [f"{step.name} ({_reasons(step)})" for step in mine if step.why]
         said = reasons if state == "grows" and reasons else [*names, *counts]
-        found.append(f"{heading:<11}{', '.join(said)}")
+        found.append(f"{state:<11}{', '.join(said)}")
     return found
 
 
@@ -218,11 +219,9 @@ def left_of(steps: Sequence[Step], stage: str) -> set[str]:
 
 def shares_left(steps: Sequence[Step]) -> dict[str, float]:
     """The share of each stage's results that are not done; a cube that is not whole counts as 1."""
-    stages = {step.stage: [s for s in steps if s.stage == step.stage] for step in steps}
-    return {
-        stage: sum(step.state != "done" for step in mine) / len(mine)
-        for stage, mine in stages.items()
-    }
+    counts = Counter(step.stage for step in steps)
+    left = Counter(step.stage for step in steps if step.state != "done")
+    return {stage: left[stage] / counts[stage] for stage in counts}
 
 
 # --- what is in the way ---------------------------------------------------------------------------

@@ -464,4 +464,4 @@ def test_a_shard_to_be_computed_again_keeps_nothing(root, run):
     (run / "tiny" / "markers" / f"{shards[0].key}.kept.json").write_bytes(marker)
     assert ledger.kept(shards[0])
     ledger.drop(shards[0])
-    assert not ledger.is_done(shards[0]) and not ledger.kept(shards[0])
+    assert not ledger.read(shards[0]) and not ledger.kept(shards[0])

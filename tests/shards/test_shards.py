@@ -58,14 +58,14 @@ def test_a_querys_width_depends_on_its_own_length(lengths, size):
 def test_only_markers_of_this_cube_count(tmp_path):
     task = ShardTask("codes", 0, "m", 0, 4, (("search", "f"),))
     ledger = Ledger(tmp_path / "markers")
-    assert not ledger.is_done(task)
+    assert not ledger.read(task)
     ledger.mark(task, {"search/score": "00"})
-    assert ledger.is_done(task)
-    assert not ledger.is_done(replace(task, fingerprints=(("search", "other"),)))
-    assert ledger.is_done(replace(task, fingerprints=()))
+    assert ledger.read(task)
+    assert not ledger.read(replace(task, fingerprints=(("search", "other"),)))
+    assert ledger.read(replace(task, fingerprints=()))
     path = tmp_path / "markers" / f"{task.key}.json"
     path.write_text(path.read_text()[:20])
-    assert not ledger.is_done(task)
+    assert not ledger.read(task)
     with pytest.raises(CubeError, match="no marker"):
         ledger.digest([task])
 
