@@ -22,7 +22,8 @@ from genret_dask.metrics import contrastive, ranking
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.metrics.contrastive import Form
 from genret_dask.metrics.queries import per_query, reduce_queries
-from genret_dask.storage.artefacts import RECORD, fetched
+from genret_dask.storage.artefacts import RECORD
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import place_of
 
 
@@ -209,14 +210,14 @@ def documents_of(tree: xr.DataTree, run: Path | str | None = None) -> xr.Dataset
             expected="a cube by genret_dask.open_cube, or its run directory",
             fix="give it, as in documents(run='runs/pydoc')",
         )
-    folder = place_of(run) / "collection"
+    folder = RunLayout(place_of(run)).collection
     if not (folder / RECORD).is_file():
         raise InputError(
             f"there is no collection at {folder}",
             expected="the run directory that the cube was made in",
             fix="copy its folder collection beside the cube, or give the run: documents(run=...)",
         )
-    found = stored.read(fetched(folder) / "beir")
+    found = stored.read_artefact(folder)
     columns = {"id": found.document_ids, "title": found.titles, "text": found.texts}
     return xr.Dataset(
         {name: ("doc", np.array(column, dtype=object)) for name, column in columns.items()},

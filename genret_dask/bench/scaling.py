@@ -84,7 +84,7 @@ def _search(spec: SweepSpec, folder: Path, client: Client) -> tuple[float, str]:
 
     study = Study(spec, client, runs=folder, progress=note)
     remove(study.cube)
-    remove(study.folder / "markers")
+    remove(study.layout.markers)
     study.search()
     return moments[-1] - moments[0], read_attributes(study.cube)["digest"]
 

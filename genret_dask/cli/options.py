@@ -178,7 +178,7 @@ def running(
     )
     with ExitStack() as stack:
         stack.enter_context(_noting_what_is_done(place, spec))
-        _ = study.steps  # whatever is refused is refused before anything is written or started
+        study.check()  # whatever is refused is refused before anything is written or started
         stack.enter_context(lease)
         stack.enter_context(bars)
         client = study.client = stack.enter_context(connect(cluster))

@@ -19,10 +19,8 @@ from zarr.storage import WrapperStore
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, store_at
 from genret_dask.errors import CubeError, GenretError, InputError
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import place_of
-
-CUBE = "cube.zarr"
-"""The cube's name in a run directory."""
 
 _CODECS = (BytesCodec, VLenUTF8Codec, ZstdCodec, Crc32cCodec)
 
@@ -153,7 +151,7 @@ def reading(what: object) -> Iterator[None]:
 def cube_path(path: Path | str) -> Path:
     """The cube inside a run directory, or the path itself."""
     path = place_of(path)
-    inner = path / CUBE
+    inner = RunLayout(path).cube
     path = inner if (inner / ROOT).is_file() else path
     if not (path / ROOT).is_file():
         raise InputError(

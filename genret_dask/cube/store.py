@@ -28,8 +28,8 @@ from genret_dask.cube.schema import (
     Template,
 )
 from genret_dask.errors import CubeError, GenretError
-from genret_dask.storage.artefacts import require_same
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import (
     files_in,
     fsync,
@@ -44,8 +44,6 @@ from genret_dask.storage.records import dump_record
 
 FORMAT = 2
 ROOT = "zarr.json"
-SEAL = "seal.json"
-"""Beside the cube: the hash of every file that is no shard's, and that of the ledger."""
 
 
 def store_at(path: Path | str, *, read_only: bool = False) -> Any:
@@ -65,16 +63,7 @@ def is_cube(path: Path, made_from: Origin) -> bool:
 
 
 def create_cube(path: Path, template: Template) -> None:
-    """Write metadata, coordinates and candidates; complete or absent.
-
-    Raises
-    ------
-    StaleError
-        There is a cube already, made from other settings, which are named.
-    """
-    if (path / ROOT).is_file():
-        require_same(path, template.made_from, read_attributes(path))
-        return
+    """Write metadata, coordinates and candidates; complete or absent."""
     with staged(path, ROOT) as folder:
         write_template(folder, template)
 
@@ -225,7 +214,7 @@ def seal_cube(path: Path, shards: int, digest: str) -> None:
     text = (json.dumps(root, indent=1) + "\n").encode()
     files = {name: _sha256((path / name).read_bytes()) for name in sorted(_plain(path))}
     seal = {"digest": digest, "shards": shards, "files": {ROOT: _sha256(text), **files}}
-    replace_file(path.with_name(SEAL), dump_record(seal))
+    replace_file(RunLayout(path.parent).seal, dump_record(seal))
     replace_file(path / ROOT, text)
 
 

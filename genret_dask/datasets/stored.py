@@ -11,6 +11,8 @@ from typing import Any
 from genret_dask.datasets import beir
 from genret_dask.datasets.collection import SPLITS, Collection
 from genret_dask.errors import DatasetError
+from genret_dask.storage.artefacts import fetched
+from genret_dask.storage.layout import TEXTS
 
 MANIFEST = "collection.json"
 
@@ -55,6 +57,11 @@ def write(collection: Collection, folder: Path) -> None:
         "queries": len(collection.query_ids),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def read_artefact(folder: Path) -> Collection:
+    """Read the collection of a run directory, its files checked by their hashes."""
+    return read(fetched(folder) / TEXTS)
 
 
 def read(folder: Path) -> Collection:

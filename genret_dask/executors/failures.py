@@ -10,11 +10,11 @@ from pathlib import Path
 
 from genret_dask.errors import GenretError
 from genret_dask.redaction import redact
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import replace_file
 
 logger = logging.getLogger(__name__)
 
-FILE = "failures.json"
 _SHOWN = 5
 
 
@@ -53,7 +53,7 @@ class FailureLog:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._path = folder / FILE if folder else None
+        self._path = RunLayout(folder).failures if folder else None
         self._failures = {one.key: one for one in read_failures(folder)} if folder else {}
 
     def add(self, key: str, error: BaseException, worker: str, attempts: int) -> None:
@@ -95,13 +95,14 @@ def read_failures(folder: Path) -> list[Failure]:
 
     The list is empty if nothing failed, or if the file cannot be read.
     """
+    path = RunLayout(folder).failures
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         return [Failure(**failure) for failure in content["failures"]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is damaged: %s", folder / FILE, error)
+        logger.warning("%s is damaged: %s", path, error)
         return []
 
 
@@ -120,7 +121,7 @@ def summary(failures: list[tuple[str, BaseException]], tasks: int) -> GenretErro
     for key, error in failures[:_SHOWN]:
         lines.append(f"  {key}: {_text(error)}")
     if len(failures) > _SHOWN:
-        lines.append(f"  and {len(failures) - _SHOWN} more, in {FILE}")
+        lines.append(f"  and {len(failures) - _SHOWN} more, in failures.json")
     fix = first.fix if isinstance(first, GenretError) and len(kinds) == 1 else None
     again = "run the same command again: finished work is kept, and these are tried again"
     kind = type(first) if isinstance(first, GenretError) and len(kinds) == 1 else GenretError

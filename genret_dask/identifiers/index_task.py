@@ -17,6 +17,7 @@ from genret_dask.identifiers.stream import tokenize_stream
 from genret_dask.models.reader import Reader
 from genret_dask.storage.artefacts import fetched, is_current, publishing
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.layout import TEXTS
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class IndexTask:
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """(document, text): a document's body, then its title, then its pseudo-queries."""
-        corpus = fetched(self.collection) / "beir" / "corpus.jsonl.gz"
+        corpus = fetched(self.collection) / TEXTS / "corpus.jsonl.gz"
         with gzip.open(corpus, "rt", encoding="utf-8") as lines:
             for document, line in enumerate(islice(lines, self.first, self.last), self.first):
                 record = json.loads(line)

@@ -20,11 +20,11 @@ from typing import Any
 from genret_dask.errors import GenretError, Terminated
 from genret_dask.redaction import redact
 from genret_dask.storage.host_cache import working_folder
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import is_local, replace_file
 
 logger = logging.getLogger(__name__)
 
-FILE = "log.jsonl"
 STAGE_UNITS = {
     "train": "GFLOP", "export": "models", "search": "queries", "index": "documents",
     "spans": "queries",
@@ -67,8 +67,9 @@ class RunLog:
 
     def __init__(self, folder: Path) -> None:
         self.stage: str | None = None
-        self._place = folder / FILE
-        self._path = self._place if is_local(folder) else working_folder(folder, ".log") / FILE
+        self._place = RunLayout(folder).log
+        here = folder if is_local(folder) else working_folder(folder, ".log")
+        self._path = RunLayout(here).log
         self._before: bytes | None = None  # the object's content before this run
         self._run = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
@@ -146,8 +147,9 @@ def read_log(folder: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
     tail : int, optional
         Read only about the last so many bytes.
     """
+    path = RunLayout(folder).log
     try:
-        with (folder / FILE).open("rb") as file:
+        with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - tail) if tail else 0)
             if file.tell():
@@ -162,7 +164,7 @@ def read_log(folder: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        logger.warning("cannot read %s: %s", folder / FILE, error)
+        logger.warning("cannot read %s: %s", path, error)
 
 
 def _clean(value: Any) -> Any:

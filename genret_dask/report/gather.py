@@ -11,7 +11,7 @@ import dask
 import xarray as xr
 
 from genret_dask.cube import kinds, open_cube
-from genret_dask.cube.store import read_attributes
+from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import InputError
 from genret_dask.fits.compare import compare_families, compare_kinds
 from genret_dask.fits.fitting import Fit, fit_points
@@ -20,6 +20,7 @@ from genret_dask.fits.published import published_points
 from genret_dask.fits.series import Means, figure_points_of, means_of
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.queries import reduce_queries
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import place_of
 
 
@@ -93,6 +94,10 @@ class Gathered:
     draws: int
     seed: int
 
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.run)
+
     @cached_property
     def between_kinds(self) -> list[dict[str, Any]]:
         sets = {kind.name: kind.values for kind in self.kinds}
@@ -121,13 +126,14 @@ def gather(
         It is not sealed.
     """
     run = place_of(run)
-    if not (run / "cube.zarr" / "zarr.json").is_file():
+    cube = RunLayout(run).cube
+    if not (cube / ROOT).is_file():
         raise InputError(
             f"there is no cube in {run}",
             expected="a run directory with its cube.zarr",
             fix="run genret-dask sweep first",
         )
-    attributes = read_attributes(run / "cube.zarr")
+    attributes = read_attributes(cube)
     spec = attributes.get("spec") or {}
     draws = (spec.get("fits") or {}).get("bootstrap", 1000) if draws is None else draws
     seed = spec.get("seed", 0) if seed is None else seed

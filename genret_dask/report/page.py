@@ -24,9 +24,8 @@ from genret_dask.report.queries import document_names, extreme_queries
 from genret_dask.report.text import clean, decimal, estimate, share, short
 from genret_dask.storage.artefacts import RECORD, publishing
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.records import read_record
-
-FOLDER, PAGE = "report", "index.html"
 
 
 @dataclass(frozen=True)
@@ -74,23 +73,18 @@ def write_report(
     gathered = gather(run, published=published, draws=draws, seed=seed)
     sections = sections_of(gathered)
     html = render(gathered, sections)
-    with publishing(gathered.run / FOLDER, _made_from(gathered.run)) as partial:
-        (partial / PAGE).write_text(html, encoding="utf-8")
+    with publishing(gathered.layout.report, _made_from(gathered.run)) as partial:
+        (partial / gathered.layout.page.name).write_text(html, encoding="utf-8")
         for section in sections:
             for drawing in section.drawings:
                 path = partial / f"{drawing.name}.svg"
                 path.write_text(drawing.standalone(), encoding="utf-8")
-    return page_of(gathered.run)
-
-
-def page_of(run: Path) -> Path:
-    """Give the path of a run directory's page."""
-    return run / FOLDER / PAGE
+    return gathered.layout.page
 
 
 def is_reported(run: Path) -> bool:
     """Tell whether the run's page was made from the cube that is there, by this version."""
-    record = read_record(run / FOLDER / RECORD)
+    record = read_record(RunLayout(run).report / RECORD)
     return record is not None and record["fingerprint"] == _made_from(run).fingerprint
 
 
@@ -219,7 +213,7 @@ def _laws_text(kind: Kind) -> str:
 
 
 def _made_from(run: Path) -> Origin:
-    attributes = read_attributes(run / "cube.zarr")
+    attributes = read_attributes(RunLayout(run).cube)
     fits = (attributes.get("spec") or {}).get("fits")
     parts = {
         "version": __version__,

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from genret_dask.models.manifest import MANIFEST
 from genret_dask.monitoring.timing import read_stages
 from genret_dask.report.gather import Gathered
 from genret_dask.report.text import clean, decimal, seconds, short
+from genret_dask.storage.layout import RunLayout
 
 _ORDER = (
     "dataset", "pairs", "identifiers", "tokenizer", "index", "spans of train", "spans of dev",
@@ -29,7 +31,7 @@ def provenance(gathered: Gathered) -> dict[str, Any]:
         "models": _model_rows(gathered),
         "stages": _stage_rows(gathered),
         "machines": _machine_lines(gathered.run),
-        "memory": _memory_lines(gathered.run),
+        "memory": _memory_lines(gathered.layout),
         "spec": yaml.safe_dump(spec, sort_keys=False, allow_unicode=True) if spec else "",
     }
 
@@ -64,8 +66,8 @@ def _model_rows(gathered: Gathered) -> list[dict[str, str]]:
     for kind in gathered.kinds:
         hashes = kind.search.coords.get("checkpoint")
         for row, name in enumerate(map(str, kind.means.model)):
-            manifest = _read(gathered.run / "models" / kind.name / name / "manifest.json")
-            training = _training(gathered.run, kind.name, name)
+            manifest = _read(gathered.layout.model(kind.name, name) / MANIFEST)
+            training = _training(gathered.layout, kind.name, name)
             loss, error = kind.means.cgl[row], kind.means.error[row, kind.means.widest]
             found.append(
                 {
@@ -116,7 +118,7 @@ def _stage_rows(gathered: Gathered) -> list[dict[str, str]]:
     training = sum(
         float(_read(path).get("seconds") or 0)
         for kind in gathered.kinds
-        for path in (gathered.run / "checkpoints" / kind.name).glob("*/training.json")
+        for path in gathered.layout.checkpoint(kind.name).glob("*/training.json")
     )
     order = [*_ORDER, *sorted(set(wall) - set(_ORDER))]
     found = []
@@ -135,9 +137,9 @@ def _stage_rows(gathered: Gathered) -> list[dict[str, str]]:
     return found
 
 
-def _memory_lines(run: Path) -> list[str]:
+def _memory_lines(run: RunLayout) -> list[str]:
     """What the workers of the last search held at most."""
-    uses = _read(run / "resources.json").get("memory") or []
+    uses = _read(run.resources).get("memory") or []
     found = []
     for place, use in enumerate(uses):
         peak, budget = use.get("peak_bytes") or 0, use.get("budget_bytes")
@@ -150,7 +152,7 @@ def _versions(gathered: Gathered) -> str:
     versions = dict(gathered.attributes.get("versions") or {})
     for kind in gathered.kinds:
         for name in map(str, kind.means.model):
-            path = gathered.run / "models" / kind.name / name / "manifest.json"
+            path = gathered.layout.model(kind.name, name) / MANIFEST
             versions = {**(_read(path).get("versions") or {}), **versions}
     return _by_name(dict(sorted(versions.items())))
 
@@ -159,11 +161,10 @@ def _by_name(found: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
-def _training(run: Path, kind: str, model: str) -> dict[str, Any]:
-    folder = run / "checkpoints" / kind
-    return _read(folder / model / "training.json") or _read(
-        folder / model.rpartition(".")[0] / "training.json"
-    )
+def _training(run: RunLayout, kind: str, model: str) -> dict[str, Any]:
+    cells = (model, model.rpartition(".")[0])  # of a reduced precision, without its suffix
+    found = (_read(run.checkpoint(kind, cell) / "training.json") for cell in cells)
+    return next(filter(None, found), {})
 
 
 def _train_cost(gathered: Gathered) -> float:

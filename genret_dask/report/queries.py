@@ -14,7 +14,8 @@ from genret_dask.datasets import stored
 from genret_dask.errors import GenretError
 from genret_dask.report.gather import Kind
 from genret_dask.report.text import clean, decimal
-from genret_dask.storage.artefacts import RECORD, fetched
+from genret_dask.storage.artefacts import RECORD
+from genret_dask.storage.layout import RunLayout
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +91,11 @@ def extreme_queries(
 
 def document_names(run: Path, documents: int | None) -> list[str] | None:
     """List titles or first words of a run's documents; None where it has none, or very many."""
-    folder = run / "collection"
+    folder = RunLayout(run).collection
     if not (folder / RECORD).is_file() or documents is None or documents > _MOST_DOCUMENTS:
         return None
     try:
-        collection = stored.read(fetched(folder) / "beir")
+        collection = stored.read_artefact(folder)
     except GenretError as error:
         logger.warning("documents are shown by number: %s", error.found)
         return None

@@ -9,9 +9,8 @@ from genret_dask.run.spec import is_run
 from genret_dask.run.status import ModelStatus, read_status
 from genret_dask.specs import SweepSpec
 from genret_dask.storage.artefacts import RECORD
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import place_of
-
-_INPUTS = ("collection", "pairs", "tokenizer")
 
 
 def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
@@ -29,18 +28,23 @@ def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
     'Nothing is done yet. The same command starts anew.'
     """
     folder = place_of(folder)
+    run = RunLayout(folder)
     try:
         status = read_status(folder, spec if is_run(folder) else None)
     except GenretError:  # there is no run yet
         return "Nothing is done yet. The same command starts anew."
-    done = [name for name in _INPUTS if (folder / name / RECORD).is_file()]
+    done = _there(run.collection, run.pairs, run.tokenizer())
     if status.indexes_done:
         done.append(f"{status.indexes_done} of {status.indexes} identifier spaces")
     done += _of_models(status.models)
-    done += [name for name in ("results", "report") if (folder / name / RECORD).is_file()]
+    done += _there(run.results, run.report)
     if not done:
         return "Nothing is done yet. The same command starts anew."
     return f"Done: {', '.join(done)}. The same command goes on from there."
+
+
+def _there(*artefacts: Path) -> list[str]:
+    return [one.name for one in artefacts if (one / RECORD).is_file()]
 
 
 def _of_models(models: tuple[ModelStatus, ...]) -> list[str]:

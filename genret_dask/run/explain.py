@@ -22,7 +22,7 @@ from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.specs import InferenceSpec, SweepSpec
 from genret_dask.specs.validation import validate
-from genret_dask.storage.artefacts import fetched
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import names_in
 
 logger = logging.getLogger(__name__)
@@ -100,14 +100,15 @@ def explain(
     if kind not in kinds:
         raise InputError(f"{run} has no {kind}", expected=" or ".join(kinds))
     chosen = kinds[kind]
-    models = cube.parent / "models" / kind
+    layout = RunLayout(cube.parent)
+    models = layout.model(kind)
     names = sorted(names_in(models))
     if model not in names:
         raise InputError(
             f"{run} has no model {model!r}",
             expected=f"one of {', '.join(names)}" if names else f"models in {models}",
         )
-    collection = stored.read(fetched(cube.parent / "collection") / "beir")
+    collection = stored.read_artefact(layout.collection)
     folder = fetched_model(models / model)
     session = open_session(folder)
     reader = Reader.of_model(
@@ -122,9 +123,8 @@ def explain(
     padded = tokens.padded(np.array([0]))
     if not chosen.choices:
         beam = min(beam, len(collection))
-    space_folder = cube.parent / "identifiers" / kind
-    if chosen.per_tokenizer:
-        space_folder /= session.manifest.files["tokenizer.json"][:12]
+    digest = session.manifest.files["tokenizer.json"] if chosen.per_tokenizer else None
+    space_folder = layout.identifiers(kind, digest)
     space = chosen.open(space_folder)
     chosen.require_match(space, session.manifest, collection.content_hash, space_folder)
     tokenizer = read_tokenizer(folder / "tokenizer.json")

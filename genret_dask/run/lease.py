@@ -21,11 +21,11 @@ from pathlib import Path
 import psutil
 
 from genret_dask.errors import LeaseError
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import create_file, is_local, names_in, replace_file, unwritable
 
 logger = logging.getLogger(__name__)
 
-FOLDER = ".lease"
 RENEW_SECONDS = 5.0
 """Between two renewals."""
 WATCH_SECONDS = 60.0
@@ -94,7 +94,7 @@ class Lease:
     """
 
     def __init__(self, run: Path) -> None:
-        self._folder = run / FOLDER
+        self._folder = RunLayout(run).lease
         self._depth = self._number = 0
         self._mine = _new_holder()
         self._other: Holder | None = None
@@ -201,7 +201,7 @@ class Lease:
 
 def read_holder(run: Path) -> Holder | None:
     """Read who has a run, or had it last; None where nobody had, or the lease cannot be read."""
-    return _last(run / FOLDER)[1]
+    return _last(RunLayout(run).lease)[1]
 
 
 def _new_holder() -> Holder:

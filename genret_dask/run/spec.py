@@ -8,14 +8,13 @@ from pathlib import Path
 from genret_dask.errors import GenretError, InputError, StaleError
 from genret_dask.specs import SweepSpec
 from genret_dask.specs.validation import validate
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import place_of, replace_file
-
-FILE = "spec.json"
 
 
 def is_run(folder: Path) -> bool:
     """Whether a run was begun in the folder."""
-    return (folder / FILE).is_file()
+    return RunLayout(folder).spec.is_file()
 
 
 def write_run_spec(folder: Path, spec: SweepSpec) -> None:
@@ -26,7 +25,7 @@ def write_run_spec(folder: Path, spec: SweepSpec) -> None:
     GenretError
         The folder cannot be written to.
     """
-    path = folder / FILE
+    path = RunLayout(folder).spec
     text = json.dumps(spec.model_dump(mode="json"), indent=1) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         replace_file(path, text.encode())
@@ -43,14 +42,14 @@ def read_run_spec(folder: Path | str) -> SweepSpec:
         The file is damaged, or of another version of genret-dask.
     """
     folder = place_of(folder)
-    path = folder / FILE
+    path = RunLayout(folder).spec
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return validate(SweepSpec, content, source=str(path))
     except FileNotFoundError as error:
         there = "has no run in it" if folder.is_dir() else "is not there"
         raise InputError(
-            f"{folder} {there}: no {FILE}",
+            f"{folder} {there}: no {path.name}",
             expected="the directory of a run, as runs/NAME, which a sweep, train or export began",
             fix="check the path, or start it with genret-dask sweep",
         ) from error

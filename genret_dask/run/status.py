@@ -9,13 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
 from genret_dask.errors import GenretError
 from genret_dask.executors.failures import read_failures
 from genret_dask.identifiers.ngrams import name_of_index
 from genret_dask.kinds import Kind
+from genret_dask.models.manifest import MANIFEST
 from genret_dask.monitoring.log import read_log, unit_of
 from genret_dask.run.lease import read_holder
 from genret_dask.run.spec import read_run_spec
@@ -24,6 +24,7 @@ from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import names_in
 
 _TAIL = 2**18  # bytes of the log that tell of the present
@@ -136,7 +137,8 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
         Its spec is damaged.
     """
     spec = spec or read_run_spec(folder)
-    cube = read_attributes(folder / CUBE) if (folder / CUBE / ROOT).is_file() else {}
+    run = RunLayout(folder)
+    cube = read_attributes(run.cube) if (run.cube / ROOT).is_file() else {}
     events = list(read_log(folder, _TAIL))
     events = [event for event in events if event.get("run") == events[-1].get("run")]
     last = events[-1] if events else None
@@ -144,25 +146,15 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     holder = read_holder(folder)
     client = None if holder is None or holder.released or holder.is_gone() else holder
     over = last is not None and last["event"] == "run_ended"
-    if cube.get("sealed"):
-        state = "sealed"
-    elif client:
-        state = "running"
-    elif last is None:
-        state = "not begun"
-    elif over:
-        outcome = str(last.get("outcome"))
-        state = "incomplete" if outcome == "done" else outcome
-    else:
-        state = "running" if age is not None and age < _QUIET else "stopped"
+    state = "sealed" if cube.get("sealed") else "running" if client else _state(last, age)
     began = next((event for event in events if event["event"] == "run_started"), {})
-    indexes = [made for kind in spec.identifiers for made in _identifiers(folder, spec, kind)]
+    indexes = [made for kind in spec.identifiers for made in _identifiers(run, spec, kind)]
     return RunStatus(
         folder=str(folder),
         state=state,
         why=_why(last) if state == "failed" else None,
         stage=None if over else _stage(events),
-        models=tuple(_models(folder, spec)),
+        models=tuple(_models(run, spec)),
         indexes=len(indexes),
         indexes_done=sum(indexes),
         failures=tuple(asdict(failure) for failure in read_failures(folder)),
@@ -173,9 +165,19 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     )
 
 
-def _models(folder: Path, spec: SweepSpec) -> Iterator[ModelStatus]:
+def _state(last: dict[str, Any] | None, age: float | None) -> str:
+    """Of a cube that is not sealed, and that nobody works at: by its log's last line."""
+    if last is None:
+        return "not begun"
+    if last["event"] == "run_ended":
+        outcome = str(last.get("outcome"))
+        return "incomplete" if outcome == "done" else outcome
+    return "running" if age is not None and age < _QUIET else "stopped"
+
+
+def _models(run: RunLayout, spec: SweepSpec) -> Iterator[ModelStatus]:
     """Every model of the cube, its markers found by one listing."""
-    names = set(names_in(folder / "markers"))
+    names = set(names_in(run.markers))
     cells = cells_of(spec)
     for kind, group in groupby(cells, lambda cell: cell.kind):
         models = [
@@ -183,7 +185,7 @@ def _models(folder: Path, spec: SweepSpec) -> Iterator[ModelStatus]:
             for cell in group
             for precision in spec.export.precision
         ]
-        queries = _queries(folder, spec, kind)
+        queries = _queries(run, spec, kind)
         shards = plan_shards(kind, [name for _, name in models], *(queries or (0, 1)))
         planned, done = [0] * len(models), [0] * len(models)
         for shard in shards:
@@ -193,41 +195,38 @@ def _models(folder: Path, spec: SweepSpec) -> Iterator[ModelStatus]:
             yield ModelStatus(
                 kind=kind,
                 model=name,
-                trained=(folder / "checkpoints" / kind / cell.name / RECORD).is_file(),
-                exported=(folder / "models" / kind / name / "manifest.json").is_file(),
+                trained=(run.checkpoint(kind, cell.name) / RECORD).is_file(),
+                exported=(run.model(kind, name) / MANIFEST).is_file(),
                 shards=planned[row] if queries else None,
                 done=done[row],
                 left=planned[row] - done[row] if queries else None,
             )
 
 
-def _queries(folder: Path, spec: SweepSpec, kind: str) -> tuple[int, int] | None:
+def _queries(run: RunLayout, spec: SweepSpec, kind: str) -> tuple[int, int] | None:
     """Queries, and those of a shard; None before they are known."""
-    if (folder / CUBE / ROOT).is_file():
-        shape, chunks = read_sizes(folder / CUBE, f"{kind}/{SEARCH}/doc")
+    if (run.cube / ROOT).is_file():
+        shape, chunks = read_sizes(run.cube, f"{kind}/{SEARCH}/doc")
         return shape[1], chunks[1]
     try:
-        queries = len(read_array(fetched(folder / "candidates") / "doc.npy", dims=2))
+        queries = len(read_array(fetched(run.candidates) / "doc.npy", dims=2))
     except (OSError, ValueError, GenretError):
         return None
     return queries, spec.inference.shard_queries
 
 
-def _identifiers(folder: Path, spec: SweepSpec, kind: Kind) -> list[bool]:
+def _identifiers(run: RunLayout, spec: SweepSpec, kind: Kind) -> list[bool]:
     """Whether the identifiers of a kind are there, of every tokeniser that they are made of."""
-    place = folder / "identifiers" / kind.kind
     if not kind.per_tokenizer:
-        return [(place / kind.record_name).is_file()]
-    tokenizers = {
-        f"tokenizers/{model.label}" if model.pretrained else "tokenizer" for model in spec.models
-    }
+        return [(run.identifiers(kind.kind) / kind.record_name).is_file()]
+    tokenizers = {run.tokenizer(model.label if model.pretrained else None) for model in spec.models}
     found = []
     for tokenizer in tokenizers:
         try:
-            name = name_of_index(folder / tokenizer)
+            name = name_of_index(tokenizer)
         except GenretError:
             name = ""
-        found.append(bool(name) and (place / name / kind.record_name).is_file())
+        found.append(bool(name) and (run.identifiers(kind.kind, name) / kind.record_name).is_file())
     return found
 
 

@@ -18,11 +18,10 @@ from typing import Any
 import zarr
 
 from genret_dask.clusters.keywords import usable_cores
-from genret_dask.cube.open import CUBE, WholeStore
+from genret_dask.cube.open import WholeStore
 from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import (
     ROOT,
-    SEAL,
     digest_of,
     is_sharded,
     read_attributes,
@@ -36,13 +35,12 @@ from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
 from genret_dask.storage import artefacts
 from genret_dask.storage.fingerprint import sha256_file
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import PARTIAL, files_in, place_of
 from genret_dask.storage.records import read_record
 from genret_dask.storage.sources import paths_in, recheck
 
 logger = logging.getLogger(__name__)
-
-_OF_THE_RUN = (f"{CUBE}/", "markers/")  # checked shard by shard, not as artefacts
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,11 @@ def _leftover(name: str) -> str | None:
 
 def _artefact_checks(run: Path, names: list[str]) -> Iterator[Check]:
     how = {artefacts.RECORD: artefacts.verify, MANIFEST: _check_model, INDEX: _check_index}
+    layout = RunLayout(run)  # what is checked shard by shard is no artefact
+    by_shard = (f"{layout.cube.name}/", f"{layout.markers.name}/")
     for name in names:
         folder, _, record = name.rpartition("/")
-        ours = folder and record in how and not name.startswith(_OF_THE_RUN)
+        ours = folder and record in how and not name.startswith(by_shard)
         if ours and _leftover(name) is None:
             yield partial(_check_artefact, run, folder, how[record])
 
@@ -170,17 +170,18 @@ def _check_sources(run: Path) -> list[Damage]:
 
 
 def _cube_checks(run: Path, names: list[str]) -> list[Check]:
-    cube = run / CUBE
-    if f"{CUBE}/{ROOT}" not in names:
+    layout = RunLayout(run)
+    cube, markers = layout.cube, layout.markers.name
+    if f"{cube.name}/{ROOT}" not in names:
         return []
     try:
         attributes = read_attributes(cube)
-        ledger = Ledger(run / "markers")
+        ledger = Ledger(layout.markers)
         shards = shards_of(cube)
     except (GenretError, KeyError, ValueError) as error:
         found = error.found if isinstance(error, GenretError) else f"{type(error).__name__} {error}"
-        return [lambda: [Damage("seal", CUBE, found)]]
-    there = {name for name in names if name.startswith("markers/")}
+        return [lambda: [Damage("seal", cube.name, found)]]
+    there = {name for name in names if name.startswith(f"{markers}/")}
     checks: list[Check] = []
     if attributes.get("sealed"):
         damages = _check_seal(cube, attributes, ledger, shards)
@@ -188,7 +189,7 @@ def _cube_checks(run: Path, names: list[str]) -> list[Check]:
         if any(damage.place.endswith(ROOT) for damage in damages):
             return checks  # without metadata that can be trusted, no shard can be read
     for shard in shards:
-        marker = f"markers/{ledger.path(shard).name}"
+        marker = f"{markers}/{ledger.path(shard).name}"
         if marker in there:
             checks.append(partial(_check_shard, cube, ledger, shard, marker))
         elif attributes.get("sealed"):
@@ -214,26 +215,27 @@ def _check_seal(
     cube: Path, attributes: dict[str, Any], ledger: Ledger, shards: list[ShardTask]
 ) -> list[Damage]:
     found = []
+    place = RunLayout(cube.parent).seal
     try:
-        seal = read_record(cube.with_name(SEAL))
+        seal = read_record(place)
         if seal is None:
-            return [Damage("seal", SEAL, "is missing, though the cube is sealed")]
+            return [Damage("seal", place.name, "is missing, though the cube is sealed")]
         for name, digest in seal["files"].items():
             try:
                 same = sha256_file(cube / name) == digest
             except OSError:
                 same = False
             if not same:
-                found.append(Damage("seal", f"{CUBE}/{name}", "is not what the seal says"))
+                found.append(Damage("seal", f"{cube.name}/{name}", "is not what the seal says"))
         if attributes.get("digest") != seal["digest"]:
-            found.append(Damage("seal", CUBE, "carries another digest than its seal"))
+            found.append(Damage("seal", cube.name, "carries another digest than its seal"))
         try:
             if ledger.digest(shards) != seal["digest"]:
-                found.append(Damage("seal", SEAL, "has another digest than the markers"))
+                found.append(Damage("seal", place.name, "has another digest than the markers"))
         except CubeError:
             pass  # a marker is missing or damaged: its shard says so itself
     except GenretError as error:
-        return [Damage("seal", SEAL, error.found)]
+        return [Damage("seal", place.name, error.found)]
     return found
 
 

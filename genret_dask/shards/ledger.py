@@ -39,10 +39,6 @@ class Ledger:
     def path(self, task: ShardTask) -> Path:
         return self.folder / f"{task.key}.json"
 
-    def is_done(self, task: ShardTask) -> bool:
-        """Whether the shard is in the cube, as its marker says."""
-        return self.read(task) is not None
-
     def read(self, task: ShardTask) -> dict[str, Any] | None:
         """The marker of a shard; None where there is none, a damaged one, or another's."""
         return _of(task, _read(read_record, self.path(task)))

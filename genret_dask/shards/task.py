@@ -29,6 +29,7 @@ from genret_dask.shards.resources import Resources, current_resources
 from genret_dask.shards.usage import MemoryUse
 from genret_dask.specs import InferenceSpec
 from genret_dask.storage.arrays import read_array
+from genret_dask.storage.layout import RunLayout
 
 Report = Callable[[float], None]
 
@@ -58,7 +59,7 @@ class SweepContext:
 
     Attributes
     ----------
-    cube, markers : Path
+    run : RunLayout
     models : dict of (identifier kind, model name) to Exported
     max_tokens : int
         Kept of each query.
@@ -68,8 +69,7 @@ class SweepContext:
         Content hash of the collection.
     """
 
-    cube: Path
-    markers: Path
+    run: RunLayout
     models: dict[tuple[str, str], Exported]
     inference: InferenceSpec
     max_tokens: int
@@ -78,7 +78,7 @@ class SweepContext:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.markers)
+        return Ledger(self.run.markers)
 
 
 def run_shard(
@@ -112,10 +112,10 @@ def run_shard(
     if ledger.read(task) is None:
         kept = ledger.kept(task)
         digests = {name: sha for sums in kept.values() for name, sha in sums.items()}
-        with attempt(context.markers / "attempts", task.key) as died:
+        with attempt(context.run.attempts, task.key) as died:
             arrays = compute_shard(task, context, resources, died, report, frozenset(kept))
             with phase("write"):
-                digests |= write_shard(context.cube, task.kind, task.model, task.start, arrays)
+                digests |= write_shard(context.run.cube, task.kind, task.model, task.start, arrays)
                 ledger.mark(task, digests)
         count("write", 1, "shards")
         count("write", task.queries, "queries")
@@ -148,8 +148,8 @@ def compute_shard(
         model.folder, spec.provider, resources.host.threads_each(spec.threads)
     )
     queries = resources.cached(
-        ("queries", context.cube, task.kind, context.fingerprint),
-        lambda: _read_queries(context.cube, task.kind),
+        ("queries", context.run.cube, task.kind, context.fingerprint),
+        lambda: _read_queries(context.run.cube, task.kind),
     )
     reader = Reader.of_model(
         fetched_model(model.folder) / "tokenizer.json",

@@ -93,7 +93,14 @@ class Artefact:
         """
         state = self.state
         if state == "stale":
-            require_same(self.folder, self.made_from, record_of(self.folder, self.record, {}))
+            recorded = record_of(self.folder, self.record, {}).get("fingerprint")
+            raise StaleError(
+                f"{self.folder} was made from other inputs or settings: "
+                + ("; ".join(self.differences) or f"fingerprint {recorded}"),
+                expected=f"those of this run (fingerprint {self.fingerprint})",
+                fix="take the change back, give the run another name (--name), or have it made "
+                "anew (--redo)",
+            )
         return state == "done"
 
     @property
@@ -112,20 +119,6 @@ class Artefact:
 def is_current(folder: Path, origin: Origin, name: str = RECORD) -> bool:
     """Whether the artefact is there and was made from these inputs; see `Artefact`."""
     return Artefact(folder, origin, name).is_current
-
-
-def require_same(place: Path, origin: Origin, recorded: dict[str, Any]) -> None:
-    """Raise `StaleError` unless what is recorded of `place` is this origin."""
-    if recorded.get("fingerprint") == origin.fingerprint:
-        return
-    differences = origin.differences(recorded)
-    raise StaleError(
-        f"{place} was made from other inputs or settings: "
-        + ("; ".join(differences) or f"fingerprint {recorded.get('fingerprint')}"),
-        expected=f"those of this run (fingerprint {origin.fingerprint})",
-        fix="take the change back, give the run another name (--name), or have it made anew "
-        "(--redo)",
-    )
 
 
 @contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from genret_dask.errors import listed
 from genret_dask.models.manifest import read_manifest
 from genret_dask.models.reader import Reader
 from genret_dask.shards.task import Exported
 
 logger = logging.getLogger(__name__)
-
-_NAMED = 4  # models in a line
 
 
 def warn_of_cut_queries(
@@ -37,7 +36,6 @@ def warn_of_cut_queries(
         names += [] if name in names else [name]
     for reader, names in readers.values():
         if cut := reader.read(queries).cut:
-            others = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             logger.warning(
                 "%d of %d queries of the %s split have more than %d tokens for %s and are cut; "
                 "max_tokens sets how many are read",
@@ -45,5 +43,5 @@ def warn_of_cut_queries(
                 len(queries),
                 split,
                 max_tokens,
-                ", ".join(names[:_NAMED]) + others,
+                listed(names),
             )

@@ -11,7 +11,6 @@ from dask.utils import format_bytes
 from genret_dask.cube.schema import Group
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import BudgetError
-from genret_dask.kinds import Kind
 from genret_dask.models.flops import (
     Architecture,
     prefill_flops,
@@ -19,11 +18,7 @@ from genret_dask.models.flops import (
     training_flops_per_example,
 )
 from genret_dask.shards.plan import padded_widths, plan_shards
-from genret_dask.specs import (
-    SweepSpec,
-    TrainingSpec,
-    precise_name,
-)
+from genret_dask.specs import SweepSpec, TrainingSpec, precise_name
 from genret_dask.specs.grid import Cell, cells_of, models_of
 from genret_dask.study.candidates import candidate_width, select_queries
 from genret_dask.study.survey import Step, left_of
@@ -124,32 +119,14 @@ def duration(seconds: float) -> str:
 def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     """Plan a sweep of a collection without writing anything."""
     inference = spec.inference
-    rows = select_queries(collection, inference.split, inference.queries, spec.seed)
     cells, models = cells_of(spec), models_of(spec)
-    groups: dict[str, Group] = {
-        identifiers.kind: _empty_group(
-            identifiers,
-            group_sizes(
-                spec,
-                identifiers,
-                models=len(models),
-                queries=len(rows),
-                candidates=candidate_width(
-                    collection.qrels[inference.split], inference.negatives, len(collection)
-                ),
-                documents=len(collection),
-                steps=identifiers.planned(len(collection)).steps,
-            ),
-            inference.shard_queries,
-        )
-        for identifiers in spec.identifiers
-    }
-    kinds = len(groups)
-    shards = len(plan_shards("", models, len(rows), inference.shard_queries))
+    groups = planned_groups(spec, collection)
+    queries, kinds = next(iter(groups.values())).sizes["query"], len(groups)
+    shards = len(plan_shards("", models, queries, inference.shard_queries))
     costs = [_Cost(spec, cell, groups[cell.kind].sizes, collection) for cell in cells]
     return Estimate(
         documents=len(collection),
-        queries=len(rows),
+        queries=queries,
         models=models,
         train_tasks=len(cells),
         export_tasks=kinds * len(models),
@@ -162,6 +139,28 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
         task_bytes=max(cost.task_bytes(inference.batch_queries) for cost in costs),
         query_bytes=max(cost.task_bytes(1) for cost in costs),
     )
+
+
+def planned_groups(spec: SweepSpec, collection: Collection) -> dict[str, Group]:
+    """The groups of the cube by identifier kind, with the most steps that identifiers can have."""
+    inference = spec.inference
+    queries = select_queries(collection, inference.split, inference.queries, spec.seed)
+    qrels = collection.qrels[inference.split]
+    groups = {}
+    for kind in spec.identifiers:
+        sizes = group_sizes(
+            spec,
+            kind,
+            models=len(models_of(spec)),
+            queries=len(queries),
+            candidates=candidate_width(qrels, inference.negatives, len(collection)),
+            documents=len(collection),
+            steps=kind.planned(len(collection)).steps,
+        )
+        groups[kind.kind] = Group(
+            kind.kind, kind.variables, sizes, inference.shard_queries, {}, {}, {}, {}
+        )
+    return groups
 
 
 def check_budget(spec: SweepSpec, plan: Estimate) -> None:
@@ -190,10 +189,6 @@ def _prepare_seconds(spec: SweepSpec, collection: Collection) -> float:
     return spec.dataset.loading_seconds + len(collection) * (PREPARED_SECONDS + spans)
 
 
-def _empty_group(kind: Kind, sizes: dict[str, int], shard_queries: int) -> Group:
-    return Group(kind.kind, kind.variables, sizes, shard_queries, {}, {}, {}, {})
-
-
 def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[Need]:
     """What each training and export that is left holds at its widest moment, by estimate.
 
@@ -211,7 +206,7 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
         exported = {f"{cell.kind}/{precise_name(cell.name, one)}" for one in spec.export.precision}
         if name not in train and exported.isdisjoint(export):
             continue
-        architecture, tied = _architecture(spec, cell, texts.documents)
+        architecture, tied = planned_architecture(spec, cell, texts.documents)
         training, identifiers = cell.training(spec), cell.identifiers
         needed = training_bytes(
             architecture,
@@ -231,7 +226,7 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
     return needs
 
 
-def _architecture(spec: SweepSpec, cell: Cell, documents: int) -> tuple[Architecture, bool]:
+def planned_architecture(spec: SweepSpec, cell: Cell, documents: int) -> tuple[Architecture, bool]:
     """The sizes of a cell's model, and whether its head is tied.
 
     The vocabulary lacks the codes of the level that makes identifiers unique, which only the
@@ -254,7 +249,7 @@ class _Cost:
         self, spec: SweepSpec, cell: Cell, sizes: dict[str, int], collection: Collection
     ) -> None:
         self._spec, self._cell, self._sizes = spec, cell, sizes
-        self._architecture, _ = _architecture(spec, cell, len(collection))
+        self._architecture, _ = planned_architecture(spec, cell, len(collection))
         self._decoding = cell.identifiers.plan(self._architecture, collection, spec.inference.beams)
 
     def train_flops(self) -> float:

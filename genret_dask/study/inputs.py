@@ -24,6 +24,7 @@ from genret_dask.kinds.base import Sampler, Source
 from genret_dask.specs import ModelSpec, SweepSpec
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import Artefact, fetched, publishing, record_of
+from genret_dask.storage.layout import TEXTS
 from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
 from genret_dask.study.origins import Origins
 
@@ -54,7 +55,7 @@ class Inputs:
         executor: Callable[[], Executor],
         report: Callable[[str, float, float], None],
     ) -> None:
-        self.spec, self.folder = spec, folder
+        self.spec = spec
         self.origins = Origins(spec, folder)
         self._executor, self._report = executor, report
         self._spaces: dict[Path, Artefact] = {}
@@ -75,7 +76,7 @@ class Inputs:
             )
         facts = {"content_hash": collection.content_hash}
         with publishing(made.folder, made.made_from, **facts) as partial_folder:
-            stored.write(collection, partial_folder / "beir")
+            stored.write(collection, partial_folder / TEXTS)
         self._report("dataset", 1, 1)
         return collection
 
@@ -138,13 +139,9 @@ class Inputs:
         made = self.origins.space(kind, model)
         if made.folder not in self._spaces:
             if not made.is_current:
-                place = self.folder / "collection"
-                kind.build(
-                    made,
-                    Source(
-                        self.collection, place, tokenizer, self.spec.seed, self._report, self._map
-                    ),
-                )
+                place = self.origins.collection.folder
+                seed, report = self.spec.seed, self._report
+                kind.build(made, Source(self.collection, place, tokenizer, seed, report, self._map))
             kind.check(made.folder, self.collection)
             self._spaces[made.folder] = made
         return self._spaces[made.folder]

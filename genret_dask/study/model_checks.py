@@ -11,22 +11,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from genret_dask.errors import GenretError, SpecError
+from genret_dask.errors import GenretError, SpecError, listed
 from genret_dask.exporters import config_problems
 from genret_dask.models.configs import config_of, pretrained_tokenizer, source_of, trained_family
 from genret_dask.models.families import Family, family_of
 from genret_dask.models.gguf import read_header
 from genret_dask.models.pretrained import weight_shapes
-from genret_dask.specs import (
-    ModelSpec,
-    PretrainedSpec,
-    SweepSpec,
-)
+from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.registry import names_of
 
 _TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _GGUF_TOKENISER = ("tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
-_LISTED = 3  # weights in an error's text
 
 
 def check_models(spec: SweepSpec) -> None:
@@ -174,8 +169,7 @@ def _differences(empty: Any, shapes: dict[str, tuple[int, ...]]) -> Iterator[str
     found = {id(weight) for name, weight in weights.items() if name in shapes}  # of tied ones, any
     missing = [name for name, weight in weights.items() if id(weight) not in found]
     if missing:
-        listed = ", ".join([*missing[:_LISTED], *(["..."] if len(missing) > _LISTED else [])])
-        yield f"{len(missing)} weights are missing: {listed}"
+        yield f"{len(missing)} weights are missing: {listed(missing)}"
     for name, weight in weights.items():
         here, wanted = list(shapes.get(name, weight.shape)), list(weight.shape)
         if here != wanted:

@@ -20,14 +20,11 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
 from genret_dask.kinds import Kind
-from genret_dask.specs import (
-    ModelSpec,
-    PretrainedSpec,
-    SweepSpec,
-)
+from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import Cell, models_of
-from genret_dask.storage.artefacts import Artefact, fetched, record_of
+from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.sources import contents, model_hash, tokenizer_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
@@ -47,7 +44,7 @@ class Origins:
     """
 
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
-        self.spec, self.folder = spec, folder
+        self.spec, self.layout = spec, RunLayout(folder)
         self._weights = cache(_weights)
         self._settings = {kind.kind: kind.settings() for kind in spec.identifiers}
         self._excluded_rows: np.ndarray | None = None
@@ -60,13 +57,13 @@ class Origins:
         dataset = self.spec.dataset
         places = [name for name, value in dataset if isinstance(value, Path)]
         settings = contents(dataset, *places, bytes=dataset.fingerprint())
-        return Artefact(self.folder / "collection", Origin("collection", {"dataset": settings}))
+        return Artefact(self.layout.collection, Origin("collection", {"dataset": settings}))
 
     @cached_property
     def loaded(self) -> Collection:
         """The collection in memory: the run's where that is current, else as its source has it."""
         if self.collection.state == "done":
-            collection = stored.read(fetched(self.collection.folder) / "beir")
+            collection = stored.read_artefact(self.collection.folder)
         else:
             collection = self.spec.dataset.load()
         check_usable(collection, self.spec.inference.split, self.spec.training.pairs)
@@ -85,16 +82,16 @@ class Origins:
         spec = self.spec
         settings = spec.training.model_dump(mode="json", include={"pairs", "dev_queries"})
         parts = {"collection": self.content_hash, "training": settings, "seed": spec.seed}
-        return Artefact(self.folder / "pairs", Origin("pairs", {**parts, "words": RULES}))
+        return Artefact(self.layout.pairs, Origin("pairs", {**parts, "words": RULES}))
 
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
         if model.pretrained is not None:
             own = {"pretrained": self._weights(model.pretrained, tokenizer=True)}
-            return Artefact(self.folder / "tokenizers" / model.label, Origin("tokenizer", own))
+            return Artefact(self.layout.tokenizer(model.label), Origin("tokenizer", own))
         settings = {"tokenizer": self.spec.tokenizer, "words": RULES}
         parts = {"collection": self.content_hash, **settings}
-        return Artefact(self.folder / "tokenizer", Origin("tokenizer", parts))
+        return Artefact(self.layout.tokenizer(), Origin("tokenizer", parts))
 
     def tokenizer_digest(self, model: ModelSpec) -> str:
         """SHA-256 of a model's tokenizer.json; `UNKNOWN` before it is made."""
@@ -114,14 +111,9 @@ class Origins:
 
     def space(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that a model generates: of its tokeniser, where they are made of it."""
-        folder = self.folder / "identifiers" / kind.kind
-        digest = None
-        if kind.per_tokenizer:
-            digest = self.tokenizer_digest(model)
-            folder /= digest[:12]
-        return Artefact(
-            folder, kind.made_from(self.content_hash, self.spec.seed, digest), kind.record_name
-        )
+        digest = self.tokenizer_digest(model) if kind.per_tokenizer else None
+        origin = kind.made_from(self.content_hash, self.spec.seed, digest)
+        return Artefact(self.layout.identifiers(kind.kind, digest), origin, kind.record_name)
 
     def pair_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that stand for each pair's document, of kinds with many."""
@@ -147,7 +139,7 @@ class Origins:
             "seed": self.spec.seed,
             "words": RULES,
         }
-        folder = self.folder / "spans" / f"{name}-{space.folder.name}"
+        folder = self.layout.spans(f"{name}-{space.folder.name}")
         return Artefact(folder, Origin("spans", parts), grows=grows)
 
     # --- candidates ---------------------------------------------------------------------------
@@ -165,7 +157,7 @@ class Origins:
         # Of another model's tokeniser, other documents may lack identifiers: what that changes of
         # the candidates, the shards that read them tell.
         grows = ("inference.queries", "documents without identifiers")
-        return Artefact(self.folder / "candidates", Origin("candidates", parts), grows=grows)
+        return Artefact(self.layout.candidates, Origin("candidates", parts), grows=grows)
 
     @property
     def _excluded(self) -> str:
@@ -216,7 +208,7 @@ class Origins:
             "steps": kind.steps,
             **{name: one.fingerprint for name, one in read.items()},
         }
-        folder = self.folder / "checkpoints" / cell.kind / cell.name
+        folder = self.layout.checkpoint(cell.kind, cell.name)
         return Artefact(folder, Origin("checkpoint", parts))
 
     def model(self, model: ModelSpec) -> dict[str, Any]:
@@ -284,10 +276,6 @@ class Origins:
             "provider": self.spec.inference.provider,
             "max_tokens": self.spec.max_tokens,
         }
-
-    def exported(self, kind: str, name: str) -> Path:
-        """The folder of an exported model."""
-        return self.folder / "models" / kind / name
 
 
 def _weights(source: PretrainedSpec, *, tokenizer: bool = False) -> dict[str, Any]:

@@ -41,11 +41,11 @@ def repair_run(study: Study, damages: Sequence[Damage]) -> None:
             _remove(place)
             _remove(place.parent / INDEX)  # it vouches for its parts
     if any(damage.kind == "seal" for damage in damages):
-        restore_template(study.cube, study.template)
+        restore_template(study.cube, study.make_template())
         damages = verify_run(study.folder)
     if shards := [damage.shard for damage in damages if damage.shard is not None]:
         unseal_cube(study.cube)
-        ledger = Ledger(study.folder / "markers")
+        ledger = Ledger(study.layout.markers)
         for shard in shards:
             logger.info("shard %s is to be computed again", shard.key)
             ledger.drop(shard)

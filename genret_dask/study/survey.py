@@ -6,12 +6,12 @@ days. What only grows, by models, queries or beams, loses nothing and is not ask
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genret_dask.cube.open import CUBE
 from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import CubeError, ModelError, StaleError
 from genret_dask.identifiers.ngrams import name_of_index
@@ -20,6 +20,7 @@ from genret_dask.specs import precise_name
 from genret_dask.specs.grid import Cell, cells_of
 from genret_dask.storage.artefacts import Artefact, State
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import names_in, remove
 from genret_dask.storage.records import read_record
 from genret_dask.study.origins import UNKNOWN, Origins
@@ -68,7 +69,7 @@ def survey(origins: Origins) -> list[Step]:
     spec, seen = origins.spec, dict[Path, Step]()
 
     def add(stage: str, made: Artefact) -> Step:
-        step = _step(stage, made, origins.folder)
+        step = _step(stage, made, origins.layout)
         return seen.setdefault(made.folder, step)
 
     add("collection", origins.collection)
@@ -87,16 +88,20 @@ def survey(origins: Origins) -> list[Step]:
     return [*steps, *models, _cube_step(origins, models)]
 
 
-def _step(stage: str, made: Artefact, run: Path) -> Step:
+def _step(stage: str, made: Artefact, layout: RunLayout) -> Step:
     state = made.state
     why = made.differences if state in ("grows", "stale") else ()
-    return Step(stage, made.folder.relative_to(run).as_posix(), made.folder, state, tuple(why))
+    return Step(stage, _name(made.folder, layout), made.folder, state, tuple(why))
+
+
+def _name(folder: Path, layout: RunLayout) -> str:
+    return folder.relative_to(layout.run).as_posix()
 
 
 def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
     """The checkpoint of a cell, then its exports."""
     made = origins.checkpoint(cell)
-    step = _step("train", made, origins.folder)
+    step = _step("train", made, origins.layout)
     # What follows from its tokeniser is known again when that is made.
     waits = step.state == "stale" and _waits_for_tokenizer(origins, cell)
     waits = waits and {*made.differing} <= {"identifiers", "spans"}
@@ -106,8 +111,8 @@ def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
     yield replace(step, seconds=float(record.get("seconds", 0.0)))
     for precision in origins.spec.export.precision:
         name = precise_name(cell.name, precision)
-        folder = origins.exported(cell.kind, name)
-        place = folder.relative_to(origins.folder).as_posix()
+        folder = origins.layout.model(cell.kind, name)
+        place = _name(folder, origins.layout)
         if not (folder / MANIFEST).is_file():
             yield Step("export", place, folder, "to do")
             continue
@@ -132,9 +137,9 @@ def _waits_for_tokenizer(origins: Origins, cell: Cell) -> bool:
 
 
 def _cube_step(origins: Origins, models: Sequence[Step]) -> Step:
-    place = origins.folder / CUBE
+    place = origins.layout.cube
     if not (place / ROOT).is_file():
-        return Step("search", CUBE, place, "to do")
+        return Step("search", place.name, place, "to do")
     hashes = {}
     for step in models:
         if step.stage == "export" and step.state == "done":
@@ -143,13 +148,13 @@ def _cube_step(origins: Origins, models: Sequence[Step]) -> Step:
     try:
         attributes = read_attributes(place)
     except CubeError as error:
-        return Step("search", CUBE, place, "to do", (error.found,))
+        return Step("search", place.name, place, "to do", (error.found,))
     now = origins.cube(hashes)
     before = attributes.get("made_from") or {}
     if attributes.get("fingerprint") == now.fingerprint:
-        return Step("search", CUBE, place, "done" if attributes.get("sealed") else "to do")
+        return Step("search", place.name, place, "done" if attributes.get("sealed") else "to do")
     why = tuple(line for line in now.differences(attributes) if UNKNOWN not in line)
-    return Step("search", CUBE, place, "grows" if grows(before, now) else "stale", why)
+    return Step("search", place.name, place, "grows" if grows(before, now) else "stale", why)
 
 
 def grows(before: Mapping[str, Any], now: Origin) -> bool:
@@ -186,7 +191,7 @@ def _within(before: Any, after: Any) -> bool:
 def lines_of(steps: Sequence[Step]) -> list[str]:
     """What there is of a study, for people: a line for each state that any result has."""
     found = []
-    for state, heading in (("done", "done"), ("to do", "to do"), ("grows", "grows")):
+    for state in ("done", "to do", "grows"):
         mine = [step for step in steps if step.state == state]
         if not mine:
             continue
@@ -199,7 +204,7 @@ def lines_of(steps: Sequence[Step]) -> list[str]:
         ]
         reasons = [f"{step.name} ({_reasons(step)})" for step in mine if step.why]
         said = reasons if state == "grows" and reasons else [*names, *counts]
-        found.append(f"{heading:<11}{', '.join(said)}")
+        found.append(f"{state:<11}{', '.join(said)}")
     return found
 
 
@@ -214,11 +219,9 @@ def left_of(steps: Sequence[Step], stage: str) -> set[str]:
 
 def shares_left(steps: Sequence[Step]) -> dict[str, float]:
     """The share of each stage's results that are not done; a cube that is not whole counts as 1."""
-    stages = {step.stage: [s for s in steps if s.stage == step.stage] for step in steps}
-    return {
-        stage: sum(step.state != "done" for step in mine) / len(mine)
-        for stage, mine in stages.items()
-    }
+    counts = Counter(step.stage for step in steps)
+    left = Counter(step.stage for step in steps if step.state != "done")
+    return {stage: left[stage] / counts[stage] for stage in counts}
 
 
 # --- what is in the way ---------------------------------------------------------------------------
@@ -270,7 +273,7 @@ def _reasons(step: Step) -> str:
     return "; ".join([*step.why[:_REASONS], *([f"and {more} more"] if more > 0 else [])])
 
 
-def remove_stale(steps: Sequence[Step], run: Path) -> None:
+def remove_stale(steps: Sequence[Step], layout: RunLayout) -> None:
     """Remove results that were made from something else; a cube is revised shard by shard.
 
     With a tokeniser go the index and the spans that only it led to.
@@ -278,11 +281,11 @@ def remove_stale(steps: Sequence[Step], run: Path) -> None:
     tokenizers = [step for step in steps if step.stage == "tokenizer" and step.state != "to do"]
     kept = {name_of_index(step.place) for step in tokenizers if step.state == "done"}
     for digest in {name_of_index(step.place) for step in tokenizers} - kept:
-        for kind in names_in(run / "identifiers"):
-            remove(run / "identifiers" / kind / digest)
-        for name in names_in(run / "spans"):
+        for kind in names_in(layout.identifiers()):
+            remove(layout.identifiers(kind, digest))
+        for name in names_in(layout.spans()):
             if name.endswith(f"-{digest}"):
-                remove(run / "spans" / name)
+                remove(layout.spans(name))
     for step in steps:
         if step.state == "stale" and step.stage != "search":
             remove(step.place)

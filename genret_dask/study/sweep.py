@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dask
 from distributed import span
 
-from genret_dask.cube.open import CUBE
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
 from genret_dask.datasets.collection import Collection
@@ -39,6 +38,7 @@ from genret_dask.specs import SweepSpec
 from genret_dask.specs.registry import names_of
 from genret_dask.storage.artefacts import RECORD, publishing, verify
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import check_writable, is_local, place_of
 from genret_dask.storage.records import read_record
 from genret_dask.study.cut_queries import warn_of_cut_queries
@@ -167,8 +167,11 @@ class Study:
     ) -> None:
         self.spec = spec
         self.folder = place_of(runs) / spec.name
+        self.layout = RunLayout(self.folder)
         self.lease = lease or Lease(self.folder)
         self.memory: list[MemoryUse] = []
+        self._tasks: list[TrainTask] | None = None
+        self._template: Template | None = None
         self._progress = progress
         self.client, self._lost_timeout, self._redo = client, lost_timeout, redo
         self._limits = limits
@@ -192,9 +195,8 @@ class Study:
     def collection(self) -> Collection:
         return self.inputs.collection
 
-    @cached_property
-    def steps(self) -> list[Step]:
-        """What there is of every result, before any work.
+    def check(self) -> list[Step]:
+        """Raise what is in the way of the study, before any work; return what there is of it.
 
         Raises
         ------
@@ -231,16 +233,17 @@ class Study:
 
     # --- training -----------------------------------------------------------------------------
 
-    @cached_property
     @_leased
-    def tasks(self) -> list[TrainTask]:
-        """The training task of every cell; makes the inputs they read."""
-        steps = self.steps
-        self._begin()
-        self._check_memory()
-        if self._redo:
-            remove_stale(steps, self.folder)
-        return training_tasks(self.inputs)
+    def training_tasks(self) -> list[TrainTask]:
+        """Make the inputs of every cell, once; return its training tasks."""
+        if self._tasks is None:
+            steps = self.check()
+            self._begin()
+            self._check_memory()
+            if self._redo:
+                remove_stale(steps, self.layout)
+            self._tasks = training_tasks(self.inputs)
+        return self._tasks
 
     def _check_memory(self) -> None:
         """Refuse workers that could not hold what is to be trained and exported."""
@@ -254,8 +257,9 @@ class Study:
     @_leased
     def train(self) -> dict[str, dict[str, Any]]:
         """Train every cell; returns each checkpoint's record by `kind/name`."""
-        records = {task.name: finished(task) for task in self.tasks}
-        todo = [task for task in self.tasks if records[task.name] is None]
+        tasks = self.training_tasks()
+        records = {task.name: finished(task) for task in tasks}
+        todo = [task for task in tasks if records[task.name] is None]
         if todo:
             from genret_dask.training.loop import training_flops
 
@@ -268,7 +272,7 @@ class Study:
                 trained = self.executor.map(
                     _train,
                     todo,
-                    _keys("train", todo, self.tasks),
+                    _keys("train", todo, tasks),
                     cost=lambda task: flops[task.name] / 1e9,
                     progress=partial(self._report, "train"),
                 )
@@ -285,7 +289,7 @@ class Study:
         They are in the order of the spec's identifiers and of `models_of`.
         """
         records = self.train()
-        tasks = export_tasks(self.inputs, self.tasks, records)
+        tasks = export_tasks(self.inputs, self.training_tasks(), records)
         todo = [task for task in tasks.values() if not is_exported(task)]
         if todo:
             self._report("export", 0, len(todo))
@@ -305,12 +309,13 @@ class Study:
 
     @property
     def cube(self) -> Path:
-        return self.folder / CUBE
+        return self.layout.cube
 
-    @cached_property
-    def template(self) -> Template:
-        """The cube before its first shard; makes every model."""
-        return build_template(self.spec, self.inputs, self.export())
+    def make_template(self) -> Template:
+        """Make every model, once; return the cube before its first shard."""
+        if self._template is None:
+            self._template = build_template(self.spec, self.inputs, self.export())
+        return self._template
 
     @_leased
     def search(self) -> Path:
@@ -318,10 +323,9 @@ class Study:
 
         Leaves resources.json: what each worker of the last search held in memory.
         """
-        template = self.template
+        template = self.make_template()
         context = SweepContext(
-            cube=self.cube,
-            markers=self.folder / "markers",
+            run=self.layout,
             models=exported_models(self.inputs),
             inference=self.spec.inference,
             max_tokens=self.spec.max_tokens,
@@ -341,7 +345,7 @@ class Study:
             warn_of_cut_queries(queries, split, max_tokens, context.models)
             with span(self.spec.name, "search"):
                 self.memory = search(self.executor, todo, context, report)
-            write_memory(self.memory, self.folder / "resources.json")
+            write_memory(self.memory, self.layout.resources)
         self.lease.check()
         self._failures.clear()
         if todo or not read_attributes(self.cube).get("sealed"):
@@ -369,7 +373,7 @@ class Study:
         precision.json (see `genret_dask.metrics.precision`), and trec/ with the qrels and each
         model's run at the largest beam. Skipped when they were made from this very cube.
         """
-        folder = self.folder / "results"
+        folder = self.layout.results
         digest = read_attributes(self.cube)["digest"]
         parts: dict[str, Any] = {"cube": digest, "fits": self.spec.fits}
         if added := names_of("metrics"):
@@ -396,13 +400,13 @@ class Study:
 
         Skipped when it was made from this very cube.
         """
-        from genret_dask.report import is_reported, page_of, write_report
+        from genret_dask.report import is_reported, write_report
 
         if not is_reported(self.folder):
             self._report("report", 0, 1)
             write_report(self.folder)
             self._report("report", 1, 1)
-        return page_of(self.folder)
+        return self.layout.page
 
     def _report(self, stage: str, done: float, total: float) -> None:
         self._stages(stage, done, total)

@@ -65,7 +65,7 @@ def export_tasks(
                 record=records[task.name],
                 precision=precision,
                 tolerance=export.tolerance if precision == "fp32" else None,
-                folder=inputs.origins.exported(kind, name),
+                folder=inputs.origins.layout.model(kind, name),
             )
     return tasks
 
@@ -78,7 +78,7 @@ def exported_models(inputs: Inputs) -> dict[tuple[str, str], Exported]:
         for precision in inputs.spec.export.precision:
             name = precise_name(cell.name, precision)
             found[cell.kind, name] = Exported(
-                folder=inputs.origins.exported(cell.kind, name),
+                folder=inputs.origins.layout.model(cell.kind, name),
                 space=inputs.space(cell.identifiers, cell.model).folder,
                 identifiers=cell.identifiers,
                 spans=spans.folder if spans else None,

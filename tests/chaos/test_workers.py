@@ -122,7 +122,7 @@ def test_every_shard_executed_twice_at_once_is_the_same(stand, monkeypatch):
 
 def test_a_training_executed_twice_at_once_is_the_same(stand):
     with cluster(workers=1) as one, cluster(workers=1) as other:
-        tasks = stand.study(one).tasks
+        tasks = stand.study(one).training_tasks()
         shutil.rmtree(stand.run / "checkpoints")
         twins = [
             threading.Thread(

@@ -13,7 +13,7 @@ from genret_dask import open_cube
 from genret_dask.cube import store
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, unseal_cube, write_shard
-from genret_dask.errors import CubeError, GenretError, InputError, StaleError
+from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.specs.registry import entry
 from genret_dask.storage.fingerprint import Origin
 
@@ -122,13 +122,6 @@ def test_an_unsealed_cube_is_refused_unless_allowed(cube):
 def test_no_cube_is_named(tmp_path):
     with pytest.raises(InputError, match="there is no cube"):
         open_cube(tmp_path)
-
-
-def test_other_settings_are_refused(cube):
-    path, _ = cube
-    create_cube(path, make_template())
-    with pytest.raises(StaleError, match='seed was "f", now "g"'):
-        create_cube(path, make_template("g"))
 
 
 def test_a_chunk_that_a_sealed_cube_has_lost_is_an_error_not_nan(cube):

@@ -84,13 +84,13 @@ def test_pretrained_models_read_with_their_own_tokeniser(tiny, tmp_path, pretrai
     """HOUSE-4.2: no tokeniser is trained for them, nor a part of their fingerprint."""
     model = model_of(family, pretrained[family])
     study = Study(tiny_spec(tiny, models=[model]), runs=tmp_path)
-    (task,) = study.tasks
+    (task,) = study.training_tasks()
     assert task.tokenizer == study.folder / "tokenizers" / family
     assert not (study.folder / "tokenizer").exists()
     run = _Run(task)
     assert run.start == len(run.tokenizer) == 13
     other = tiny_spec(tiny, name="b", models=[model], tokenizer={"vocab_size": 300})
-    (twin,) = Study(other, runs=tmp_path).tasks
+    (twin,) = Study(other, runs=tmp_path).training_tasks()
     assert twin.made_from.fingerprint == task.made_from.fingerprint
 
 

@@ -188,7 +188,7 @@ def test_a3_a_worker_with_another_copy_of_the_weights_refuses(ready, tmp_path):
     from genret_dask.training.loop import train
 
     moved = shutil.copytree(ready, tmp_path / "elsewhere")
-    (task,) = Study(pretrained(moved, moved / "weights"), runs=moved / "runs").tasks
+    (task,) = Study(pretrained(moved, moved / "weights"), runs=moved / "runs").training_tasks()
     shutil.rmtree(task.folder)
     shutil.copy(
         write_llama(tmp_path / "other", 3) / "model.safetensors",
@@ -459,9 +459,9 @@ def test_writers_of_the_memory_of_hashes_lose_nothing(tmp_path, monkeypatch):
 
 def test_a_shard_to_be_computed_again_keeps_nothing(root, run):
     study = Study(spec_of(root), runs=run)
-    ledger, shards = Ledger(run / "tiny" / "markers"), shard_tasks(study.template)
+    ledger, shards = Ledger(run / "tiny" / "markers"), shard_tasks(study.make_template())
     marker = (run / "tiny" / "markers" / f"{shards[0].key}.json").read_bytes()
     (run / "tiny" / "markers" / f"{shards[0].key}.kept.json").write_bytes(marker)
     assert ledger.kept(shards[0])
     ledger.drop(shards[0])
-    assert not ledger.is_done(shards[0]) and not ledger.kept(shards[0])
+    assert not ledger.read(shards[0]) and not ledger.kept(shards[0])

@@ -161,7 +161,9 @@ def test_explain_reads_as_the_search_did(swept, model):
 @pytest.mark.parametrize(("model", "opening", "closing"), [("t5", 0, 1), ("mine", 1, 0)])
 def test_training_and_search_read_with_the_same_tokens_around(swept, model, opening, closing):
     spec, run, _ = swept
-    task = next(one for one in Study(spec, runs=run.parent).tasks if one.name == f"codes/{model}")
+    task = next(
+        one for one in Study(spec, runs=run.parent).training_tasks() if one.name == f"codes/{model}"
+    )
     trained = _Run(task).reader
     folder = run / "models" / "codes" / model
     searched = Reader.of_model(

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 import pytest
 
 from genret_dask.errors import InputError
-from genret_dask.monitoring.log import FILE, RunLog, read_log
+from genret_dask.monitoring.log import RunLog, read_log
+from genret_dask.storage.layout import RunLayout
 
 
 def lines(folder) -> list[str]:
-    return (folder / FILE).read_text("utf-8").splitlines()
+    return RunLayout(folder).log.read_text("utf-8").splitlines()
 
 
 def test_a_line_tells_when_which_run_and_which_stage(tmp_path):
@@ -33,7 +34,7 @@ def test_a_line_tells_when_which_run_and_which_stage(tmp_path):
 @pytest.mark.parametrize("torn", [b'{"time": "2026', b"\xff\x00{", b"[1]\n", b'{"event": 3}\n'])
 def test_a_torn_line_costs_itself_only(tmp_path, torn):
     RunLog(tmp_path)("one")
-    with open(tmp_path / FILE, "ab") as file:
+    with open(RunLayout(tmp_path).log, "ab") as file:
         file.write(torn)
     log = RunLog(tmp_path)
     log("two")
@@ -100,14 +101,14 @@ def test_how_a_run_ended(tmp_path):
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     with RunLog(tmp_path / "no folder") as log:
         log("run_started")
-    (tmp_path / FILE).mkdir()
+    RunLayout(tmp_path).log.mkdir()
     log = RunLog(tmp_path)
     for _ in range(3):
         log("task_done")
     warned = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warned) == 1 and FILE in caplog.text
+    assert len(warned) == 1 and "log.jsonl" in caplog.text
     assert list(read_log(tmp_path)) == []
-    (tmp_path / FILE).rmdir()
+    RunLayout(tmp_path).log.rmdir()
     log("run_ended")
     assert [event["event"] for event in read_log(tmp_path)] == ["run_ended"]
 

@@ -18,7 +18,8 @@ from genret_dask.errors import GenretError, LeaseError
 from genret_dask.executors.protocol import Hooks
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.run import lease
-from genret_dask.run.lease import FOLDER, Lease, read_holder
+from genret_dask.run.lease import Lease, read_holder
+from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import create_file, replace_file
 
 
@@ -58,8 +59,8 @@ def put(run: Path, number: int, **changes) -> Path:
     """A lease of another machine."""
     with Lease(run):
         holder = read_holder(run)
-    (run / FOLDER / "00000001.json").unlink()
-    path = run / FOLDER / f"{number:08d}.json"
+    (RunLayout(run).lease / "00000001.json").unlink()
+    path = RunLayout(run).lease / f"{number:08d}.json"
     far = replace(holder, token="far", host="elsewhere", released=False, pid=7)
     path.write_text(json.dumps(asdict(replace(far, **changes))))
     return path
@@ -80,7 +81,7 @@ def test_a_killed_process_is_taken_over_soon(tmp_path, other, caplog, monkeypatc
     while psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE:  # which holds nothing
         time.sleep(0.01)
     with Lease(tmp_path):
-        assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["00000002.json"]
+        assert [path.name for path in RunLayout(tmp_path).lease.iterdir()] == ["00000002.json"]
     assert f"from process {other.pid}" in caplog.text
     assert read_holder(tmp_path).released
 
@@ -89,7 +90,7 @@ def test_a_lease_with_other_fields_beside_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "WATCH_SECONDS", 1e9)
     with Lease(tmp_path):
         pass
-    path = tmp_path / FOLDER / "00000001.json"
+    path = RunLayout(tmp_path).lease / "00000001.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "started": 1.5}))
     with Lease(tmp_path):
         pass
@@ -102,7 +103,7 @@ def test_a_lease_that_is_given_back_while_it_is_watched_is_taken(tmp_path, monke
     timer = threading.Timer(0.1, lambda: replace_file(path, json.dumps(content).encode()))
     timer.start()
     with Lease(tmp_path):
-        assert [one.name for one in (tmp_path / FOLDER).iterdir()] == ["00000005.json"]
+        assert [one.name for one in RunLayout(tmp_path).lease.iterdir()] == ["00000005.json"]
     timer.join()
 
 
@@ -120,7 +121,7 @@ def test_a_lease_of_another_host_is_dead_when_it_was_not_renewed_while_we_watche
     put(tmp_path, 4)
     with Lease(tmp_path) as mine:
         mine.check()
-        assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["00000005.json"]
+        assert [path.name for path in RunLayout(tmp_path).lease.iterdir()] == ["00000005.json"]
 
 
 def test_a_lease_of_another_host_that_is_renewed_is_respected(tmp_path, monkeypatch):
@@ -151,9 +152,10 @@ def test_whoever_is_overtaken_stops_at_the_next_task(tmp_path):
 
     def overtake(task, report):
         ran.append(task)
-        content = {**json.loads((tmp_path / FOLDER / "00000001.json").read_text()), "pid": 7}
-        text = json.dumps({**content, "token": "x"}).encode()
-        assert create_file(tmp_path / FOLDER / "00000002.json", text)
+        folder = RunLayout(tmp_path).lease
+        content = json.loads((folder / "00000001.json").read_text())
+        text = json.dumps({**content, "pid": 7, "token": "x"}).encode()
+        assert create_file(folder / "00000002.json", text)
         mine._renewing.join(20)
 
     with pytest.raises(LeaseError, match="taken over by process 7"), mine:
@@ -185,8 +187,8 @@ def test_of_many_that_want_a_free_run_one_gets_it(tmp_path):
 
 
 def test_a_damaged_lease_is_watched_and_taken_over(tmp_path):
-    (tmp_path / FOLDER).mkdir()
-    (tmp_path / FOLDER / "00000003.json").write_text("{")
+    RunLayout(tmp_path).lease.mkdir()
+    (RunLayout(tmp_path).lease / "00000003.json").write_text("{")
     with Lease(tmp_path):
         assert read_holder(tmp_path).renewals == 0
 

@@ -15,11 +15,12 @@ from click.testing import CliRunner
 
 from genret_dask.cli import main
 from genret_dask.errors import InputError, StaleError
-from genret_dask.monitoring.log import FILE, RunLog
-from genret_dask.run.lease import FOLDER, Lease
+from genret_dask.monitoring.log import RunLog
+from genret_dask.run.lease import Lease
 from genret_dask.run.spec import read_run_spec, write_run_spec
 from genret_dask.run.status import read_status
 from genret_dask.shards.plan import plan_shards
+from genret_dask.storage.layout import RunLayout
 from genret_dask.study.sweep import Study
 from tests.runs import copy_models, make_spec
 
@@ -28,7 +29,7 @@ from tests.runs import copy_models, make_spec
 def run(toy, tmp_path) -> Path:
     """A run whose search broke off after its second shard, by an error."""
     copy_models(toy, tmp_path)
-    (tmp_path / "toy" / FILE).unlink()
+    RunLayout(tmp_path / "toy").log.unlink()
     study = Study(make_spec(toy), runs=tmp_path)
     real, seen = study._stages, []
 
@@ -46,9 +47,9 @@ def run(toy, tmp_path) -> Path:
 
 def rewritten(run: Path, **changes) -> None:
     """Change the last line of the log, or drop it where there is nothing to change."""
-    lines = (run / FILE).read_text("utf-8").splitlines()
+    lines = RunLayout(run).log.read_text("utf-8").splitlines()
     last = [json.dumps({**json.loads(lines[-1]), **changes})] if changes else []
-    (run / FILE).write_text("\n".join([*lines[:-1], *last]) + "\n")
+    RunLayout(run).log.write_text("\n".join([*lines[:-1], *last]) + "\n")
 
 
 def ago(seconds: float) -> str:
@@ -95,7 +96,7 @@ def test_a_lease_tells_who_is_at_it_and_a_dead_one_nothing(run):
     with Lease(run):
         found = read_status(run)
         assert found.state == "running" and found.client["pid"] == os.getpid()
-        path = max((run / FOLDER).glob("*.json"))
+        path = max(RunLayout(run).lease.glob("*.json"))
         mine = json.loads(path.read_text())
     assert read_status(run).state == "failed" and read_status(run).client is None
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -129,7 +130,7 @@ def test_a_half_trained_run(toy, tmp_path):
     folder = tmp_path / "toy"
     for name in ("models", "candidates", "checkpoints/ngrams", "checkpoints/codes/t5", "spans"):
         shutil.rmtree(folder / name)
-    (folder / FILE).unlink()
+    RunLayout(folder).log.unlink()
     found = read_status(folder)
     assert found.state == "not begun"
     assert [one.trained for one in found.models] == [False, True, False, False]

@@ -19,6 +19,7 @@ from genret_dask.shards.plan import ShardTask, batches, runs
 from genret_dask.shards.resources import Host, Resources
 from genret_dask.shards.task import Exported, SweepContext, compute_shard
 from genret_dask.shards.usage import MemoryUse, Peak, largest, resident, write_memory
+from genret_dask.storage.layout import RunLayout
 from genret_dask.study.sweep import Study
 from tests.runs import copy_models, make_spec
 
@@ -86,8 +87,7 @@ class Workbench:
         folder, space = run / "models" / "codes" / model, run / "identifiers" / "codes"
         exported = Exported(folder, space, CodesIdentifiers())
         self.context = SweepContext(
-            cube=run / "cube.zarr",
-            markers=run / "markers",
+            run=RunLayout(run),
             models={("codes", model): exported},
             inference=self.spec,
             max_tokens=32,

@@ -19,6 +19,7 @@ from genret_dask.shards.plan import ShardTask, batches, plan_shards
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import Exported, SweepContext, run_shard
 from genret_dask.specs import InferenceSpec
+from genret_dask.storage.layout import RunLayout
 from genret_dask.study.sweep import Study
 from tests.runs import copy_models, differing, make_spec
 
@@ -57,14 +58,14 @@ def test_a_querys_width_depends_on_its_own_length(lengths, size):
 def test_only_markers_of_this_cube_count(tmp_path):
     task = ShardTask("codes", 0, "m", 0, 4, (("search", "f"),))
     ledger = Ledger(tmp_path / "markers")
-    assert not ledger.is_done(task)
+    assert not ledger.read(task)
     ledger.mark(task, {"search/score": "00"})
-    assert ledger.is_done(task)
-    assert not ledger.is_done(replace(task, fingerprints=(("search", "other"),)))
-    assert ledger.is_done(replace(task, fingerprints=()))
+    assert ledger.read(task)
+    assert not ledger.read(replace(task, fingerprints=(("search", "other"),)))
+    assert ledger.read(replace(task, fingerprints=()))
     path = tmp_path / "markers" / f"{task.key}.json"
     path.write_text(path.read_text()[:20])
-    assert not ledger.is_done(task)
+    assert not ledger.read(task)
     with pytest.raises(CubeError, match="no marker"):
         ledger.digest([task])
 
@@ -201,8 +202,7 @@ def test_a_context_is_small(root):
     import pickle
 
     context = SweepContext(
-        cube=root,
-        markers=root,
+        run=RunLayout(root),
         models={("ngrams", "a"): Exported(root, root, NgramsIdentifiers(), root)},
         inference=InferenceSpec(),
         max_tokens=32,

@@ -119,7 +119,7 @@ def test_a_model_of_an_ngram_has_no_rows_but_the_texts(study):
 
 
 def test_labels_are_the_sampled_spans_and_d_counts_them(study):
-    task = study.tasks[0]
+    task = study.training_tasks()[0]
     pairs, index = task.read_pairs("train"), read_index(task.space)
     targets = NgramTargets(index, 4, end_token=1)
     rows = np.arange(0, len(pairs), 7)

@@ -56,7 +56,8 @@ def tasks(tmp_path_factory) -> dict[str, TrainTask]:
         ),
     )
     return {
-        task.name.removeprefix("codes/"): task for task in Study(spec, runs=root / "runs").tasks
+        task.name.removeprefix("codes/"): task
+        for task in Study(spec, runs=root / "runs").training_tasks()
     }
 
 
