@@ -117,6 +117,7 @@ def test_random_codes_are_unique_and_seeded():
 
 
 def test_laws_are_compared_where_our_errors_are_no_higher(monkeypatch):
+    monkeypatch.setattr(laws, "PEER_DRAWS", 3)
     found = list(run.CASES["laws"][0](TINY, 1))
     assert [item.measure for item in found] == ["laws: L(N)", "laws: L(N,D)"]
     assert all(item.equal and item.ratio == item.peer / item.ours for item in found)
