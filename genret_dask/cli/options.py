@@ -201,7 +201,7 @@ def _noting_what_is_done(run: Path, spec: SweepSpec) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, ClusterError) as error:
-        from genret_dask.run.done import what_is_done
+        from genret_dask.run.summary import what_is_done
 
         error.add_note(what_is_done(run, spec))
         raise

@@ -82,9 +82,9 @@ class FixedLength(Kind):
         """See `Kind.plan`."""
         sizes, documents = self.planned_levels(len(collection)), len(collection)
         nodes = [1]
-        for size in sizes:
+        for size in sizes[:-1]:
             nodes.append(min(nodes[-1] * size, documents))
-        return Decoding(architecture, "beam", tuple(nodes), tuple(sizes), beams)
+        return Decoding(architecture, "beam", (*nodes, documents), tuple(sizes), beams)
 
     def sizes(self, beams: tuple[int, ...], documents: int) -> dict[str, int]:
         """See `Kind.sizes`."""

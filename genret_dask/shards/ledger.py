@@ -1,6 +1,7 @@
 """The ledger of finished shards: one marker file each, written after the shard is durable.
 
-A shard is done when its marker file exists. On restart only markers are believed.
+A shard is done when its marker file exists, can be read, and names what the shard is made from now
+(`Ledger.read`). On restart only markers are believed.
 
 A marker names what each dataset of its shard was made from. Where only one of them still holds, as
 the candidates' losses do when the beams change, a file `KEY.kept.json` takes the marker's place:
@@ -40,8 +41,8 @@ class Ledger:
         return self.folder / f"{task.key}.json"
 
     def read(self, task: ShardTask) -> dict[str, Any] | None:
-        """The marker of a shard; None where there is none, a damaged one, or another's."""
-        return _of(task, _read(read_record, self.path(task)))
+        """Return the marker of a shard that is done; None where there is none, or one of other inputs."""
+        return _if_current(task, _read(read_record, self.path(task)))
 
     def kept(self, task: ShardTask) -> dict[str, dict[str, str]]:
         """What still holds of a shard that is not done: SHA-256 by array, by dataset."""
@@ -56,7 +57,7 @@ class Ledger:
         wanted = {task.key: task for task in tasks if self.path(task).name in there}
         texts = read_files({key: self.path(task) for key, task in wanted.items()})
         found = {
-            key: _of(task, _read(parse_record, texts[key], self.path(task)))
+            key: _if_current(task, _read(parse_record, texts[key], self.path(task)))
             for key, task in wanted.items()
         }
         return {key: marker for key, marker in found.items() if marker is not None}
@@ -160,8 +161,8 @@ def _marker(
     }
 
 
-def _of(task: ShardTask, marker: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The marker, where it is of this very task."""
+def _if_current(task: ShardTask, marker: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the marker where it has the task's fingerprints; any, for a reader that has none."""
     if marker is None or not task.fingerprints:
         return marker
     same = marker.get("fingerprints") == dict(task.fingerprints) and marker["stop"] == task.stop
