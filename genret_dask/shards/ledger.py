@@ -41,7 +41,7 @@ class Ledger:
         return self.folder / f"{task.key}.json"
 
     def read(self, task: ShardTask) -> dict[str, Any] | None:
-        """Return the marker of a shard that is done; None where there is none, or one of other inputs."""
+        """Return the marker of a shard that is done; None for any other shard."""
         return _if_current(task, _read(read_record, self.path(task)))
 
     def kept(self, task: ShardTask) -> dict[str, dict[str, str]]:
