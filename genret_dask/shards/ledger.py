@@ -1,7 +1,8 @@
 """The ledger of finished shards: one marker file each, written after the shard is durable.
 
-A shard is done when its marker file exists, can be read, and names what the shard is made from now
-(`Ledger.read`). On restart only markers are believed.
+A shard is done when its marker file exists, can be read, and names the inputs that the study now
+has for it (`Ledger.read`; they come of `genret_dask.study.template.shard_tasks`). On restart only
+markers are believed; the hashes in them are for `verify`.
 
 A marker names what each dataset of its shard was made from. Where only one of them still holds, as
 the candidates' losses do when the beams change, a file `KEY.kept.json` takes the marker's place:
