@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -257,10 +258,11 @@ def test_a_worker_knows_its_host_and_reports(root, tmp_path):
         assert use.peak_bytes > 2**20
 
 
-def test_memory_threads_and_batches_do_not_make_another_cube(root):
+def test_memory_threads_and_batches_do_not_make_another_cube(root, tmp_path):
+    shutil.copytree(root / "serial", tmp_path / "runs")
     inference = make_spec(root).inference.model_copy(
         update={"memory": "20GB", "threads": 1, "batch_queries": 5}
     )
-    study = Study(make_spec(root, inference=inference), runs=root / "serial")
+    study = Study(make_spec(root, inference=inference), runs=tmp_path / "runs")
     study.search()
     assert study.memory == []
