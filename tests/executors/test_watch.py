@@ -58,7 +58,7 @@ def test_a_task_that_takes_long_is_left_alone(client, tmp_path, monkeypatch, cap
 
 def test_a_task_that_may_hang_is_told_of(client, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(watch, "QUIET_SECONDS", 0.1)
-    monkeypatch.setattr(watch, "HANG_SECONDS", 1)
+    monkeypatch.setattr(watch, "HANG_SECONDS", 0.3)
     assert DaskExecutor(client).map(linger, [tmp_path], ["hangs-1"]) == [0]
     assert "nothing was heard of any of 1 tasks for 0 minutes" in caplog.text
 

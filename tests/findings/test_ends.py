@@ -83,6 +83,14 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture(autouse=True)
+def _ctrl_c_as_in_a_terminal() -> Iterator[None]:
+    """A shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     names = ("genret_dask", "distributed", "distributed.client", "asyncio", "tornado.application")
     loggers = [logging.getLogger(name) for name in names]

@@ -257,10 +257,10 @@ def test_a_worker_knows_its_host_and_reports(root, tmp_path):
 
 
 def test_memory_threads_and_batches_do_not_make_another_cube(root, tmp_path):
+    shutil.copytree(root / "serial", tmp_path / "runs")
     inference = make_spec(root).inference.model_copy(
         update={"memory": "20GB", "threads": 1, "batch_queries": 5}
     )
-    shutil.copytree(root / "serial", tmp_path / "runs")
     study = Study(make_spec(root, inference=inference), runs=tmp_path / "runs")
     study.search()
     assert study.memory == []
