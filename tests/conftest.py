@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,6 @@ torch.set_num_threads(1)  # more are slower on models this small
 
 def pytest_configure(config: pytest.Config) -> None:
     """Without `-m`, leave out slow tests, and of the whole suite those of `chaos` and `cluster`."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.option.markexpr:
         whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
         config.option.markexpr = f"not slow{' and not chaos and not cluster' if whole else ''}"
