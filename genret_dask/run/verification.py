@@ -202,8 +202,9 @@ def shards_of(cube: Path) -> list[ShardTask]:
     """The shards of a cube, read off the cube itself."""
     root: Any = zarr.open_group(store_at(cube, read_only=True), mode="r")
     found = []
-    kinds = [one["kind"] for one in root.attrs["spec"]["identifiers"]]
-    for kind in kinds:
+    # In the order of the study, in which the seal has them.
+    kinds = [one["kind"] for one in root.attrs.get("spec", {}).get("identifiers", ())]
+    for kind in kinds or sorted(root.group_keys()):
         group = root[f"{kind}/{SEARCH}"]
         array = next(one for _, one in group.arrays() if is_sharded(one))
         models = [str(name) for name in group["model"][:]]
