@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from genret_dask.cube import store
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube, unseal_cube, write_shard
 from genret_dask.errors import CubeError, GenretError, InputError
+from genret_dask.run.verification import shards_of
 from genret_dask.specs.registry import entry
 from genret_dask.storage.fingerprint import Origin
 
@@ -174,3 +176,12 @@ def test_empty_chunks_are_files_and_a_flipped_byte_is_noticed(cube):
     chunk.write_bytes(data)
     with pytest.raises(Exception, match="(?i)checksum"):
         zarr.open_group(path, mode="r")["codes/search/score"][0, :2]
+
+
+@pytest.mark.parametrize("order", [KINDS, KINDS[::-1]])
+def test_shards_stand_in_the_order_of_the_study_as_in_the_seal(tmp_path, order):
+    template = make_template()
+    spec = {"identifiers": [{"kind": kind} for kind in order]}
+    create_cube(tmp_path / "cube.zarr", replace(template, attributes={"spec": spec}))
+    kinds = dict.fromkeys(shard.kind for shard in shards_of(tmp_path / "cube.zarr"))
+    assert tuple(kinds) == order
