@@ -37,7 +37,7 @@ class CodesIdentifiers(FixedLength):
 
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
         """See `Kind.made_from`."""
-        parts = {"collection": corpus, "identifiers": self.settings(), "seed": seed}
+        parts = super().made_from(corpus, seed, tokenizer).parts
         return Origin(self.kind, {**parts, "words": RULES})
 
     def planned_levels(self, documents: int) -> list[int]:

@@ -46,7 +46,11 @@ class Origins:
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self.spec, self.layout = spec, RunLayout(folder)
         self._weights = cache(_weights)
-        self._settings = {kind.kind: kind.settings() for kind in spec.identifiers}
+        kinds = {kind.kind: kind for kind in spec.identifiers}
+        self._settings = cache(lambda kind: kinds[kind].settings())
+        self._space_origin = cache(
+            lambda kind, digest: kinds[kind].made_from(self.content_hash, spec.seed, digest)
+        )
         self._excluded_rows: np.ndarray | None = None
 
     # --- text ---------------------------------------------------------------------------------
@@ -112,7 +116,7 @@ class Origins:
     def space(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that a model generates: of its tokeniser, where they are made of it."""
         digest = self.tokenizer_digest(model) if kind.per_tokenizer else None
-        origin = kind.made_from(self.content_hash, self.spec.seed, digest)
+        origin = self._space_origin(kind.kind, digest)
         return Artefact(self.layout.identifiers(kind.kind, digest), origin, kind.record_name)
 
     def pair_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
@@ -246,7 +250,7 @@ class Origins:
                 for kind in spec.identifiers
             },
             "order": names,
-            "identifiers": {kind.kind: self._settings[kind.kind] for kind in spec.identifiers},
+            "identifiers": {kind.kind: self._settings(kind.kind) for kind in spec.identifiers},
             "max_tokens": spec.max_tokens,
             "inference": spec.inference.model_dump(mode="json", exclude=unimportant),
         }
@@ -257,7 +261,7 @@ class Origins:
         beams = self.spec.inference.beams
         return {
             **self._decoding(kind, model),
-            "identifiers": self._settings[kind.kind],
+            "identifiers": self._settings(kind.kind),
             "beams": beams,
         }
 

@@ -515,3 +515,12 @@ def test_a_small_sweep_takes_its_imports_and_steps_not_its_flops(tiny):
     nothing = dict.fromkeys(("collection", "train", "export", "search"), 0.0)
     assert more.seconds(1, nothing) == START_SECONDS  # a finished run
     assert more.seconds(1, {"train": 0.0}) < more.seconds(1, {"train": 0.5}) < more.seconds(1)
+
+
+def test_an_embedder_that_is_missing_is_told_with_all_else(tiny, tmp_path):
+    kind = {"kind": "codes", "embedding": {"kind": "sentence", "path": str(tmp_path / "none")}}
+    wrong = {"family": "t5", "size": "giant"}
+    study = Study(tiny_spec(tiny, identifiers=[kind], models=[wrong]), runs=tmp_path / "runs")
+    with pytest.raises(SpecError) as caught:
+        study.check()
+    assert "giant" in str(caught.value) and "none is not a Hugging Face" in str(caught.value)
