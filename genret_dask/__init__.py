@@ -8,14 +8,14 @@ __version__ = "0.1.0"
 __all__ = ["SweepSpec", "load_spec", "open_cube", "sweep"]
 
 if TYPE_CHECKING:
-    from genret_dask.cube import open_cube
+    from genret_dask.cube.open import open_cube
     from genret_dask.specs import SweepSpec, load_spec
     from genret_dask.study.sweep import sweep
 
 _HOMES = {
     "SweepSpec": "genret_dask.specs",
     "load_spec": "genret_dask.specs",
-    "open_cube": "genret_dask.cube",
+    "open_cube": "genret_dask.cube.open",
     "sweep": "genret_dask.study.sweep",
 }
 

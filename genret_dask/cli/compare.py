@@ -58,7 +58,7 @@ def compare(
 
 def errors_of(run: Path) -> Iterator[tuple[str, Any]]:
     """The search error of every model and query of a run's cube, by identifier kind."""
-    from genret_dask.cube import kinds, open_cube
+    from genret_dask.cube.open import kinds, open_cube
     from genret_dask.fits.series import ERROR
     from genret_dask.metrics.queries import reduce_queries
     from genret_dask.metrics.ranking import MEASURES

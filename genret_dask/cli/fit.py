@@ -54,7 +54,7 @@ def fit(
     if (run is None) == (points_file is None):
         raise click.UsageError("give a run directory, or --points FILE")
     from genret_dask.cli.tables import fits_table
-    from genret_dask.cube import kinds, open_cube
+    from genret_dask.cube.open import kinds, open_cube
     from genret_dask.fits import fit_points, fit_records, published_points, read_points
 
     found = []

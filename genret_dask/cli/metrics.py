@@ -23,7 +23,7 @@ _COLUMNS = (
 def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     """Print the metrics of RUN's cube, each with its 95 % bootstrap interval."""
     from genret_dask.cli.tables import columns, format_table, kinds_told_apart
-    from genret_dask.cube import kinds, open_cube
+    from genret_dask.cube.open import kinds, open_cube
     from genret_dask.metrics.table import records
     from genret_dask.specs.registry import names_of
 

@@ -2,7 +2,3 @@
 
 `schema` says what is in it, `store` writes it, `open` reads it.
 """
-
-from genret_dask.cube.open import kinds, open_cube
-
-__all__ = ["kinds", "open_cube"]

@@ -9,7 +9,6 @@ lowered step by step), and those who would lose least make way to their next bes
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 EXACT = 2**20
 """Vectors times places up to which the assignment is the best one."""
@@ -35,6 +34,8 @@ def assign_evenly(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     int64[n]
         The same on every call.
     """
+    from scipy.optimize import linear_sum_assignment
+
     places = -(-len(vectors) // len(centroids))
     if len(vectors) * places * len(centroids) <= EXACT:
         distance = _distances(vectors, centroids)

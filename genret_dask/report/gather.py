@@ -10,7 +10,7 @@ from typing import Any
 import dask
 import xarray as xr
 
-from genret_dask.cube import kinds, open_cube
+from genret_dask.cube.open import kinds, open_cube
 from genret_dask.cube.store import ROOT, read_attributes
 from genret_dask.errors import InputError
 from genret_dask.fits.compare import compare_families, compare_kinds

@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from genret_dask.cube import kinds, open_cube
+from genret_dask.cube.open import kinds, open_cube
 from genret_dask.datasets.collection import Collection
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.precision import precision_changes_of

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from genret_dask.clusters import load_cluster_spec
-from genret_dask.cube import open_cube
+from genret_dask.cube.open import open_cube
 from genret_dask.errors import CubeError, ModelError, SpecError
 from genret_dask.exporters import export_model
 from genret_dask.identifiers.embedding import SentenceEmbedding, embed

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from genret_dask.cli import main
-from genret_dask.cube import kinds, open_cube
+from genret_dask.cube.open import kinds, open_cube
 from genret_dask.fits import fit_records, published_points
 from genret_dask.monitoring.log import RunLog
 from genret_dask.report import is_reported, write_report
