@@ -17,6 +17,7 @@ from genret_dask.datasets.words import one_line
 from genret_dask.errors import InputError, NumericError
 from genret_dask.inference.own import own_documents
 from genret_dask.inference.session import open_session
+from genret_dask.kinds.base import Explained
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
@@ -91,16 +92,10 @@ def explain(
     spec = validate(SweepSpec, read_attributes(cube).get("spec"), source=f"the spec in {cube}")
     kinds = {one.kind: one for one in spec.identifiers}
     kind = kind or max(kinds, key=lambda name: kinds[name].choices)
-    if not encodable(query):
-        raise InputError(f"the query {query[:60]!r} holds half a character", expected="UTF-8 text")
-    if beam < 1:
-        raise InputError(f"beam size {beam}", expected="1 or more")
-    if not query.strip():
-        raise InputError("the query is empty", expected="a text")
+    _check_asked(query, beam)
     if kind not in kinds:
         raise InputError(f"{run} has no {kind}", expected=" or ".join(kinds))
-    chosen = kinds[kind]
-    layout = RunLayout(cube.parent)
+    chosen, layout = kinds[kind], RunLayout(cube.parent)
     models = layout.model(kind)
     names = sorted(names_in(models))
     if model not in names:
@@ -132,18 +127,35 @@ def explain(
         found = chosen.explain(session, space, tokenizer, beam, *padded)
     except NumericError as error:
         raise error.of(f"{kind}/{model}", repr(query)) from error
-    ids = collection.document_ids
-    own, relevant = _own(query, collection, spec.inference), _relevant(query, collection)
+    own = _own(query, collection, spec.inference)
     identifiers = [
-        {**one, "documents": [ids[row] for row in one["documents"]]}
+        {**one, "documents": [collection.document_ids[row] for row in one["documents"]]}
         for one in found.identifiers
         if chosen.choices or not own.issuperset(one["documents"])
     ]
+    documents = _ranked(found, collection, own, _relevant(query, collection))
+    return Explanation(kind, chosen.noun, model, query, beam, identifiers, documents)
+
+
+def _check_asked(query: str, beam: int) -> None:
+    """Refuse what no model can be asked."""
+    if not encodable(query):
+        raise InputError(f"the query {query[:60]!r} holds half a character", expected="UTF-8 text")
+    if beam < 1:
+        raise InputError(f"beam size {beam}", expected="1 or more")
+    if not query.strip():
+        raise InputError("the query is empty", expected="a text")
+
+
+def _ranked(
+    found: Explained, collection: Collection, own: set[int], relevant: set[int] | None
+) -> list[dict[str, Any]]:
+    """Describe the documents by rank, the query's own left out."""
     kept = [one for one in found.documents if one[0] not in own]
-    documents = [
+    return [
         {
             "rank": rank,
-            "document": ids[row],
+            "document": collection.document_ids[row],
             "title": collection.titles[row],
             "score": score,
             "relevant": None if relevant is None else row in relevant,
@@ -151,7 +163,6 @@ def explain(
         }
         for rank, (row, score, evidence) in enumerate(kept, 1)
     ]
-    return Explanation(kind, chosen.noun, model, query, beam, identifiers, documents)
 
 
 def _own(query: str, collection: Collection, spec: InferenceSpec) -> set[int]:
