@@ -79,12 +79,13 @@ class FixedLength(Kind):
     def plan(
         self, architecture: Architecture, collection: Collection, beams: tuple[int, ...]
     ) -> Decoding:
-        """See `Kind.plan`."""
+        """See `Kind.plan`; the last level may turn out as large as any."""
         sizes, documents = self.planned_levels(len(collection)), len(collection)
         nodes = [1]
         for size in sizes[:-1]:
             nodes.append(min(nodes[-1] * size, documents))
-        return Decoding(architecture, "beam", (*nodes, documents), tuple(sizes), beams)
+        blocks = (*sizes[:-1], max(sizes))
+        return Decoding(architecture, "beam", (*nodes, documents), blocks, beams)
 
     def sizes(self, beams: tuple[int, ...], documents: int) -> dict[str, int]:
         """See `Kind.sizes`."""
