@@ -23,6 +23,8 @@ from genret_dask.inference.graph import EXECUTION_PROVIDERS, PROVIDER_OPTIONS
 from genret_dask.inference.session import Session, session_for
 from genret_dask.models.flops import step_flops
 
+SQUARES = (512, 1024, 2048)
+"""Sides of the square matrices whose product may show the peak."""
 _BEAM = 100
 
 
@@ -35,7 +37,7 @@ def run_peak(workload: Workload, runs: int) -> Iterator[Measurement]:
     step = _steps(workload.session, workload)
     architecture = workload.session.manifest.architecture
     own = (len(workload.tokens) * _BEAM, architecture.d_model, architecture.d_ff)
-    shapes = (own, (512,) * 3, (1024,) * 3, (2048,) * 3)
+    shapes = (own, *((side,) * 3 for side in SQUARES))
     products = [_product(*shape, workload.provider, workload.threads) for shape in shapes]
     step()
     times, rates = [], []

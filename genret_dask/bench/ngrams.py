@@ -162,6 +162,7 @@ def _memory(corpus: Corpus, case: str) -> Measurement:
             arguments = (theirs, Path(root), corpus.index.vocabulary, corpus.end_token)
             worker = context.Process(target=_worker, args=arguments)
             worker.start()
+            theirs.close()  # so that a worker's end is heard
             workers.append((worker, ours))
             grown = ours.recv()
         for worker, ours in workers:

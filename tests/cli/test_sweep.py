@@ -25,7 +25,12 @@ CLUSTER = {
     "version": 1,
     "module": "dask.distributed",
     "class": "LocalCluster",
-    "kwargs": {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None},
+    "kwargs": {
+        "processes": False,
+        "n_workers": 1,
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+    },
 }
 
 
@@ -208,10 +213,11 @@ def test_cgl_in_the_records_equals_a_plain_loop(root, swept):
 def test_tables_and_fits(root, swept):
     table = CliRunner().invoke(main, ["metrics", str(root / "runs" / "toy")])
     assert table.exit_code == 0 and "nDCG@10" in table.output
-    fits = CliRunner().invoke(main, ["fit", str(root / "runs" / "toy"), "--json"])
+    fit = ["fit", str(root / "runs" / "toy"), "--draws", "20"]
+    fits = CliRunner().invoke(main, [*fit, "--json"])
     laws = {record["law"] for record in json.loads(fits.stdout)}
     assert {"L(N)", "L(D)", "L(C)"} <= laws
-    assert "exponent" in CliRunner().invoke(main, ["fit", str(root / "runs" / "toy")]).output
+    assert "exponent" in CliRunner().invoke(main, fit).output
 
 
 # --- wrong input --------------------------------------------------------------------------------

@@ -16,7 +16,11 @@ import yaml
 HERE = Path(__file__).parent
 COMMAND = str(Path(sys.executable).with_name("genret-dask"))
 PAGE = HERE.parents[1] / "docs" / "extending.md"
-CLUSTER = {"module": "distributed", "class": "LocalCluster", "kwargs": {"n_workers": 1}}
+CLUSTER = {
+    "module": "distributed",
+    "class": "LocalCluster",
+    "kwargs": {"n_workers": 1, "processes": False},
+}
 WORDS = ("red", "blue", "green", "old", "new", "small", "large", "warm", "cold", "quick")
 
 
