@@ -15,6 +15,7 @@ from genret_dask.fits.projection import EXPONENTS, linear_part
 
 _GRID = np.geomspace(*EXPONENTS, 241)
 _HALVINGS = 60
+_VALUES = 100_000  # of all rows and exponents that are tried at once
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def fit_power_laws(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = No
 
     def solve(exponent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The coefficient, the asymptote and the squared error at each row's exponent."""
-        return linear_part(np.expm1(-exponent[:, None] * log_x), scaled, weights, floor)
+        return linear_part(np.expm1(-exponent[..., None] * log_x), scaled, weights, floor)
 
     def rises(exponent: np.ndarray) -> np.ndarray:
         """Whether the error grows with the exponent, the linear part being at its optimum."""
@@ -127,8 +128,10 @@ def fit_power_laws(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = No
         residual = coefficient[:, None] * basis + asymptote[:, None] - scaled
         return -coefficient * ((residual * basis * log_x) @ weights) > 0
 
-    errors = np.stack([solve(np.full(len(y), a))[2] for a in _GRID], axis=1)
-    best = errors.argmin(axis=1)
+    at_once = max(1, _VALUES // y.size)
+    parts = range(0, len(_GRID), at_once)
+    errors = np.concatenate([solve(_GRID[at : at + at_once, None])[2] for at in parts])
+    best = errors.argmin(axis=0)
     low = np.log(_GRID[np.maximum(best - 1, 0)])
     high = np.log(_GRID[np.minimum(best + 1, len(_GRID) - 1)])
     for _ in range(_HALVINGS):
@@ -136,7 +139,7 @@ def fit_power_laws(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = No
         rising = rises(np.exp(middle))
         low, high = np.where(rising, low, middle), np.where(rising, middle, high)
     exponent = np.clip(np.exp((low + high) / 2), *EXPONENTS)
-    exponent = np.where(solve(exponent)[2] > errors.min(axis=1), _GRID[best], exponent)
+    exponent = np.where(solve(exponent)[2] > errors.min(axis=0), _GRID[best], exponent)
     coefficient, asymptote, error = solve(exponent)
 
     mean = scaled @ weights

@@ -149,8 +149,8 @@ def linear_part(
 
     Parameters
     ----------
-    shape : float64[rows, n]
-        g - 1, which `expm1` gives without cancellation.
+    shape : float64[..., rows, n]
+        g - 1, which `expm1` gives without cancellation; rows may be 1, of one shape for all.
     y : float64[rows, n]
     weights : float64[n]
         Sum to 1.
@@ -158,24 +158,24 @@ def linear_part(
 
     Returns
     -------
-    tuple of float64[rows]
+    tuple of float64[..., rows]
         s, d and the weighted mean of the squared residuals.
     """
     shape_mean, y_mean = shape @ weights, y @ weights
-    centred = shape - shape_mean[:, None]
+    centred = shape - shape_mean[..., None]
     spread = (centred * centred) @ weights
     with np.errstate(divide="ignore", invalid="ignore"):
-        free = ((centred * (y - y_mean[:, None])) @ weights) / spread
+        free = ((centred * (y - y_mean[..., None])) @ weights) / spread
     s = np.where(spread > 0, np.maximum(free, 0.0), 0.0)
     d = y_mean - s * (shape_mean + 1)
 
     low = d < floor
     basis = shape + 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        pure = ((basis * (y - floor[:, None])) @ weights) / ((basis * basis) @ weights)
-    s = np.where(low, np.maximum(np.nan_to_num(pure), 0.0), s)
+        pure = ((basis * (y - floor[..., None])) @ weights) / ((basis * basis) @ weights)
+    s = np.where(low, np.where(pure > 0, pure, 0.0), s)
     d = np.where(low, floor, d)
-    residual = s[:, None] * basis + d[:, None] - y
+    residual = s[..., None] * basis + d[..., None] - y
     return s, d, (residual * residual) @ weights
 
 
