@@ -60,7 +60,9 @@ def per_query(
 def reduce_queries(
     search: xr.Dataset, contrast: xr.Dataset, measures: Mapping[str, Measure] | None = None
 ) -> xr.Dataset:
-    """`per_query`, computed in one pass.
+    """`per_query`, computed in one pass over the cube.
+
+    `token` and the logits of the ranked lists are not read.
 
     Raises
     ------
