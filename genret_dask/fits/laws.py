@@ -48,13 +48,8 @@ class Surfaces:
 
     def rows(self, chosen: np.ndarray | slice) -> Surfaces:
         """Choose the laws of some rows."""
-        return replace(
-            self,
-            exponent=self.exponent[chosen],
-            log_scale=self.log_scale[chosen],
-            asymptote=self.asymptote[chosen],
-            r2=self.r2[chosen],
-        )
+        arrays = {name: value for name, value in vars(self).items() if name != "power_axis"}
+        return replace(self, **{name: value[chosen] for name, value in arrays.items()})
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Give L at each point.

@@ -123,19 +123,13 @@ class Basis:
 
     def starts(self) -> np.ndarray:
         """A grid of parameters: float64[starts, size]."""
-        logs = np.log(_START_EXPONENTS)
-        shares = [
-            mix
-            for mix in itertools.product(_START_SHARES, repeat=self.axes - 1)
-            if sum(mix) < 1 or self.axes == 2
-        ]
         rows = []
-        for mix in shares:
-            rest = max(1 - sum(mix), 0.02)
-            logits = [np.log(share / rest) for share in mix]
-            rows += [
-                [*exponents, *logits] for exponents in itertools.product(logs, repeat=self.axes)
-            ]
+        for mix in itertools.product(_START_SHARES, repeat=self.axes - 1):
+            if sum(mix) < 1 or self.axes == 2:
+                rest = max(1 - sum(mix), 0.02)
+                logits = [np.log(share / rest) for share in mix]
+                for exponents in itertools.product(np.log(_START_EXPONENTS), repeat=self.axes):
+                    rows.append([*exponents, *logits])
         return np.array(rows)
 
 
@@ -214,9 +208,11 @@ def search(
         return np.concatenate(theta), np.concatenate(error)
     size, root = basis.size, np.sqrt(weights)
 
-    def land(theta: np.ndarray, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """The parameters with their s and d, and the error there."""
-        theta = basis.clip(theta)
+    def move(
+        here: np.ndarray, step: np.ndarray, rows: np.ndarray | slice
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The parameters after a step with their s and d, and the error there."""
+        theta = basis.clip(here[:, :size] + step)
         s, d, error = linear_part(np.expm1(basis.values(theta)), y[rows], weights, floor[rows])
         return np.column_stack([theta, s, d]), error
 
@@ -227,10 +223,8 @@ def search(
         tangent = s[:, None, None] * (g[..., None] * by) * root[:, None]
         return _without_linear(tangent, g, d > floor[rows], root), residual
 
-    def move(here: np.ndarray, step: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return land(here[:, :size] + step, rows)
-
-    found, error = descend(*land(starts, slice(None)), linearise, move, effort)
+    start, error = move(starts, np.zeros(1), slice(None))
+    found, error = descend(start, error, linearise, move, effort)
     return found[:, :size], error
 
 

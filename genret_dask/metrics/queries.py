@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dask
+import numpy as np
 import xarray as xr
 
 from genret_dask.cube.open import reading
+from genret_dask.errors import InputError
 from genret_dask.metrics import ranking
 from genret_dask.metrics.contrastive import cgl, negatives, positive_loss
 from genret_dask.metrics.ranking import Measure
@@ -55,6 +57,16 @@ def per_query(
     bare = {name: value.reset_coords(drop=True) for name, value in values.items()}
     facts["negatives"] = negatives(contrast).variable
     return xr.Dataset(bare).assign_coords(facts).transpose("model", "query", "beam")
+
+
+def place_in(labels: np.ndarray, wanted: str | int, dim: str) -> int:
+    """Find the place of a label of a dimension; `InputError` where there is no such label."""
+    known = labels.tolist()
+    if wanted not in known:
+        raise InputError(
+            f"there is no {dim} {wanted!r}", expected=f"one of {', '.join(map(str, known))}"
+        )
+    return known.index(wanted)
 
 
 def reduce_queries(

@@ -20,7 +20,8 @@ import dask
 import numpy as np
 import xarray as xr
 
-from genret_dask.errors import CubeError, DatasetError, InputError
+from genret_dask.errors import CubeError, DatasetError
+from genret_dask.metrics.queries import place_in
 from genret_dask.storage.places import replace_file, unwritable
 
 _BLANK = re.compile(r"\s")
@@ -67,9 +68,10 @@ def write_run(
     GenretError
         The file cannot be written.
     """
-    labels = {"model": _label(search, "model", model), "beam": _label(search, "beam", beam)}
+    asked: dict[str, str | int] = {"model": model, "beam": beam}
+    places = {dim: place_in(search[dim].values, label, dim) for dim, label in asked.items()}
     doc, score = dask.compute(
-        *(search[name].sel(labels).transpose("query", "rank").data for name in ("doc", "score"))
+        *(search[name].isel(places).transpose("query", "rank").data for name in ("doc", "score"))
     )
     documents = _documents(document_ids, doc[doc >= 0])
     queries = _names([str(name) for name in search["query"].values], "query")
@@ -115,15 +117,6 @@ def write_qrels(contrast: xr.Dataset, document_ids: Sequence[str], path: Path | 
         for row, column in rows
     )
     return _write(Path(path), lines)
-
-
-def _label(search: xr.Dataset, dim: str, wanted: str | int) -> str | int:
-    known = search[dim].values.tolist()
-    if wanted not in known:
-        raise InputError(
-            f"the cube has no {dim} {wanted!r}", expected=f"one of {', '.join(map(str, known))}"
-        )
-    return wanted
 
 
 def _descending(score: np.ndarray, query: str) -> np.ndarray:

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from genret_dask import __version__
 from genret_dask.cube.store import read_attributes
-from genret_dask.fits.points import number
 from genret_dask.fits.published import SOURCE
+from genret_dask.metrics.bootstrap import finite
 from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
 from genret_dask.report.drawing import PALETTES, Drawing
 from genret_dask.report.figures import joint_figures, law_figures, warning_count
@@ -156,33 +156,29 @@ def law_rows(gathered: Gathered) -> list[tuple[str, str, dict[str, Any]]]:
 
     The records of `genret_dask.fits.table` come first, then those of figures alone.
     """
-    fits = [("published", "published", fit) for fit in gathered.published]
-    for kind in reversed(gathered.kinds):
-        fits = [
-            *(("table", kind.name, fit) for fit in kind.fits),
-            *(("figure", kind.name, fit) for fit in kind.more),
-            *fits,
-        ]
-    return [(of, kind, fit.record()) for of, kind, fit in fits]
+    rows = []
+    for kind in gathered.kinds:
+        rows += [("table", kind.name, fit.record()) for fit in kind.fits]
+        rows += [("figure", kind.name, fit.record()) for fit in kind.more]
+    return rows + [("published", "published", fit.record()) for fit in gathered.published]
 
 
 def summary(gathered: Gathered) -> list[str]:
     """Say what the run found, in a sentence for each identifier kind."""
     found = []
     for kind in gathered.kinds:
-        means, best = kind.means, kind.frontier[-1] if kind.frontier else None
-        text = f"{len(means.model)} models, {kind.queries:,} queries"
-        if best is not None:
-            recall = share(best.recall.record())
+        text = f"{len(kind.means.model)} models, {kind.queries:,} queries"
+        if kind.frontier:
+            best = kind.frontier[-1]
             text += (
-                f". Highest recall@10: {recall}, {clean(best.model)} at beam {best.beam} for "
-                f"{short(best.flops)} FLOPs a query"
+                f". Highest recall@10: {share(best.recall.record())}, {clean(best.model)} at beam "
+                f"{best.beam} for {short(best.flops)} FLOPs a query"
             )
-        fits = [fit for fit in kind.laws("L(N)", "cgl") if fit.has_law]
         laws = [
             f"{clean(fit.points.series)}: exponent {estimate(fit.exponents['n'].record())}, "
             f"R² {decimal(fit.r2)}, n = {fit.n}{warning_count(fit)}"
-            for fit in fits
+            for fit in kind.laws("L(N)", "cgl")
+            if fit.has_law
         ]
         if laws:
             text += f". CGL against N: {'; '.join(laws)}"
@@ -214,11 +210,10 @@ def _laws_text(kind: Kind) -> str:
 
 def _made_from(run: Path) -> Origin:
     attributes = read_attributes(RunLayout(run).cube)
-    fits = (attributes.get("spec") or {}).get("fits")
     parts = {
         "version": __version__,
-        "format": number(attributes.get("format") or 0),
+        "format": finite(attributes.get("format") or 0),
         "cube": attributes.get("digest"),
-        "fits": fits,
+        "fits": (attributes.get("spec") or {}).get("fits"),
     }
     return Origin("report", parts)

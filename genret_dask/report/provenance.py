@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -68,15 +67,14 @@ def _model_rows(gathered: Gathered) -> list[dict[str, str]]:
         for row, name in enumerate(map(str, kind.means.model)):
             manifest = _read(gathered.layout.model(kind.name, name) / MANIFEST)
             training = _training(gathered.layout, kind.name, name)
-            loss, error = kind.means.cgl[row], kind.means.error[row, kind.means.widest]
             found.append(
                 {
                     "kind": kind.name,
                     "model": clean(name),
                     "n": _count(int(kind.means.n[row])),
                     "d": _count(int(kind.means.d[row])),
-                    "cgl": decimal(float(loss)),
-                    "recall": decimal(float(1 - error)) if math.isfinite(error) else "–",
+                    "cgl": decimal(float(kind.means.cgl[row])),
+                    "recall": decimal(float(1 - kind.means.error[row, kind.means.widest])),
                     "flops": short(float(kind.means.flops[row, kind.means.widest])),
                     "train_flops": short(float(kind.means.train_flops[row])),
                     "seconds": seconds(training.get("seconds")),
@@ -90,58 +88,51 @@ def _model_rows(gathered: Gathered) -> list[dict[str, str]]:
 
 def _machine_lines(run: Path) -> list[str]:
     """The machines that worked on the run, each once."""
-    lines: dict[str, None] = {}
-    for record in read_stages(run):
-        for one in record.get("machines") or []:
-            gpus = ", ".join(one.get("gpus") or []) or "no GPU"
-            memory = one.get("memory_bytes") or 0
-            line = (
-                f"{one.get('workers')} workers with {one.get('threads')} threads in all: "
-                f"{one.get('processor')}, {one.get('cores')} cores, {memory / 2**30:.1f} GiB, "
-                f"{gpus}; {one.get('platform')}, Python {one.get('python')}"
-            )
-            lines[clean(line)] = None
-    return list(lines)
+    machines = [one for record in read_stages(run) for one in record.get("machines") or []]
+    lines = (
+        f"{one.get('workers')} workers with {one.get('threads')} threads in all: "
+        f"{one.get('processor')}, {one.get('cores')} cores, "
+        f"{(one.get('memory_bytes') or 0) / 2**30:.1f} GiB, "
+        f"{', '.join(one.get('gpus') or []) or 'no GPU'}; "
+        f"{one.get('platform')}, Python {one.get('python')}"
+        for one in machines
+    )
+    return list(dict.fromkeys(map(clean, lines)))
 
 
 def _stage_rows(gathered: Gathered) -> list[dict[str, str]]:
     """Wall time, worker time and FLOPs of each stage, over all runs of the study."""
     wall: defaultdict[str, float] = defaultdict(float)
-    work: defaultdict[str, float] = defaultdict(float)
+    trainings = (
+        _read(path)
+        for kind in gathered.kinds
+        for path in gathered.layout.checkpoint(kind.name).glob("*/training.json")
+    )
+    work = {"train": sum(float(one.get("seconds") or 0) for one in trainings), "search": 0.0}
     for record in read_stages(gathered.run):
         threads = sum(int(one.get("threads") or 0) for one in record.get("machines") or [])
         for stage, entry in record["stages"].items():
             wall[stage] += float(entry.get("seconds") or 0)
-            work[stage] += float(entry.get("seconds") or 0) * threads
+            if stage == "search":
+                work[stage] += float(entry.get("seconds") or 0) * threads
     searches = (np.nansum(kind.values["flops"].values) for kind in gathered.kinds)
     costs = {"train": _train_cost(gathered), "search": float(sum(searches))}
-    training = sum(
-        float(_read(path).get("seconds") or 0)
-        for kind in gathered.kinds
-        for path in gathered.layout.checkpoint(kind.name).glob("*/training.json")
-    )
-    order = [*_ORDER, *sorted(set(wall) - set(_ORDER))]
-    found = []
-    for stage in order:
-        if stage not in wall and stage not in costs:
-            continue
-        busy = training if stage == "train" else work.get(stage, 0.0) * (stage == "search")
-        found.append(
-            {
-                "stage": clean(stage),
-                "wall": seconds(wall[stage]) if stage in wall else "not recorded",
-                "work": seconds(busy) if busy else "–",
-                "flops": short(costs[stage]) if stage in costs else "–",
-            }
-        )
-    return found
+    return [
+        {
+            "stage": clean(stage),
+            "wall": seconds(wall[stage]) if stage in wall else "not recorded",
+            "work": seconds(work.get(stage) or None),
+            "flops": short(costs.get(stage)),
+        }
+        for stage in [*_ORDER, *sorted(set(wall) - set(_ORDER))]
+        if stage in wall or stage in costs
+    ]
 
 
 def _memory_lines(run: RunLayout) -> list[str]:
     """What the workers of the last search held at most."""
-    uses = _read(run.resources).get("memory") or []
     found = []
-    for place, use in enumerate(uses):
+    for place, use in enumerate(_read(run.resources).get("memory") or []):
         peak, budget = use.get("peak_bytes") or 0, use.get("budget_bytes")
         of = f" of a budget of {budget / 2**30:.2f} GiB" if budget else ""
         found.append(f"worker {place + 1}: {peak / 2**30:.2f} GiB at most{of}")
@@ -173,7 +164,7 @@ def _train_cost(gathered: Gathered) -> float:
     for kind in gathered.kinds:
         means = kind.means
         for name, precision, flops in zip(
-            means.model.tolist(), means.precision.tolist(), means.train_flops, strict=True
+            means.model, means.precision, means.train_flops, strict=True
         ):
             costs[kind.name, name.removesuffix(f".{precision}")] = flops
     return float(np.nansum(list(costs.values())))
