@@ -125,10 +125,9 @@ def _checked(values: xr.DataArray, axes: tuple[str, ...]) -> xr.DataArray:
                     expected=f"the models of one {name}",
                     fix=f"choose one: {name}={found[0]!r}",
                 )
-    if axes == ("n_params",) and "train_fraction" in values.coords:
+    if axes == ("n_params",) and "train_fraction" in values.coords and "model" in values.dims:
         fraction = np.atleast_1d(values["train_fraction"].values)
-        if "model" in values.dims:
-            values = values.isel(model=np.flatnonzero(fraction == fraction.max()))
+        values = values.isel(model=np.flatnonzero(fraction == fraction.max()))
     return values
 
 

@@ -12,11 +12,10 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.laws import Surfaces, parameters
-from genret_dask.fits.points import Estimate, Points, Recorded, check
+from genret_dask.fits.points import Estimate, Points, Recorded, check, plain
 from genret_dask.fits.projection import EXPONENTS
 from genret_dask.fits.surface import Loss, fit_surfaces
 from genret_dask.fits.warnings import warnings_of
-from genret_dask.metrics.bootstrap import finite
 
 
 @dataclass(frozen=True)
@@ -203,27 +202,27 @@ class Fit:
 
     def record(self) -> dict[str, Any]:
         """Give the fit as plain JSON values; None stands for a value that there is not."""
-        one = self.points.axes[0] if len(self.points.axes) == 1 else None
-        exponents = {axis: item.record() for axis, item in self.exponents.items()}
-        scales = {axis: item.record() for axis, item in self.scales.items()}
-        return {
-            **self.points.facts,
-            "law": self.points.law,
-            "series": self.points.series,
-            "metric": self.points.metric,
-            "axes": list(self.points.axes),
+        points, exponents, scales = self.points, self.exponents, self.scales
+        one = points.axes[0] if len(points.axes) == 1 else None
+        found = {
+            **points.facts,
+            "law": points.law,
+            "series": points.series,
+            "metric": points.metric,
+            "axes": points.axes,
             "exponent": exponents[one] if one else None,
             "exponents": exponents,
-            "asymptote": self.asymptote.record(),
-            "scale": scales[one]["value"] if one else None,
+            "asymptote": self.asymptote,
+            "scale": scales[one].value if one else None,
             "scales": scales,
-            "r2": finite(self.r2),
+            "r2": self.r2,
             "n": self.n,
             "loss": self.loss,
             "intervals": self.scatter,
-            "forecast": None if self.forecast is None else self.forecast.record(),
-            "warnings": list(self.warnings),
+            "forecast": self.forecast,
+            "warnings": self.warnings,
         }
+        return {name: plain(value) for name, value in found.items()}
 
 
 def fit_points(points: Points, *, loss: Loss = "squares", draws: int = 1000, seed: int = 0) -> Fit:

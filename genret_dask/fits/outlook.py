@@ -17,9 +17,8 @@ import numpy as np
 
 from genret_dask.fits.fitting import Fit, fit_points
 from genret_dask.fits.frontier import Budget, best, cheapest, frontier, rivals
-from genret_dask.fits.points import LEVELS, Estimate, Recorded
+from genret_dask.fits.points import LEVELS, Estimate, Recorded, plain
 from genret_dask.fits.series import Means, groups_of, points_of
-from genret_dask.metrics.bootstrap import finite
 
 REACH = 10.0
 """How far beyond the measured N and C / N a surface is asked."""
@@ -92,18 +91,19 @@ def plan_record(kind: str, means: Means, budget: Budget, seed: int = 0) -> dict[
     trained = Budget(train_flops=budget.train_flops)
     choice = best(means, budget) if budget.target is None else cheapest(means, budget)
     others = [] if choice is None or budget.target is not None else rivals(means, budget, choice)
-    return {
+    found = {
         "identifiers": kind,
         "budget": {
-            "flops": finite(budget.flops),
-            "train_flops": finite(budget.train_flops),
+            "flops": budget.flops,
+            "train_flops": budget.train_flops,
             "target_recall": budget.target,
         },
-        "frontier": [item.record() for item in frontier(means, trained)],
-        "measured": None if choice is None else choice.record(),
-        "rivals": [item.record() for item in others],
-        "predicted": [item.record() for item in outlooks(means, budget, kind, seed)],
+        "frontier": frontier(means, trained),
+        "measured": choice,
+        "rivals": others,
+        "predicted": outlooks(means, budget, kind, seed),
     }
+    return {name: plain(value) for name, value in found.items()}
 
 
 def outlooks(means: Means, budget: Budget, kind: str = "", seed: int = 0) -> list[Outlook]:

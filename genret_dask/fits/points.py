@@ -110,14 +110,17 @@ class Recorded:
 
     def record(self) -> dict[str, Any]:
         """Give its fields as plain JSON values; None stands for a number that is not finite."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        return {name: plain(value) for name, value in vars(self).items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Give a value, and all that it holds, as JSON can hold it."""
     if isinstance(value, Recorded):
         return value.record()
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
     return finite(value) if isinstance(value, float) else value
 
 

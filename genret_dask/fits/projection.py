@@ -84,7 +84,7 @@ class Basis:
     def log_shares(self, theta: np.ndarray) -> np.ndarray:
         """log t: float64[rows, K], each row's exponentials sum to 1."""
         logits = np.insert(theta[:, self.axes :], self.power_axis, 0.0, axis=1)
-        return logits - _log_sum(logits)[:, None]
+        return logits - log_sum(logits)[:, None]
 
     def values(self, theta: np.ndarray) -> np.ndarray:
         """log g: float64[rows, n]."""
@@ -111,7 +111,7 @@ class Basis:
         power = exponent[:, self.power_axis, None]
         log_share = self.log_shares(theta)
         terms = log_share[:, None] - (exponent / power)[:, None] * self.log_x
-        total = _log_sum(terms)
+        total = log_sum(terms)
         weight = np.exp(terms - total[..., None])
         return power * total, total, weight, np.exp(log_share)
 
@@ -334,7 +334,7 @@ def _damped_step(tangent: np.ndarray, residual: np.ndarray, damping: np.ndarray)
     return np.clip(np.nan_to_num(step), -2.0, 2.0)
 
 
-def _log_sum(values: np.ndarray) -> np.ndarray:
-    """log of the sum of exponentials over the last axis."""
-    top = values.max(axis=-1)
+def log_sum(values: np.ndarray) -> np.ndarray:
+    """log of the sum of exponentials over the last axis; -inf where all are."""
+    top = np.maximum(values.max(axis=-1), -1e300)
     return top + np.log(np.exp(values - top[..., None]).sum(axis=-1))

@@ -51,7 +51,7 @@ def search_robust(
     """
     theta, s, d = start
     lowest = y.min(axis=1)
-    log_y = np.log(y)
+    log_y = np.log(y) - np.log(lowest)[:, None]
     logs = [np.log(np.maximum(part / lowest, np.exp(_LOWEST))) for part in (s, d)]
 
     def predicted(full: np.ndarray, log_g: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -59,15 +59,12 @@ def search_robust(
         log_s, log_d = full[:, basis.size, None], full[:, basis.size + 1, None]
         return log_g + log_s, log_d, np.logaddexp(log_g + log_s, log_d)
 
-    def residuals(rows: np.ndarray, log_f: np.ndarray) -> np.ndarray:
-        return log_y[rows] - np.log(lowest[rows])[:, None] - log_f
-
     def linearise(here: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_g, by = basis.jacobian(here[:, : basis.size])
         log_sg, log_d, log_f = predicted(here, log_g)
         excess = np.exp(log_sg - log_f)[..., None]
         tangent = np.concatenate([excess * by, excess, np.exp(log_d - log_f)[..., None]], axis=2)
-        residual = residuals(rows, log_f)
+        residual = log_y[rows] - log_f
         root = np.sqrt(weights * np.minimum(1.0, DELTA / np.maximum(np.abs(residual), 1e-300)))
         return tangent * root[..., None], residual * root
 
@@ -75,7 +72,7 @@ def search_robust(
         full, linear = np.split(here + step, [basis.size], axis=1)
         trial = np.concatenate([basis.clip(full), linear.clip(_LOWEST, -2 * _LOWEST)], axis=1)
         *_, log_f = predicted(trial, basis.values(trial[:, : basis.size]))
-        return trial, huber(residuals(rows, log_f), weights)
+        return trial, huber(log_y[rows] - log_f, weights)
 
     full, loss = move(np.column_stack([theta, *logs]), np.zeros(1), np.arange(len(y)))
     full, loss = descend(full, loss, linearise, move, _EFFORT)

@@ -105,10 +105,8 @@ def write_qrels(contrast: xr.Dataset, document_ids: Sequence[str], path: Path | 
     DatasetError, CubeError, GenretError
         As in `write_run`.
     """
-    doc, relevance = dask.compute(
-        contrast["doc"].transpose("query", "candidate").data,
-        contrast["relevance"].transpose("query", "candidate").data,
-    )
+    judged = contrast[["doc", "relevance"]].transpose("query", "candidate").compute()
+    doc, relevance = judged["doc"].values, judged["relevance"].values
     documents = _documents(document_ids, doc[relevance > 0])
     queries = _names([str(name) for name in contrast["query"].values], "query")
     rows = np.argwhere(relevance > 0)

@@ -13,7 +13,7 @@ import yaml
 from genret_dask.models.manifest import MANIFEST
 from genret_dask.monitoring.timing import read_stages
 from genret_dask.report.gather import Gathered
-from genret_dask.report.text import clean, decimal, seconds, short
+from genret_dask.report.text import clean, seconds, short
 from genret_dask.storage.layout import RunLayout
 
 _ORDER = (
@@ -25,22 +25,26 @@ _ORDER = (
 def provenance(gathered: Gathered) -> dict[str, Any]:
     """Collect what the page says of a run's origin, by the names that its template uses."""
     spec = gathered.attributes.get("spec")
+    models = _models(gathered)
     return {
-        "facts": _facts(gathered),
-        "models": _model_rows(gathered),
+        "facts": _facts(gathered, models),
+        "models": models,
         "stages": _stage_rows(gathered),
         "machines": _machine_lines(gathered.run),
-        "memory": _memory_lines(gathered.layout),
+        "memory": _read(gathered.layout.resources).get("memory") or [],
         "spec": yaml.safe_dump(spec, sort_keys=False, allow_unicode=True) if spec else "",
     }
 
 
-def _facts(gathered: Gathered) -> list[tuple[str, str]]:
+def _facts(gathered: Gathered, models: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Names and values: data, identifiers, the cube, versions."""
     attributes = gathered.attributes
     spec = attributes.get("spec") or {}
     inference = spec.get("inference") or {}
     hashes = attributes.get("identifiers_hash") or {}
+    versions = dict(attributes.get("versions") or {})
+    for model in models:
+        versions = {**(model["manifest"].get("versions") or {}), **versions}
     found = [
         ("dataset", attributes.get("dataset")),
         ("dataset hash", attributes.get("dataset_hash")),
@@ -54,33 +58,24 @@ def _facts(gathered: Gathered) -> list[tuple[str, str]]:
         ("cube fingerprint", attributes.get("fingerprint")),
         ("cube digest", attributes.get("digest")),
         ("shards", _count(attributes.get("shards"))),
-        ("versions", _versions(gathered)),
+        ("versions", _by_name(dict(sorted(versions.items())))),
     ]
     return [(name, clean(str(value))) for name, value in found if value not in (None, "")]
 
 
-def _model_rows(gathered: Gathered) -> list[dict[str, str]]:
-    """What each model is made of, what it cost, and what it measures at the largest beam."""
+def _models(gathered: Gathered) -> list[dict[str, Any]]:
+    """Each model's place among its kind's, and what its manifest and its training say of it."""
     found = []
     for kind in gathered.kinds:
         hashes = kind.search.coords.get("checkpoint")
-        for row, name in enumerate(map(str, kind.means.model)):
-            manifest = _read(gathered.layout.model(kind.name, name) / MANIFEST)
-            training = _training(gathered.layout, kind.name, name)
+        for row, name in enumerate(kind.means.model.tolist()):
             found.append(
                 {
-                    "kind": kind.name,
-                    "model": clean(name),
-                    "n": _count(int(kind.means.n[row])),
-                    "d": _count(int(kind.means.d[row])),
-                    "cgl": decimal(float(kind.means.cgl[row])),
-                    "recall": decimal(float(1 - kind.means.error[row, kind.means.widest])),
-                    "flops": short(float(kind.means.flops[row, kind.means.widest])),
-                    "train_flops": short(float(kind.means.train_flops[row])),
-                    "seconds": seconds(training.get("seconds")),
-                    "dev_loss": decimal(training.get("dev_loss")),
-                    "parity": decimal((manifest.get("parity") or {}).get("max_difference"), 2),
-                    "hash": "–" if hashes is None else clean(str(hashes.values[row])),
+                    "kind": kind,
+                    "row": row,
+                    "manifest": _read(gathered.layout.model(kind.name, name) / MANIFEST),
+                    "training": _training(gathered.layout, kind.name, name),
+                    "hash": "–" if hashes is None else hashes.values[row],
                 }
             )
     return found
@@ -127,25 +122,6 @@ def _stage_rows(gathered: Gathered) -> list[dict[str, str]]:
         for stage in [*_ORDER, *sorted(set(wall) - set(_ORDER))]
         if stage in wall or stage in costs
     ]
-
-
-def _memory_lines(run: RunLayout) -> list[str]:
-    """What the workers of the last search held at most."""
-    found = []
-    for place, use in enumerate(_read(run.resources).get("memory") or []):
-        peak, budget = use.get("peak_bytes") or 0, use.get("budget_bytes")
-        of = f" of a budget of {budget / 2**30:.2f} GiB" if budget else ""
-        found.append(f"worker {place + 1}: {peak / 2**30:.2f} GiB at most{of}")
-    return found
-
-
-def _versions(gathered: Gathered) -> str:
-    versions = dict(gathered.attributes.get("versions") or {})
-    for kind in gathered.kinds:
-        for name in map(str, kind.means.model):
-            path = gathered.layout.model(kind.name, name) / MANIFEST
-            versions = {**(_read(path).get("versions") or {}), **versions}
-    return _by_name(dict(sorted(versions.items())))
 
 
 def _by_name(found: dict[str, Any]) -> str:
