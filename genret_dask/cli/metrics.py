@@ -24,13 +24,14 @@ def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
     """Print the metrics of RUN's cube, each with its 95 % bootstrap interval."""
     from genret_dask.cli.tables import columns, format_table, kinds_told_apart
     from genret_dask.cube.open import kinds, open_cube
+    from genret_dask.metrics.queries import reduce_queries
     from genret_dask.metrics.table import records
     from genret_dask.specs.registry import names_of
 
     found = [
         record
         for kind, search, contrast in kinds(open_cube(run))
-        for record in records(kind, search, contrast, draws, seed)
+        for record in records(kind, reduce_queries(search, contrast), draws, seed)
     ]
     if as_json:
         click.echo(json.dumps(found, indent=1))

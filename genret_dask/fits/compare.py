@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from genret_dask.errors import InputError
-from genret_dask.fits.points import Estimate, number
+from genret_dask.fits.points import Estimate
 from genret_dask.fits.series import ERROR, Means, groups_of, means_of, pareto, recall_of
+from genret_dask.metrics.bootstrap import finite
+from genret_dask.metrics.queries import place_in
 
 
 def better(
@@ -56,12 +57,11 @@ def better(
         There is no such model or beam.
     """
     means = means_of(values, draws, seed)
-    column = _place(means.beam, means.beam.max() if beam is None else beam, "beam")
+    column = place_in(means.beam, means.beam.max() if beam is None else beam, "beam")
     sides = [
-        _Side.of(name, means, _place(means.model, name, "model"), column)
-        for name in (first, second)
+        _side(name, means, place_in(means.model, name, "model"), column) for name in (first, second)
     ]
-    return list(_both_metrics(sides, {"by": "model"}))
+    return list(_both_metrics(sides, {"by": "model"}, means.beam[column]))
 
 
 def compare_families(means: Means) -> list[dict[str, Any]]:
@@ -86,20 +86,25 @@ def compare_families(means: Means) -> list[dict[str, Any]]:
                 sides = []
                 for name, rows in varying:
                     weights = _between(np.log(column[rows]), math.log(x))
-                    sides.append(_Side(name, means, rows, weights, means.widest))
+                    sides.append(_side(name, means, rows, means.widest, weights))
                 of = [
                     name + (f" N={means.n[rows[0]]:,.0f}" if by == "d" else "")
                     for name, rows in varying
                 ]
-                found += _both_metrics(sides, {"by": by, "x": number(x)}, of=of)
+                widest = means.beam[means.widest]
+                found += _both_metrics(sides, {"by": by, "x": finite(x)}, widest, of=of)
         for budget in _budgets(means, *(rows for _, rows in pair)):
-            sides = [_Side.of(name, means, *_bought(means, rows, budget)) for name, rows in pair]
+            places = [_bought(means, rows, budget) for _, rows in pair]
+            names = [name for name, _ in pair]
+            sides = [_side(name, means, *at) for name, at in zip(names, places, strict=True)]
             found.append(
                 {
                     "by": "flops",
-                    "x": number(budget),
+                    "x": finite(budget),
                     "metric": ERROR,
-                    "of": [f"{means.model[s.rows[0]]} beam {means.beam[s.column]}" for s in sides],
+                    "of": [
+                        f"{means.model[row]} beam {means.beam[column]}" for row, column in places
+                    ],
                     **_record(sides, ERROR),
                 }
             )
@@ -138,68 +143,51 @@ def compare_kinds(
                 expected="runs over the same queries",
             )
         means = [means_of(part.sel(query=queries), draws, seed) for part in (one, other)]
-        beams = sorted(set(means[0].beam.tolist()) & set(means[1].beam.tolist()))
-        columns = [part.beam.tolist().index(beams[-1]) if beams else None for part in means]
+        beam = max(set(means[0].beam.tolist()) & set(means[1].beam.tolist()), default=None)
         for name in means[0].model.tolist():
             if name in means[1].model.tolist():
-                sides = [
-                    _Side.of(label, part, _place(part.model, name, "model"), column)
-                    for label, part, column in zip((first, second), means, columns, strict=True)
-                ]
+                sides = []
+                for label, part in zip((first, second), means, strict=True):
+                    column = None if beam is None else place_in(part.beam, beam, "beam")
+                    sides.append(_side(label, part, place_in(part.model, name, "model"), column))
                 common = {"by": "identifiers", "model": name, "queries": len(queries)}
-                found += _both_metrics(sides, common)
+                found += _both_metrics(sides, common, beam)
     return found
 
 
-@dataclass(frozen=True)
-class _Side:
-    """A weighted mean of some models, most often of a single one.
+_Side = tuple[str, dict[str, tuple[float, np.ndarray]]]
+"""A name, and by metric its mean and that of each resample."""
 
-    Attributes
-    ----------
-    name : str
-    means : Means
-    rows : int array
-        Of the models.
-    weights : float64 array
-        Of those; sum to 1.
-    column : int or None
-        Of the beam that recall is at; None where there is none to compare.
-    """
 
-    name: str
-    means: Means
-    rows: np.ndarray
-    weights: np.ndarray
-    column: int | None
-
-    @classmethod
-    def of(cls, name: str, means: Means, row: int, column: int | None) -> _Side:
-        """Take a single model."""
-        return cls(name, means, np.array([row]), np.ones(1), column)
-
-    def values(self, metric: str) -> tuple[float, np.ndarray]:
-        """Give the mean of a metric, and that of each resample."""
-        means, rows = self.means, self.rows
-        if metric == "cgl":
-            return float(means.cgl[rows] @ self.weights), means.cgl_draws[:, rows] @ self.weights
-        value = float(recall_of(means.error[rows, self.column] @ self.weights))
-        return value, recall_of(means.error_draws[:, rows, self.column] @ self.weights)
+def _side(
+    name: str,
+    means: Means,
+    rows: np.ndarray | int,
+    column: int | None,
+    weights: np.ndarray | None = None,
+) -> _Side:
+    """A single model, or a weighted mean of several; without recall where there is no beam."""
+    rows = np.atleast_1d(rows)
+    weights = np.ones(1) if weights is None else weights
+    found = {"cgl": (float(means.cgl[rows] @ weights), means.cgl_draws[:, rows] @ weights)}
+    if column is not None:
+        value = float(recall_of(means.error[rows, column] @ weights))
+        found[ERROR] = value, recall_of(means.error_draws[:, rows, column] @ weights)
+    return name, found
 
 
 def _both_metrics(
-    sides: Sequence[_Side], common: Mapping[str, Any], **more: Any
+    sides: Sequence[_Side], common: Mapping[str, Any], beam: int | None, **more: Any
 ) -> Iterator[dict[str, Any]]:
     """Records of CGL, and of recall where there is a beam."""
     yield {**common, "metric": "cgl", **more, **_record(sides, "cgl")}
-    if (column := sides[0].column) is not None:
-        beam = {"beam": int(sides[0].means.beam[column])}
-        yield {**common, "metric": ERROR, **more, **beam, **_record(sides, ERROR)}
+    if beam is not None:
+        yield {**common, "metric": ERROR, **more, "beam": int(beam), **_record(sides, ERROR)}
 
 
 def _record(sides: Sequence[_Side], metric: str) -> dict[str, Any]:
-    names = [side.name for side in sides]
-    (first, draws), (second, others) = (side.values(metric) for side in sides)
+    names = [name for name, _ in sides]
+    (first, draws), (second, others) = (values[metric] for _, values in sides)
     change = draws - others
     change = change[np.isfinite(change)]
     difference = Estimate.of(first - second, change)
@@ -214,17 +202,8 @@ def _record(sides: Sequence[_Side], metric: str) -> dict[str, Any]:
         "second": Estimate.of(second, others).record(),
         "difference": difference.record(),
         "better": winner,
-        "share": number(share),
+        "share": finite(share),
     }
-
-
-def _place(labels: np.ndarray, wanted: Any, dim: str) -> int:
-    known = labels.tolist()
-    if wanted not in known:
-        raise InputError(
-            f"there is no {dim} {wanted!r}", expected=f"one of {', '.join(map(str, known))}"
-        )
-    return known.index(wanted)
 
 
 def _varying(means: Means, rows: np.ndarray, by: str) -> np.ndarray:
@@ -262,13 +241,9 @@ def _budgets(means: Means, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     costs = []
     for rows in (one, other):
         flops = means.flops[rows].ravel()
-        best = pareto(flops, means.error[rows].ravel())
-        if not len(best):
-            return np.empty(0)
-        costs.append(flops[best])
-    low = max(costs[0].min(), costs[1].min())
+        costs.append(flops[pareto(flops, means.error[rows].ravel())])
     both = np.unique(np.concatenate(costs))
-    return both[both >= low]
+    return both[both >= max(cost.min(initial=np.inf) for cost in costs)]
 
 
 def _bought(means: Means, rows: np.ndarray, budget: float) -> tuple[int, int]:

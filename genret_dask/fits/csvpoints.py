@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,6 @@ from genret_dask.fits.points import Points
 AXES = ("n", "d", "c")
 
 _EXPECTED = "columns series, n and/or d and/or c, y, and optionally weight"
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    series: str
-    x: tuple[float, ...]
-    y: float
-    weight: float | None
 
 
 def read_points(path: Path | str) -> list[Points]:
@@ -58,13 +48,22 @@ def read_points(path: Path | str) -> list[Points]:
     [('L(N)', 't5', 3)]
     """
     path = Path(path)
-    axes, rows = _read(path)
-    groups: dict[str, list[_Row]] = {}
-    for row in rows:
-        groups.setdefault(row.series, []).append(row)
+    (_, heading), *lines = _read(path)
+    names = [name.lower() for name in heading]
+    columns = _columns(path, names)
+    groups: dict[str, dict[int, list[float]]] = {}
+    for line, cells in lines:
+        where = f"{path}, line {line}"
+        if len(cells) != len(names):
+            raise InputError(
+                f"{where}, has {len(cells)} fields", expected=f"{len(names)}, as the heading has"
+            )
+        row = dict(zip(names, cells, strict=True))
+        numbers = [_number(where, column, row[column]) for column in columns]
+        groups.setdefault(row.get("series", ""), {})[line] = numbers
     if not groups:
         raise InputError(f"{path} has a heading and no points", expected=_EXPECTED)
-    found = [_points(path, series, axes, group) for series, group in groups.items()]
+    found = [_points(path, series, columns, group) for series, group in groups.items()]
     if all(points.distinct < parameters(len(points.axes)) for points in found):
         most = max(found, key=lambda points: points.distinct)
         raise InputError(
@@ -75,7 +74,8 @@ def read_points(path: Path | str) -> list[Points]:
     return found
 
 
-def _read(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
+def _read(path: Path) -> list[tuple[int, list[str]]]:
+    """The number and the cells of each line that is not empty."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -91,82 +91,62 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
     lines = [(line, cells) for line, cells in lines if any(cells)]
     if not lines:
         raise InputError(f"{path} is empty", expected=_EXPECTED)
-    names = [name.lower() for name in lines[0][1]]
-    axes = _axes(path, names)
-    return axes, [
-        _row(f"{path}, line {line}", line, names, axes, cells) for line, cells in lines[1:]
-    ]
+    return lines
 
 
-def _axes(path: Path, names: list[str]) -> tuple[str, ...]:
+def _columns(path: Path, names: list[str]) -> list[str]:
+    """The columns of numbers: some axes, y, and perhaps weight."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path} has the column {twice[0]!r} twice", expected=_EXPECTED)
-    axes = tuple(axis for axis in AXES if axis in names)
+    axes = [axis for axis in AXES if axis in names]
     missing = [*([] if "y" in names else ["y"]), *([] if axes else ["n, d or c"])]
     if missing:
         raise InputError(
             f"{path} has no column {' and no column '.join(missing)}; it has {', '.join(names)}",
             expected=_EXPECTED,
         )
-    return axes
+    return [*axes, "y", *(["weight"] if "weight" in names else [])]
 
 
-def _row(where: str, line: int, names: list[str], axes: tuple[str, ...], cells: list[str]) -> _Row:
-    if len(cells) != len(names):
-        raise InputError(
-            f"{where}, has {len(cells)} fields", expected=f"{len(names)}, as the heading has"
-        )
-    row = dict(zip(names, cells, strict=True))
-    x = tuple(
-        _number(where, axis, row[axis], above=True) if row[axis] else math.nan for axis in axes
-    )
-    given = row.get("weight")
-    weight = _number(where, "weight", given, above=True) if given else None
-    return _Row(line, row.get("series", ""), x, _number(where, "y", row["y"], above=False), weight)
-
-
-def _number(where: str, column: str, text: str, *, above: bool) -> float:
-    expected = "a number above 0" if above else "a number, 0 or above"
+def _number(where: str, column: str, text: str) -> float:
+    """A finite number; NaN where an axis or a weight is empty."""
+    if column != "y" and not text:
+        return math.nan
+    expected = "a number, 0 or above" if column == "y" else "a number above 0"
     try:
         value = float(text)
     except ValueError:
         raise InputError(f"{where}: {column} is {text!r}", expected=expected) from None
-    if not math.isfinite(value) or value < 0 or (above and value == 0):
+    if not math.isfinite(value) or value < 0 or (column != "y" and value == 0):
         raise InputError(f"{where}: {column} is {text}", expected=expected)
     return value
 
 
-def _points(path: Path, series: str, axes: tuple[str, ...], rows: list[_Row]) -> Points:
-    x = np.array([row.x for row in rows])
+def _points(path: Path, series: str, columns: list[str], rows: dict[int, list[float]]) -> Points:
     name = f"series {series!r}" if series else "the only series"
-    given = ~np.isnan(x)
-    for place, axis in enumerate(axes):
-        if given[:, place].any() and not given[:, place].all():
-            line = rows[int(given[:, place].argmin())].line
+    numbers = dict(zip(columns, np.array(list(zip(*rows.values(), strict=True))), strict=True))
+    for column, values in numbers.items():
+        empty = np.isnan(values)
+        if empty.any() and not empty.all():
             raise InputError(
-                f"{path}, line {line}: {axis} is empty",
+                f"{path}, line {list(rows)[empty.argmax()]}: {column} is empty",
                 expected=f"a number above 0, as elsewhere in {name}",
             )
-    whole = np.flatnonzero(given.all(axis=0))
-    used = [place for place in whole if np.ptp(x[:, place]) > 0] or whole[:1].tolist()
-    if not used:
+    whole = [axis for axis in columns if axis in AXES and not np.isnan(numbers[axis]).any()]
+    axes = tuple(axis for axis in whole if np.ptp(numbers[axis]) > 0) or tuple(whole[:1])
+    if not axes:
+        asked = ", ".join(axis for axis in columns if axis in AXES)
         raise InputError(
-            f"{path}, line {rows[0].line}: {name} has no {', '.join(axes)}",
+            f"{path}, line {min(rows)}: {name} has no {asked}",
             expected="a number above 0 in one of them",
         )
-    weights = [row.weight for row in rows]
-    if None in weights and any(weights):
-        raise InputError(
-            f"{path}, line {rows[weights.index(None)].line}: weight is empty",
-            expected=f"a weight in every row of {name}",
-        )
-    names = tuple(axes[place] for place in used)
+    weights = numbers.get("weight", np.full(len(rows), np.nan))
     return Points(
-        law=f"L({','.join(names).upper()})",
+        law=f"L({','.join(axes).upper()})",
         series=series or path.stem,
         metric="y",
-        axes=names,
-        x=x[:, used],
-        y=np.array([row.y for row in rows]),
-        weights=np.array(weights) if any(weights) else None,
+        axes=axes,
+        x=np.stack([numbers[axis] for axis in axes], axis=1),
+        y=numbers["y"],
+        weights=None if np.isnan(weights).any() else weights,
     )

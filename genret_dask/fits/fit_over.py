@@ -70,15 +70,9 @@ def fit_over(
     name = str(values.name or "value")
     if complement:
         values = 1 - values
-    columns = {axis: values[axis].variable for axis in axes}
-    resampled = bootstrap_mean(values, draws, seed)
-    mean, resampled, columns = dask.compute(values.mean("query"), resampled, columns)
-    dims = [dim for dim in values.dims if dim != "query"]
-    mean, resampled = mean.transpose(*dims), resampled.transpose("draw", *dims)
-    x = [
-        column.set_dims({dim: values.sizes[dim] for dim in dims}).transpose(*dims).values.ravel()
-        for column in columns.values()
-    ]
+    mean, resampled = dask.compute(values.mean("query"), bootstrap_mean(values, draws, seed))
+    dims = mean.dims
+    x = [mean[axis].broadcast_like(mean).transpose(*dims).values.ravel() for axis in axes]
     letters = tuple(SHORT.get(axis, axis) for axis in axes)
     points = Points(
         law=f"L({','.join(letters).upper()})",
@@ -87,7 +81,7 @@ def fit_over(
         axes=letters,
         x=np.stack(x, axis=1).astype(np.float64),
         y=mean.values.ravel(),
-        draws=resampled.values.reshape(draws, -1),
+        draws=resampled.transpose("draw", *dims).values.reshape(draws, -1),
     )
     return fit_points(points.without_gaps(), loss=loss, seed=seed)
 
@@ -131,10 +125,9 @@ def _checked(values: xr.DataArray, axes: tuple[str, ...]) -> xr.DataArray:
                     expected=f"the models of one {name}",
                     fix=f"choose one: {name}={found[0]!r}",
                 )
-    if axes == ("n_params",) and "train_fraction" in values.coords:
+    if axes == ("n_params",) and "train_fraction" in values.coords and "model" in values.dims:
         fraction = np.atleast_1d(values["train_fraction"].values)
-        if "model" in values.dims:
-            values = values.isel(model=np.flatnonzero(fraction == fraction.max()))
+        values = values.isel(model=np.flatnonzero(fraction == fraction.max()))
     return values
 
 

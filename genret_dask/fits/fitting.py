@@ -12,14 +12,14 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.laws import Surfaces, parameters
-from genret_dask.fits.points import Estimate, Points, check, number
+from genret_dask.fits.points import Estimate, Points, Recorded, check, plain
 from genret_dask.fits.projection import EXPONENTS
 from genret_dask.fits.surface import Loss, fit_surfaces
 from genret_dask.fits.warnings import warnings_of
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Recorded):
     """The largest point, predicted by the law of the others.
 
     Attributes
@@ -28,8 +28,12 @@ class Forecast:
         Where it is.
     observed : float
     predicted : Estimate
+    relative_error : float
+        Predicted less observed, as a share of the observed; NaN where that is 0.
     error : Estimate
         Predicted less observed, both of the same resamples.
+    covered : bool or None
+        Whether 0 lies in the interval of the error; None where there is no interval.
     n : int
         Points that the prediction was fitted to.
     """
@@ -37,26 +41,10 @@ class Forecast:
     x: tuple[float, ...]
     observed: float
     predicted: Estimate
+    relative_error: float
     error: Estimate
+    covered: bool | None
     n: int
-
-    @property
-    def covered(self) -> bool | None:
-        """Whether 0 lies in the interval of the error; None where there is no interval."""
-        if not math.isfinite(self.error.low):
-            return None
-        return self.error.low <= 0 <= self.error.high
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "x": list(self.x),
-            "observed": number(self.observed),
-            "predicted": self.predicted.record(),
-            "relative_error": number(self.error.value / self.observed if self.observed else np.nan),
-            "error": self.error.record(),
-            "covered": self.covered,
-            "n": self.n,
-        }
 
 
 @dataclass(frozen=True)
@@ -160,25 +148,52 @@ class Fit:
         return [Estimate.of(value, draws) for value, draws in columns]
 
     def predicted_draws(self, x: np.ndarray, *, new: bool = False) -> np.ndarray:
-        """Give `predict` in each resample: float64[draws, n]."""
-        draws = self.resampled.predict(x)
-        return draws + self.scatter_draws(len(draws)) if new else draws
+        """Give `predict` in each resample: float64[draws, n].
 
-    def scatter_draws(self, draws: int) -> np.ndarray:
-        """Draw Student's t noise of the size of the residuals: float64[draws, 1].
-
-        0 where no degree of freedom is left to know their size by.
+        A new point scatters by Student's t noise of the size of the residuals, and not at all where
+        no degree of freedom is left to know their size by.
         """
+        draws = self.resampled.predict(x)
         squares, left = _residuals(self.points, self.law)
-        if left < 1:
-            return np.zeros((draws, 1))
+        if not new or left < 1:
+            return draws
         size = math.sqrt(squares / self.points.given_weights.mean() / left)
-        return size * np.random.default_rng([self.seed, 1]).standard_t(left, (draws, 1))
+        rng = np.random.default_rng([self.seed, 1])
+        return draws + size * rng.standard_t(left, (len(draws), 1))
 
     @cached_property
     def forecast(self) -> Forecast | None:
-        """The largest point as the others predict it; None where too few are left."""
-        return forecast(self)
+        """The largest point as the law of those with a smaller first axis predicts it.
+
+        None where too few are left. The interval is for a point to be measured: it holds what the
+        law does not explain of the others, beside the queries' noise.
+
+        With several points at the largest value of the first axis all are left out, and the one
+        with the largest other axes is predicted.
+        """
+        points = self.points
+        last = int(np.lexsort(points.x.T[::-1])[-1])
+        kept = points.only(points.x[:, 0] < points.x[last, 0])
+        if kept.distinct < parameters(len(points.axes)) or (np.ptp(kept.x, axis=0) == 0).any():
+            return None
+        rest = fit_points(kept, loss=self.loss, draws=1000, seed=self.seed)
+        if not rest.has_law:
+            return None
+        here = points.x[last][None]
+        (predicted,) = rest.predict(here, new=True)
+        observed = float(points.y[last])
+        noise = observed if points.draws is None else points.draws[:, last]
+        draws = rest.predicted_draws(here, new=True)[:, 0] - noise
+        error = Estimate.of(predicted.value - observed, draws)
+        return Forecast(
+            x=tuple(map(float, points.x[last])),
+            observed=observed,
+            predicted=predicted,
+            relative_error=error.value / observed if observed else math.nan,
+            error=error,
+            covered=error.low <= 0 <= error.high if math.isfinite(error.low) else None,
+            n=rest.n,
+        )
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -187,27 +202,27 @@ class Fit:
 
     def record(self) -> dict[str, Any]:
         """Give the fit as plain JSON values; None stands for a value that there is not."""
-        one = len(self.points.axes) == 1
-        exponents = {axis: item.record() for axis, item in self.exponents.items()}
-        scales = {axis: item.record() for axis, item in self.scales.items()}
-        return {
-            **self.points.facts,
-            "law": self.points.law,
-            "series": self.points.series,
-            "metric": self.points.metric,
-            "axes": list(self.points.axes),
-            "exponent": next(iter(exponents.values())) if one else None,
+        points, exponents, scales = self.points, self.exponents, self.scales
+        one = points.axes[0] if len(points.axes) == 1 else None
+        found = {
+            **points.facts,
+            "law": points.law,
+            "series": points.series,
+            "metric": points.metric,
+            "axes": points.axes,
+            "exponent": exponents[one] if one else None,
             "exponents": exponents,
-            "asymptote": self.asymptote.record(),
-            "scale": next(iter(scales.values()))["value"] if one else None,
+            "asymptote": self.asymptote,
+            "scale": scales[one].value if one else None,
             "scales": scales,
-            "r2": number(self.r2),
+            "r2": self.r2,
             "n": self.n,
             "loss": self.loss,
             "intervals": self.scatter,
-            "forecast": None if self.forecast is None else self.forecast.record(),
-            "warnings": list(self.warnings),
+            "forecast": self.forecast,
+            "warnings": self.warnings,
         }
+        return {name: plain(value) for name, value in found.items()}
 
 
 def fit_points(points: Points, *, loss: Loss = "squares", draws: int = 1000, seed: int = 0) -> Fit:
@@ -305,34 +320,6 @@ def _residuals(points: Points, law: Surfaces) -> tuple[float, int]:
     residual = points.y - law.predict(points.x)[0]
     left = len(points.y) - parameters(len(points.axes))
     return float((residual**2 * points.given_weights).sum()), left
-
-
-def forecast(fit: Fit) -> Forecast | None:
-    """Predict the largest point from the law of those with a smaller first axis.
-
-    The interval is for a point to be measured: it holds what the law does not explain of the
-    others, beside the queries' noise.
-
-    With several points at the largest value of the first axis all are left out, and the one with
-    the largest other axes is predicted.
-    """
-    points = fit.points
-    order = np.lexsort(tuple(points.x[:, place] for place in reversed(range(points.x.shape[1]))))
-    last = int(order[-1])
-    kept = points.only(points.x[:, 0] < points.x[last, 0])
-    if kept.distinct < parameters(len(points.axes)) or (np.ptp(kept.x, axis=0) == 0).any():
-        return None
-    rest = fit_points(kept, loss=fit.loss, draws=1000, seed=fit.seed)
-    if not rest.has_law:
-        return None
-    here = points.x[last][None]
-    (predicted,) = rest.predict(here, new=True)
-    observed = float(points.y[last])
-    noise = observed if points.draws is None else points.draws[:, last]
-    error = Estimate.of(
-        predicted.value - observed, rest.predicted_draws(here, new=True)[:, 0] - noise
-    )
-    return Forecast(tuple(map(float, points.x[last])), observed, predicted, error, len(kept.y))
 
 
 def _fit(points: Points, y: np.ndarray, loss: Loss) -> Surfaces:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from genret_dask.errors import InputError
-from genret_dask.fits.points import LEVELS, Estimate, number
+from genret_dask.fits.points import LEVELS, Estimate, Recorded
 from genret_dask.fits.series import Means, pareto, recall_of
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Recorded):
     """A model searched with a beam size.
 
     Attributes
@@ -33,16 +33,6 @@ class Choice:
     train_flops: float
     recall: Estimate
     stable: float
-
-    def record(self) -> dict[str, object]:
-        """Give its fields as plain JSON values."""
-        return {
-            **vars(self),
-            "flops": number(self.flops),
-            "train_flops": number(self.train_flops),
-            "recall": self.recall.record(),
-            "stable": number(self.stable),
-        }
 
 
 @dataclass(frozen=True)

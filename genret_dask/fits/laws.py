@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genret_dask.fits.projection import EXPONENTS, linear_part
+from genret_dask.fits.projection import EXPONENTS, linear_part, log_sum
 
 _GRID = np.geomspace(*EXPONENTS, 241)
 _HALVINGS = 60
@@ -49,13 +49,8 @@ class Surfaces:
 
     def rows(self, chosen: np.ndarray | slice) -> Surfaces:
         """Choose the laws of some rows."""
-        return replace(
-            self,
-            exponent=self.exponent[chosen],
-            log_scale=self.log_scale[chosen],
-            asymptote=self.asymptote[chosen],
-            r2=self.r2[chosen],
-        )
+        arrays = {name: value for name, value in vars(self).items() if name != "power_axis"}
+        return replace(self, **{name: value[chosen] for name, value in arrays.items()})
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Give L at each point.
@@ -74,9 +69,7 @@ class Surfaces:
         with np.errstate(all="ignore"):
             ratio = (self.exponent / power)[:, None]
             terms = ratio * (self.log_scale[:, None] - np.log(np.asarray(x, dtype=np.float64)))
-            top = np.maximum(terms.max(axis=-1), -1e300)
-            total = top + np.log(np.exp(terms - top[..., None]).sum(axis=-1))
-            excess = np.exp(power * total)
+            excess = np.exp(power * log_sum(terms))
         return np.where(self.fitted[:, None], excess, 0.0) + self.asymptote[:, None]
 
 

@@ -17,19 +17,18 @@ import numpy as np
 
 from genret_dask.fits.fitting import Fit, fit_points
 from genret_dask.fits.frontier import Budget, best, cheapest, frontier, rivals
-from genret_dask.fits.points import LEVELS, Estimate, number
+from genret_dask.fits.points import LEVELS, Estimate, Recorded, plain
 from genret_dask.fits.series import Means, groups_of, points_of
 
 REACH = 10.0
 """How far beyond the measured N and C / N a surface is asked."""
 
 _GRID = 121
-_NUMBERS = ("n", "d", "flops", "beam", "train_flops")
 _CostLaw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Outlook(Recorded):
     """The model and search that a family's surface promises most of within a budget.
 
     Attributes
@@ -38,15 +37,15 @@ class Outlook:
         And precision, as in the series of the laws.
     n, d, flops, beam : float
         Where the surface is best; the beam size is what others with about that C / N had.
+    train_flops : float
     recall : Estimate
         For a model to be measured.
     needed : Estimate or None
         Where a recall was asked for: FLOPs of a query that reach it, with this n and d.
-    train_flops : float
     beyond : tuple of str
         Axes that lie outside what was measured, with the factor.
-    fit : Fit
-        The surface.
+    r2, points, warnings : float, int, tuple of str
+        Of the surface.
     """
 
     family: str
@@ -54,24 +53,13 @@ class Outlook:
     d: float
     flops: float
     beam: float
+    train_flops: float
     recall: Estimate
     needed: Estimate | None
-    train_flops: float
     beyond: tuple[str, ...]
-    fit: Fit
-
-    def record(self) -> dict[str, Any]:
-        """Give its fields as plain JSON values, with R2, points and warnings of the surface."""
-        return {
-            "family": self.family,
-            **{name: number(getattr(self, name)) for name in _NUMBERS},
-            "recall": self.recall.record(),
-            "needed": None if self.needed is None else self.needed.record(),
-            "beyond": list(self.beyond),
-            "r2": number(self.fit.r2),
-            "points": self.fit.n,
-            "warnings": list(self.fit.warnings),
-        }
+    r2: float
+    points: int
+    warnings: tuple[str, ...]
 
 
 def plan_record(kind: str, means: Means, budget: Budget, seed: int = 0) -> dict[str, Any]:
@@ -103,18 +91,19 @@ def plan_record(kind: str, means: Means, budget: Budget, seed: int = 0) -> dict[
     trained = Budget(train_flops=budget.train_flops)
     choice = best(means, budget) if budget.target is None else cheapest(means, budget)
     others = [] if choice is None or budget.target is not None else rivals(means, budget, choice)
-    return {
+    found = {
         "identifiers": kind,
         "budget": {
-            "flops": number(budget.flops),
-            "train_flops": number(budget.train_flops),
+            "flops": budget.flops,
+            "train_flops": budget.train_flops,
             "target_recall": budget.target,
         },
-        "frontier": [item.record() for item in frontier(means, trained)],
-        "measured": None if choice is None else choice.record(),
-        "rivals": [item.record() for item in others],
-        "predicted": [item.record() for item in outlooks(means, budget, kind, seed)],
+        "frontier": frontier(means, trained),
+        "measured": choice,
+        "rivals": others,
+        "predicted": outlooks(means, budget, kind, seed),
     }
+    return {name: plain(value) for name, value in found.items()}
 
 
 def outlooks(means: Means, budget: Budget, kind: str = "", seed: int = 0) -> list[Outlook]:
@@ -124,23 +113,14 @@ def outlooks(means: Means, budget: Budget, kind: str = "", seed: int = 0) -> lis
 
     With a target recall, the fewest FLOPs that reach it, and the n and d that do with as little.
     """
-    surfaces = {
-        points.series: points
-        for points in points_of(means, kind)
-        if points.metric != "cgl" and points.law != "L(C)"
-    }
-    found = []
-    for group, rows in groups_of(means):
-        if group in surfaces:
-            fit = fit_points(surfaces[group], seed=seed)
-            if fit.has_law and "c/n" in fit.points.axes:
-                found.append(_outlook(means, rows, budget, fit, group))
+    groups = dict(groups_of(means))
+    surfaces = [points for points in points_of(means, kind) if "c/n" in points.axes]
+    fits = [fit_points(points, seed=seed) for points in surfaces]
+    found = [_outlook(means, groups[fit.points.series], budget, fit) for fit in fits if fit.has_law]
     return [outlook for outlook in found if outlook is not None]
 
 
-def _outlook(
-    means: Means, rows: np.ndarray, budget: Budget, fit: Fit, group: str
-) -> Outlook | None:
+def _outlook(means: Means, rows: np.ndarray, budget: Budget, fit: Fit) -> Outlook | None:
     train_cost = _cost_law(means.n[rows], means.d[rows], means.train_flops[rows])
     ratio = means.flops[rows] / means.n[rows, None]
     n, d, c = _candidates(means, rows, budget, train_cost, ratio)
@@ -160,16 +140,18 @@ def _outlook(
         needed = _needed(fit, x[place], float(n[place]), wanted)
     (estimate,) = fit.predict(x[place], new=True)
     return Outlook(
-        family=group,
+        family=fit.points.series,
         n=float(n[place]),
         d=float(d[place]),
         flops=float(c[place]),
         beam=_beam(means, ratio, float(c[place] / n[place])),
+        train_flops=float(train_cost(n[place], d[place])),
         recall=_complement(estimate),
         needed=needed,
-        train_flops=float(train_cost(n[place], d[place])),
         beyond=_beyond(fit, x[place]),
-        fit=fit,
+        r2=fit.r2,
+        points=fit.n,
+        warnings=fit.warnings,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from genret_dask.errors import InputError
 from genret_dask.fits.surface import Loss
+from genret_dask.metrics.bootstrap import finite
 
 LEVELS = (0.025, 0.975)
 """Bounds of the intervals, as shares of the draws."""
@@ -104,8 +105,27 @@ def _gaps(name: str, whole: np.ndarray) -> tuple[str, ...]:
     return (text,) if left_out else ()
 
 
+class Recorded:
+    """A dataclass that can be given as plain JSON values."""
+
+    def record(self) -> dict[str, Any]:
+        """Give its fields as plain JSON values; None stands for a number that is not finite."""
+        return {name: plain(value) for name, value in vars(self).items()}
+
+
+def plain(value: Any) -> Any:
+    """Give a value, and all that it holds, as JSON can hold it."""
+    if isinstance(value, Recorded):
+        return value.record()
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return finite(value) if isinstance(value, float) else value
+
+
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Recorded):
     """A value with the bounds of its 95 % interval: NaN without one, infinite where it is open."""
 
     value: float
@@ -129,39 +149,32 @@ class Estimate:
             return f"{self.value:.4g}"
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
-    def record(self) -> dict[str, float | None]:
-        """Give value, low and high as plain JSON values."""
-        return {name: number(getattr(self, name)) for name in ("value", "low", "high")}
-
-
-def number(value: float) -> float | None:
-    """Give a finite float as it is, and None for any other."""
-    return float(value) if math.isfinite(value) else None
-
 
 def check(points: Points, loss: Loss) -> None:
     """Raise `InputError` where a law cannot be fitted to the points at all."""
-    x, y = points.x, points.y
-    if x.ndim != 2 or x.shape != (len(y), len(points.axes)) or not len(y):
+    x, y, weights = points.x, points.y, points.given_weights
+    where = f"{points.law} {points.series}"
+    if x.shape != (len(y), len(points.axes)) or not len(y):
         raise InputError(
-            f"{points.law} {points.series}: x has the shape {x.shape} and y {y.shape}",
+            f"{where}: x has the shape {x.shape} and y {y.shape}",
             expected=f"x [n, {len(points.axes)}] and y [n], with at least one point",
         )
-    positive = "above 0"
-    checks = [("x", x, x > 0, positive), ("y", y, y >= 0, "0 or above")]
+    if weights.shape != y.shape:
+        raise InputError(
+            f"{where}: weights have the shape {weights.shape}",
+            expected=f"that of y, {y.shape}",
+        )
+    checks = [
+        ("x", x, x > 0, "above 0"),
+        ("y", y, y >= 0, "0 or above"),
+        ("weights", weights, weights > 0, "above 0"),
+    ]
     if loss == "huber":
         checks[1] = ("y", y, y > 0, "above 0 for Huber's loss on log y")
-    if points.weights is not None:
-        checks.append(("weights", points.weights, points.weights > 0, positive))
-        if points.weights.shape != y.shape:
-            raise InputError(
-                f"{points.law} {points.series}: weights have the shape {points.weights.shape}",
-                expected=f"that of y, {y.shape}",
-            )
     for name, values, good, wanted in checks:
         bad = ~(good & np.isfinite(values))
         if bad.any():
             raise InputError(
-                f"{points.law} {points.series}: {name} holds {values[bad][0]}",
+                f"{where}: {name} holds {values[bad][0]}",
                 expected=f"finite numbers, {wanted}",
             )

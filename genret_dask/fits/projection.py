@@ -84,7 +84,7 @@ class Basis:
     def log_shares(self, theta: np.ndarray) -> np.ndarray:
         """log t: float64[rows, K], each row's exponentials sum to 1."""
         logits = np.insert(theta[:, self.axes :], self.power_axis, 0.0, axis=1)
-        return logits - _log_sum(logits)[:, None]
+        return logits - log_sum(logits)[:, None]
 
     def values(self, theta: np.ndarray) -> np.ndarray:
         """log g: float64[rows, n]."""
@@ -111,7 +111,7 @@ class Basis:
         power = exponent[:, self.power_axis, None]
         log_share = self.log_shares(theta)
         terms = log_share[:, None] - (exponent / power)[:, None] * self.log_x
-        total = _log_sum(terms)
+        total = log_sum(terms)
         weight = np.exp(terms - total[..., None])
         return power * total, total, weight, np.exp(log_share)
 
@@ -123,19 +123,13 @@ class Basis:
 
     def starts(self) -> np.ndarray:
         """A grid of parameters: float64[starts, size]."""
-        logs = np.log(_START_EXPONENTS)
-        shares = [
-            mix
-            for mix in itertools.product(_START_SHARES, repeat=self.axes - 1)
-            if sum(mix) < 1 or self.axes == 2
-        ]
         rows = []
-        for mix in shares:
-            rest = max(1 - sum(mix), 0.02)
-            logits = [np.log(share / rest) for share in mix]
-            rows += [
-                [*exponents, *logits] for exponents in itertools.product(logs, repeat=self.axes)
-            ]
+        for mix in itertools.product(_START_SHARES, repeat=self.axes - 1):
+            if sum(mix) < 1 or self.axes == 2:
+                rest = max(1 - sum(mix), 0.02)
+                logits = [np.log(share / rest) for share in mix]
+                for exponents in itertools.product(np.log(_START_EXPONENTS), repeat=self.axes):
+                    rows.append([*exponents, *logits])
         return np.array(rows)
 
 
@@ -214,9 +208,11 @@ def search(
         return np.concatenate(theta), np.concatenate(error)
     size, root = basis.size, np.sqrt(weights)
 
-    def land(theta: np.ndarray, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """The parameters with their s and d, and the error there."""
-        theta = basis.clip(theta)
+    def move(
+        here: np.ndarray, step: np.ndarray, rows: np.ndarray | slice
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The parameters after a step with their s and d, and the error there."""
+        theta = basis.clip(here[:, :size] + step)
         s, d, error = linear_part(np.expm1(basis.values(theta)), y[rows], weights, floor[rows])
         return np.column_stack([theta, s, d]), error
 
@@ -227,10 +223,8 @@ def search(
         tangent = s[:, None, None] * (g[..., None] * by) * root[:, None]
         return _without_linear(tangent, g, d > floor[rows], root), residual
 
-    def move(here: np.ndarray, step: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return land(here[:, :size] + step, rows)
-
-    found, error = descend(*land(starts, slice(None)), linearise, move, effort)
+    start, error = move(starts, np.zeros(1), slice(None))
+    found, error = descend(start, error, linearise, move, effort)
     return found[:, :size], error
 
 
@@ -340,7 +334,7 @@ def _damped_step(tangent: np.ndarray, residual: np.ndarray, damping: np.ndarray)
     return np.clip(np.nan_to_num(step), -2.0, 2.0)
 
 
-def _log_sum(values: np.ndarray) -> np.ndarray:
-    """log of the sum of exponentials over the last axis."""
-    top = values.max(axis=-1)
+def log_sum(values: np.ndarray) -> np.ndarray:
+    """log of the sum of exponentials over the last axis; -inf where all are."""
+    top = np.maximum(values.max(axis=-1), -1e300)
     return top + np.log(np.exp(values - top[..., None]).sum(axis=-1))

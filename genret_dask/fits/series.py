@@ -97,7 +97,8 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
     draws, seed : int
         Resamples of the queries.
     """
-    error = (1 - values[ERROR]).transpose("model", "query", "beam")
+    values = values.transpose("model", "query", "beam")
+    error = 1 - values[ERROR]
     # A cube's texts are of a dtype that NumPy does not cast.
     texts = {
         name: np.array([str(text) for text in values[name].values.tolist()])
@@ -110,14 +111,12 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
         fraction=values["train_fraction"].values.astype(np.float64),
         train_flops=values["train_flops"].values.astype(np.float64),
         beam=values["beam"].values,
-        flops=values["flops"].mean("query").transpose("model", "beam").values,
+        flops=values["flops"].mean("query").values,
         cgl=values["cgl"].mean("query").values,
-        error=error.mean("query").transpose("model", "beam").values,
-        cgl_draws=bootstrap_mean(values["cgl"], draws, seed).transpose("draw", "model").values,
+        error=error.mean("query").values,
+        cgl_draws=bootstrap_mean(values["cgl"], draws, seed).values,
         # Weights of a resample sum to 1 but for rounding.
-        error_draws=bootstrap_mean(error, draws, seed)
-        .transpose("draw", "model", "beam")
-        .values.clip(0, 1),
+        error_draws=bootstrap_mean(error, draws, seed).values.clip(0, 1),
     )
 
 

@@ -145,12 +145,9 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _percentiles(draws: np.ndarray, level: float) -> np.ndarray:
     """draws[..., draw] to [..., 2]."""
-    levels = [(1 - level) / 2, (1 + level) / 2]
-    if not np.isnan(draws).any():
-        return np.moveaxis(np.quantile(draws, levels, axis=-1), 0, -1)
     bounds = np.full((*draws.shape[:-1], 2), np.nan)
     for place in np.ndindex(draws.shape[:-1]):
         present = draws[place][~np.isnan(draws[place])]
         if len(present):
-            bounds[place] = np.quantile(present, levels)
+            bounds[place] = np.quantile(present, [(1 - level) / 2, (1 + level) / 2])
     return bounds

@@ -11,7 +11,7 @@ The formulas are those of "Exploring Training and Inference Scaling Laws in Gene
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -49,10 +49,11 @@ def generation_loss(contrast: xr.Dataset) -> xr.DataArray:
     """
     inner = [dim for dim in ("identifier", "step") if dim in contrast["logit"].dims]
     loss = xr.apply_ufunc(
-        _mean_loss if len(inner) == 1 else _mean_of_losses,
+        _mean_loss,
         contrast["logit"],
         contrast["log_partition"],
         input_core_dims=[inner, inner],
+        kwargs={"axes": len(inner)},
         **PARALLELIZED,
     )
     return _described(loss, "generation_loss", "mean negative log-probability of the tokens")
@@ -94,12 +95,12 @@ def cgl(contrast: xr.Dataset, form: Form = "ratio") -> xr.DataArray:
     InputError
         There is no such form.
     """
-    if form not in _FORMS:
+    if form not in get_args(Form):
         raise InputError(
             f"the contrastive generation loss has no form {form!r}",
             expected=" or ".join(get_args(Form)),
         )
-    loss = _over_candidates(_FORMS[form], contrast)
+    loss = _over_candidates(_contrast, contrast, form=form)
     return _described(loss, "cgl", f"contrastive generation loss, {form} form")
 
 
@@ -113,19 +114,14 @@ def negatives(contrast: xr.Dataset) -> xr.DataArray:
 # --- kernels: arrays in, arrays out, reduced along the last axis --------------------------------
 
 
-def _mean_loss(logit: np.ndarray, log_partition: np.ndarray) -> np.ndarray:
-    return _mean_present(log_partition.astype(np.float64) - logit)
-
-
-def _mean_of_losses(logit: np.ndarray, log_partition: np.ndarray) -> np.ndarray:
-    return _mean_present(_mean_loss(logit, log_partition))
-
-
-def _mean_present(values: np.ndarray) -> np.ndarray:
-    """Mean along the last axis of what is there; NaN where nothing is."""
-    present = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(present, values, 0.0).sum(axis=-1) / present.sum(axis=-1)
+def _mean_loss(logit: np.ndarray, log_partition: np.ndarray, axes: int) -> np.ndarray:
+    """Mean of the losses that are there, along one last axis after another; NaN where none is."""
+    loss = log_partition.astype(np.float64) - logit
+    for _ in range(axes):
+        present = ~np.isnan(loss)
+        with np.errstate(invalid="ignore"):
+            loss = np.where(present, loss, 0.0).sum(axis=-1) / present.sum(axis=-1)
+    return loss
 
 
 def _smallest_positive(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
@@ -134,39 +130,33 @@ def _smallest_positive(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarra
     return np.where(positive.any(axis=-1), smallest, np.nan)
 
 
-def _ratio(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+def _contrast(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarray, form: Form) -> np.ndarray:
     negative = ~is_positive & (doc >= 0)
-    total = np.where(negative, loss, 0.0).sum(axis=-1)
     best = _smallest_positive(loss, doc, is_positive)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.log1p(best / total)
+        if form == "ratio":
+            value = np.log1p(best / np.where(negative, loss, 0.0).sum(axis=-1))
+        else:
+            # -log(e^-L+ / (e^-L+ + sum e^-L-)) = log(1 + sum e^(L+ - L-)) = log(e^0 + e^z).
+            exponent = np.where(negative, best[..., None] - loss, -np.inf)
+            z = np.logaddexp.reduce(exponent, axis=-1, initial=-np.inf)
+            value = np.logaddexp(0.0, z)
     return np.where(negative.any(axis=-1), value, np.nan)
-
-
-def _softmax(loss: np.ndarray, doc: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
-    negative = ~is_positive & (doc >= 0)
-    best = _smallest_positive(loss, doc, is_positive)
-    # -log(e^-L+ / (e^-L+ + sum e^-L-)) = log(1 + sum e^(L+ - L-)) = log(e^0 + e^z).
-    with np.errstate(invalid="ignore"):
-        exponent = np.where(negative, best[..., None] - loss, -np.inf)
-        z = np.logaddexp.reduce(exponent, axis=-1, initial=-np.inf)
-        value = np.logaddexp(0.0, z)
-    return np.where(negative.any(axis=-1), value, np.nan)
-
-
-_FORMS: dict[str, Callable[..., np.ndarray]] = {"ratio": _ratio, "softmax": _softmax}
 
 
 # --- labels -------------------------------------------------------------------------------------
 
 
-def _over_candidates(kernel: Callable[..., np.ndarray], contrast: xr.Dataset) -> xr.DataArray:
+def _over_candidates(
+    kernel: Callable[..., np.ndarray], contrast: xr.Dataset, **options: Any
+) -> xr.DataArray:
     return xr.apply_ufunc(
         kernel,
         generation_loss(contrast),
         contrast["doc"],
         contrast["is_positive"],
         input_core_dims=[["candidate"]] * 3,
+        kwargs=options,
         **PARALLELIZED,
     )
 

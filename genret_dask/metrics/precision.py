@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from genret_dask.metrics.bootstrap import estimate, estimate_record
-from genret_dask.metrics.queries import reduce_queries
-from genret_dask.metrics.ranking import recall
 from genret_dask.specs import precise_name
 
-CUT_OFFS = (10, 100)
+METRICS = ("cgl", "recall@10", "recall@100")
 
 
 def precision_changes(
-    kind: str, search: xr.Dataset, contrast: xr.Dataset, draws: int = 1000, seed: int = 0
+    kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Mean paired differences of every model that has an fp32 twin, the same cell, in the cube.
 
@@ -25,8 +22,8 @@ def precision_changes(
     ----------
     kind : str
         Identifier kind, the cube's group.
-    search, contrast : xarray.Dataset
-        The two datasets of that group, with the coordinate `precision` along `model`.
+    values : xarray.Dataset
+        The metrics of each query, as `genret_dask.metrics.queries.reduce_queries` gives them.
     draws, seed : int
         Resamples of the queries, the same ones for every model.
 
@@ -39,25 +36,14 @@ def precision_changes(
         interval of the paired bootstrap. Queries without the value are left out; a mean over none
         is None. Empty where all models are fp32.
     """
-    recalls = {f"recall@{k}": partial(recall, k=k) for k in CUT_OFFS}
-    names = [str(name) for name in search["model"].values]
-    if not _twins(names, [str(name) for name in search["precision"].values]):
-        return []
-    return precision_changes_of(kind, reduce_queries(search, contrast, recalls), draws, seed)
-
-
-def precision_changes_of(
-    kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
-) -> list[dict[str, Any]]:
-    """`precision_changes` of the metrics of each query, as `queries.reduce_queries` gives them."""
-    names = [str(name) for name in values["model"].values]
-    precisions = dict(zip(names, map(str, values["precision"].values), strict=True))
-    twins = _twins(names, list(precisions.values()))
+    names, labels = ([str(one) for one in values[name].values] for name in ("model", "precision"))
+    precisions = dict(zip(names, labels, strict=True))
+    twins = _twins(precisions)
     if not twins:
         return []
     widest = values.isel(beam=int(np.argmax(values["beam"].values)))
     changes = {}
-    for name in ("cgl", *(f"recall@{k}" for k in CUT_OFFS)):
+    for name in METRICS:
         plain = widest[name].reset_coords(drop=True)
         theirs = plain.sel(model=list(twins.values())).assign_coords(model=list(twins))
         change = plain.sel(model=list(twins)) - theirs
@@ -75,12 +61,11 @@ def precision_changes_of(
     ]
 
 
-def _twins(names: list[str], precisions: list[str]) -> dict[str, str]:
+def _twins(of: dict[str, str]) -> dict[str, str]:
     """The fp32 model of the same cell, by the name of each model in another precision."""
-    of = dict(zip(names, precisions, strict=True))
     return {
         name: twin
         for name, precision in of.items()
-        for twin in names
+        for twin in of
         if precision != "fp32" == of[twin] and name == precise_name(twin, precision)
     }

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dask
+import numpy as np
 import xarray as xr
 
 from genret_dask.cube.open import reading
+from genret_dask.errors import InputError
 from genret_dask.metrics import ranking
 from genret_dask.metrics.contrastive import cgl, negatives, positive_loss
 from genret_dask.metrics.ranking import Measure
@@ -57,10 +59,22 @@ def per_query(
     return xr.Dataset(bare).assign_coords(facts).transpose("model", "query", "beam")
 
 
+def place_in(labels: np.ndarray, wanted: str | int, dim: str) -> int:
+    """Find the place of a label of a dimension; `InputError` where there is no such label."""
+    known = labels.tolist()
+    if wanted not in known:
+        raise InputError(
+            f"there is no {dim} {wanted!r}", expected=f"one of {', '.join(map(str, known))}"
+        )
+    return known.index(wanted)
+
+
 def reduce_queries(
     search: xr.Dataset, contrast: xr.Dataset, measures: Mapping[str, Measure] | None = None
 ) -> xr.Dataset:
-    """`per_query`, computed in one pass.
+    """`per_query`, computed in one pass over the cube.
+
+    `token` and the logits of the ranked lists are not read.
 
     Raises
     ------

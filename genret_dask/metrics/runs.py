@@ -11,8 +11,6 @@ alike in run and qrels.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,8 +20,9 @@ import dask
 import numpy as np
 import xarray as xr
 
-from genret_dask.errors import CubeError, DatasetError, InputError
-from genret_dask.storage.places import unwritable
+from genret_dask.errors import CubeError, DatasetError
+from genret_dask.metrics.queries import place_in
+from genret_dask.storage.places import replace_file, unwritable
 
 _BLANK = re.compile(r"\s")
 _LOWEST = np.finfo(np.float32).min
@@ -69,12 +68,13 @@ def write_run(
     GenretError
         The file cannot be written.
     """
-    labels = {"model": _label(search, "model", model), "beam": _label(search, "beam", beam)}
+    asked: dict[str, str | int] = {"model": model, "beam": beam}
+    places = {dim: place_in(search[dim].values, label, dim) for dim, label in asked.items()}
     doc, score = dask.compute(
-        *(search[name].sel(labels).transpose("query", "rank").data for name in ("doc", "score"))
+        *(search[name].isel(places).transpose("query", "rank").data for name in ("doc", "score"))
     )
-    documents = _Names(document_ids, "document")
-    queries = _Names([str(name) for name in search["query"].values], "query")
+    documents = _documents(document_ids, doc[doc >= 0])
+    queries = _names([str(name) for name in search["query"].values], "query")
     tag = _written(tag or f"{model}-beam{beam}")
 
     def lines() -> Iterator[str]:
@@ -82,7 +82,7 @@ def write_run(
             ranked = np.flatnonzero(doc[row] >= 0)
             scores = _descending(score[row, ranked], str(search["query"].values[row]))
             for rank, (column, value) in enumerate(zip(ranked, scores, strict=True), start=1):
-                name = documents[int(doc[row, column])]
+                name = documents[doc[row, column]]
                 yield f"{queries[row]} Q0 {name} {rank} {value:.9g} {tag}\n"
 
     return _write(Path(path), lines())
@@ -105,27 +105,16 @@ def write_qrels(contrast: xr.Dataset, document_ids: Sequence[str], path: Path | 
     DatasetError, CubeError, GenretError
         As in `write_run`.
     """
-    doc, relevance = dask.compute(
-        contrast["doc"].transpose("query", "candidate").data,
-        contrast["relevance"].transpose("query", "candidate").data,
-    )
-    documents = _Names(document_ids, "document")
-    queries = _Names([str(name) for name in contrast["query"].values], "query")
+    judged = contrast[["doc", "relevance"]].transpose("query", "candidate").compute()
+    doc, relevance = judged["doc"].values, judged["relevance"].values
+    documents = _documents(document_ids, doc[relevance > 0])
+    queries = _names([str(name) for name in contrast["query"].values], "query")
     rows = np.argwhere(relevance > 0)
     lines = (
-        f"{queries[row]} 0 {documents[int(doc[row, column])]} {relevance[row, column]}\n"
+        f"{queries[row]} 0 {documents[doc[row, column]]} {relevance[row, column]}\n"
         for row, column in rows
     )
     return _write(Path(path), lines)
-
-
-def _label(search: xr.Dataset, dim: str, wanted: str | int) -> str | int:
-    known = search[dim].values.tolist()
-    if wanted not in known:
-        raise InputError(
-            f"the cube has no {dim} {wanted!r}", expected=f"one of {', '.join(map(str, known))}"
-        )
-    return wanted
 
 
 def _descending(score: np.ndarray, query: str) -> np.ndarray:
@@ -147,43 +136,38 @@ def _written(name: str) -> str:
     return _BLANK.sub(lambda blank: quote(blank.group()), name)
 
 
-class _Names:
-    """Ids as the format can hold them, by row."""
-
-    def __init__(self, names: Sequence[str], kind: str) -> None:
-        self.kind = kind
-        self.names = [_written(name) for name in names]
-        first: dict[str, str] = {}
-        for name, written in zip(names, self.names, strict=True):
-            if first.setdefault(written, name) != name:
-                raise DatasetError(
-                    f"{kind} ids {first[written]!r} and {name!r} are both {written} in a trec file",
-                    expected=f"{kind} ids that differ once blanks are written as in a URL",
-                    fix="rename one of them",
-                )
-
-    def __getitem__(self, row: int) -> str:
-        if not 0 <= row < len(self.names):
-            raise CubeError(
-                f"the cube names {self.kind} row {row}",
-                expected=f"a row below {len(self.names)}, the collection's {self.kind}s",
-                fix="give the ids of the collection that the cube was made from",
+def _names(names: Sequence[str], kind: str) -> list[str]:
+    """Ids as the format can hold them."""
+    written = [_written(name) for name in names]
+    first: dict[str, str] = {}
+    for name, text in zip(names, written, strict=True):
+        if first.setdefault(text, name) != name:
+            raise DatasetError(
+                f"{kind} ids {first[text]!r} and {name!r} are both {text} in a trec file",
+                expected=f"{kind} ids that differ once blanks are written as in a URL",
+                fix="rename one of them",
             )
-        return self.names[row]
+    return written
+
+
+def _documents(names: Sequence[str], rows: np.ndarray) -> list[str]:
+    """Ids of documents, of which a cube names some rows."""
+    written = _names(names, "document")
+    wrong = rows[(rows < 0) | (rows >= len(written))]
+    if len(wrong):
+        raise CubeError(
+            f"the cube names document row {wrong[0]}",
+            expected=f"a row below {len(written)}, the collection's documents",
+            fix="give the ids of the collection that the cube was made from",
+        )
+    return written
 
 
 def _write(path: Path, lines: Iterable[str]) -> Path:
-    partial = path.with_name(path.name + ".partial")
+    content = "".join(lines).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace_file(path, content)
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path

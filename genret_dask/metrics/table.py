@@ -8,26 +8,23 @@ import numpy as np
 import xarray as xr
 
 from genret_dask.metrics.bootstrap import estimate, estimate_record, finite
-from genret_dask.metrics.queries import LOSSES, reduce_queries
+from genret_dask.metrics.queries import LOSSES
 
 FACTS = ("family", "n_params", "n_train", "train_fraction")
 """Coordinates along `model` that every record repeats."""
 
 
 def records(
-    kind: str, search: xr.Dataset, contrast: xr.Dataset, draws: int = 1000, seed: int = 0
+    kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
     """One record for each model and beam size, in the cube's order; plain JSON values.
-
-    Everything is reduced in one pass over the cube, of which `token` and the logits of the
-    ranked lists are not read.
 
     Parameters
     ----------
     kind : str
         Identifier kind, the cube's group.
-    search, contrast : xarray.Dataset
-        The two datasets of that group.
+    values : xarray.Dataset
+        The metrics of each query, as `genret_dask.metrics.queries.reduce_queries` gives them.
     draws, seed : int
         Resamples of the queries. They are the same ones for every model, beam size and metric,
         so that differences between two records can be judged by the same resamples.
@@ -42,13 +39,6 @@ def records(
         ``{"mean": float, "low": float, "high": float}`` with the bounds of the 95 % percentile
         interval. Queries without the value are left out; a mean over none is None.
     """
-    return records_of(kind, reduce_queries(search, contrast), draws, seed)
-
-
-def records_of(
-    kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
-) -> list[dict[str, Any]]:
-    """`records` of the metrics of each query, as `metrics.queries.reduce_queries` gives them."""
     names = [str(name) for name in values.data_vars if name != "flops"]
     order = [name for name in names if name not in LOSSES] + list(LOSSES)
     found = {name: estimate(values[name], draws, seed) for name in order}

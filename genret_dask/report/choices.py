@@ -39,8 +39,8 @@ def family_figures(kind: Kind) -> Iterator[Drawing]:
         if not pairs:
             continue
         records = [record for mine in pairs.values() for record in mine]
+        x = [record["x"] for record in records]
         with sheet([_less(pair) for pair in pairs] if len(pairs) > 1 else ()) as (axes, found):
-            x = [record["x"] for record in records]
             log_axis(axes, "x", min(x), max(x))
             axes.axhline(0, color=INK, linewidth=1)
             labels = [
@@ -75,7 +75,11 @@ def kind_figures(records: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
                 axes.axvline(0, color=INK, linewidth=1)
                 heights = np.arange(len(rows))[::-1].tolist()
                 for height, record in zip(heights, rows, strict=True):
-                    _bar(axes, record["difference"], float(height))
+                    low, value, high = _ends(record["difference"])
+                    axes.errorbar(
+                        value, height, xerr=[[value - low], [high - value]], fmt="o",
+                        color=colour_of(0), markersize=5, elinewidth=1.4,
+                    )  # fmt: skip
                 axes.set_ylim(-0.7, len(rows) - 0.3)
                 axes.set_yticks(heights, names, fontsize=11)
                 _linear(axes, "x", rows)
@@ -116,9 +120,8 @@ def frontier_figure(kind: Kind) -> Iterator[Drawing]:
         x = np.array([choice.flops for choice in choices])
         y = np.array([choice.recall.value for choice in choices])
         axes.step(x, y, where="post", color=INK, linewidth=1.6)
-        low, high = (
-            np.array([getattr(one.recall, end) for one in choices]) for end in ("low", "high")
-        )
+        low = np.array([choice.recall.low for choice in choices])
+        high = np.array([choice.recall.high for choice in choices])
         bars = np.nan_to_num(np.abs(np.stack([y - low, high - y])))
         axes.errorbar(x, y, yerr=bars, fmt="o", color=INK, markersize=4.5, elinewidth=1, zorder=3)
         top = max(float(np.nanmax(recall)), float(np.nan_to_num(high).max()))
@@ -157,12 +160,6 @@ def _differences(
         elinewidth=1.2,
     )
     return Label(_less(pair), float(ends[-1, 1]), colour)
-
-
-def _bar(axes: Any, estimate: Mapping[str, Any], y: float) -> None:
-    low, value, high = _ends(estimate)
-    axes.errorbar([value], [y], xerr=[[value - low], [high - value]], fmt="o", color=colour_of(0),
-                  markersize=5, elinewidth=1.4)  # fmt: skip
 
 
 def _ends(record: Mapping[str, Any]) -> tuple[float, float, float]:

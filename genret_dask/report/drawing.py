@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from genret_dask.report.text import cut, decimal, short
 
@@ -138,16 +138,14 @@ def sheet(labels: Sequence[str] = (), left: int = _LEFT) -> Iterator[tuple[Axes,
         size = (WIDTH - left - right) / WIDTH, (HEIGHT - _TOP - _BOTTOM) / HEIGHT
         axes = figure.add_axes((left / WIDTH, _BOTTOM / HEIGHT, *size))
         axes.set_facecolor("none")
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(MUTED)
-            spine.set_linewidth(0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[:].set(color=MUTED, linewidth=0.8)
         axes.tick_params(colors=MUTED, labelcolor=INK, width=0.8, length=3, labelsize=12)
         axes.grid(True, color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         yield axes, found
         buffer = io.StringIO()
-        nothing = {key: None for key in ("Date", "Creator", "Format", "Type")}
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
         found.append(buffer.getvalue())
 
@@ -164,17 +162,13 @@ def log_axis(axes: Axes, which: str, low: float, high: float, *, pad: float = 0.
     """Make a logarithmic axis over [low, high] with ticks at 1, 2 and 5 times powers of 10."""
     span = max(np.log(high / low), 0.05)
     ends = low * np.exp(-pad * span), high * np.exp(pad * span)
-    axis = _scaled(axes, which, "log", ends)
-    axis.set_major_locator(FixedLocator(log_ticks(*ends)))
-    text = short if which == "x" else decimal
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    _scale(axes, which, "log", ends, log_ticks(*ends), short if which == "x" else decimal)
 
 
 def linear_axis(axes: Axes, which: str, low: float, high: float) -> None:
     """Make a linear axis over [low, high] with ticks at round numbers."""
-    axis = _scaled(axes, which, "linear", (low, high))
-    axis.set_major_locator(FixedLocator(linear_ticks(low, high)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, 3)))
+    ticks = linear_ticks(low, high)
+    _scale(axes, which, "linear", (low, high), ticks, lambda value: decimal(value, 3))
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -197,9 +191,7 @@ def log_ticks(low: float, high: float) -> list[float]:
         found = ticks
         if len(ticks) >= 4:
             break
-    if len(found) < 2:
-        found = linear_ticks(low, high)
-    return found
+    return found if len(found) > 1 else linear_ticks(low, high)
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
@@ -215,14 +207,13 @@ def recall_axis(axes: Axes, low: float, high: float) -> None:
     """Make a logarithmic y axis of an error, best at the top, marked with the recall."""
     span = max(np.log(high / low), 0.05)
     ends = low * np.exp(-0.08 * span), min(high * np.exp(0.08 * span), 1.05)
-    axis = _scaled(axes, "y", "log", (ends[1], ends[0]))
     recalls = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999])
     errors = 1 - recalls
     inside = recalls[(errors >= ends[0]) & (errors <= ends[1])]
     if len(inside) < 3:
         inside = np.array(linear_ticks(max(1 - ends[1], 0.0), 1 - ends[0]))
-    axis.set_major_locator(FixedLocator((1 - spread(inside, ends)).tolist()))
-    axis.set_major_formatter(FuncFormatter(lambda error, _: f"{abs(round(1 - error, 6)):g}"))
+    ticks = (1 - spread(inside, ends)).tolist()
+    _scale(axes, "y", "log", ends[::-1], ticks, lambda error: f"{abs(round(1 - error, 6)):g}")
 
 
 def spread(recalls: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
@@ -235,12 +226,19 @@ def spread(recalls: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
     return np.array(kept)
 
 
-def _scaled(axes: Axes, which: str, scale: Any, ends: tuple[float, float]) -> Any:
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)(scale)
-    (axes.set_xlim if which == "x" else axes.set_ylim)(*ends)
+def _scale(
+    axes: Axes,
+    which: str,
+    scale: str,
+    ends: tuple[float, float],
+    ticks: Sequence[float],
+    text: Callable[[float], str],
+) -> None:
+    axes.set(**{f"{which}scale": scale, f"{which}lim": ends})
+    axis = getattr(axes, f"{which}axis")
     axis.set_minor_locator(NullLocator())
-    return axis
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(lambda value, _: text(value))
 
 
 def end_labels(axes: Axes, labels: Sequence[Label]) -> None:

@@ -11,8 +11,6 @@ import dask
 import xarray as xr
 
 from genret_dask.cube.open import kinds, open_cube
-from genret_dask.cube.store import ROOT, read_attributes
-from genret_dask.errors import InputError
 from genret_dask.fits.compare import compare_families, compare_kinds
 from genret_dask.fits.fitting import Fit, fit_points
 from genret_dask.fits.frontier import Choice, frontier
@@ -88,7 +86,7 @@ class Gathered:
     """
 
     run: Path
-    attributes: dict[str, Any]
+    attributes: dict[Any, Any]
     kinds: list[Kind]
     published: list[Fit]
     draws: int
@@ -126,24 +124,17 @@ def gather(
         It is not sealed.
     """
     run = place_of(run)
-    cube = RunLayout(run).cube
-    if not (cube / ROOT).is_file():
-        raise InputError(
-            f"there is no cube in {run}",
-            expected="a run directory with its cube.zarr",
-            fix="run genret-dask sweep first",
-        )
-    attributes = read_attributes(cube)
-    spec = attributes.get("spec") or {}
+    tree = open_cube(RunLayout(run).cube)
+    spec = tree.attrs.get("spec") or {}
     draws = (spec.get("fits") or {}).get("bootstrap", 1000) if draws is None else draws
     seed = spec.get("seed", 0) if seed is None else seed
     found = []
     with dask.config.set(scheduler="threads"):
-        for name, search, contrast in kinds(open_cube(run)):
+        for name, search, contrast in kinds(tree):
             values = reduce_queries(search, contrast)
             means = means_of(values, draws, seed)
             more = [fit_points(points, seed=seed) for points in figure_points_of(means, name)]
             fits = fits_of(name, values, draws, seed)
             found.append(Kind(name, search, contrast, values, means, fits, more))
     overlay = [fit_points(points, seed=seed) for points in published_points()] if published else []
-    return Gathered(run, attributes, found, overlay, draws, seed)
+    return Gathered(run, tree.attrs, found, overlay, draws, seed)

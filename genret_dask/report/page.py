@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,29 +13,31 @@ from markupsafe import Markup
 
 from genret_dask import __version__
 from genret_dask.cube.store import read_attributes
-from genret_dask.fits.points import number
 from genret_dask.fits.published import SOURCE
+from genret_dask.metrics.bootstrap import finite
 from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
 from genret_dask.report.drawing import PALETTES, Drawing
 from genret_dask.report.figures import joint_figures, law_figures, warning_count
 from genret_dask.report.gather import Gathered, Kind, gather
 from genret_dask.report.provenance import provenance
 from genret_dask.report.queries import document_names, extreme_queries
-from genret_dask.report.text import clean, decimal, estimate, share, short
-from genret_dask.storage.artefacts import RECORD, publishing
+from genret_dask.report.text import clean, decimal, estimate, seconds, share, short
+from genret_dask.storage.artefacts import Artefact, publishing
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.layout import RunLayout
-from genret_dask.storage.records import read_record
 
 
 @dataclass(frozen=True)
 class Section:
-    """Figures under a heading."""
+    """Figures under a heading: of the laws, families or frontier of a kind, or between kinds."""
 
-    anchor: str
-    heading: str
-    text: str
+    part: str
+    kind: Kind | None
     drawings: tuple[Drawing, ...]
+
+    @property
+    def anchor(self) -> str:
+        return f"{self.kind.name}-{self.part}" if self.kind else self.part
 
 
 def write_report(
@@ -84,39 +86,21 @@ def write_report(
 
 def is_reported(run: Path) -> bool:
     """Tell whether the run's page was made from the cube that is there, by this version."""
-    record = read_record(RunLayout(run).report / RECORD)
-    return record is not None and record["fingerprint"] == _made_from(run).fingerprint
+    return Artefact(RunLayout(run).report, _made_from(run)).state == "done"
 
 
 def sections_of(gathered: Gathered) -> list[Section]:
     """Draw the figures of a page, by section; sections without a figure are left out."""
     found = []
     for kind in gathered.kinds:
-        told = f"{kind.name}: " if len(gathered.kinds) > 1 else ""
+        laws = (*law_figures(kind, gathered.published), *joint_figures(kind))
         found += [
-            Section(
-                f"{kind.name}-laws",
-                f"{told}CGL and recall against N, D and C",
-                _laws_text(kind),
-                (*law_figures(kind, gathered.published), *joint_figures(kind)),
-            ),
-            Section(
-                f"{kind.name}-families",
-                f"{told}families compared",
-                "Between measured models, values are on the straight line over log x. At matched "
-                "FLOPs each side has its best measured search within them.",
-                tuple(family_figures(kind)),
-            ),
-            Section(
-                f"{kind.name}-frontier",
-                f"{told}frontier",
-                "Searches that no other one beats with as few FLOPs.",
-                tuple(frontier_figure(kind)),
-            ),
+            Section("laws", kind, laws),
+            Section("families", kind, tuple(family_figures(kind))),
+            Section("frontier", kind, tuple(frontier_figure(kind))),
         ]
-    kinds = tuple(kind_figures(gathered.between_kinds)) if len(gathered.kinds) > 1 else ()
-    text = "The same models and queries with one kind of identifier and with the other."
-    found.append(Section("kinds", "Identifier kinds compared", text, kinds))
+    if len(gathered.kinds) > 1:
+        found.append(Section("kinds", None, tuple(kind_figures(gathered.between_kinds))))
     return [section for section in found if section.drawings]
 
 
@@ -129,7 +113,7 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (decimal, short, estimate, share, clean, forecast)
+    filters = (decimal, short, estimate, share, clean, seconds, warning_count)
     environment.filters.update({function.__name__: function for function in filters})
     names = document_names(gathered.run, gathered.attributes.get("documents"))
     asked = [(kind.name, extreme_queries(kind, names)) for kind in gathered.kinds]
@@ -139,7 +123,6 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         palettes=PALETTES,
-        summary=summary(gathered),
         kinds=gathered.kinds,
         sections=sections,
         svg=lambda drawing: Markup(drawing.themed()),
@@ -156,69 +139,19 @@ def law_rows(gathered: Gathered) -> list[tuple[str, str, dict[str, Any]]]:
 
     The records of `genret_dask.fits.table` come first, then those of figures alone.
     """
-    fits = [("published", "published", fit) for fit in gathered.published]
-    for kind in reversed(gathered.kinds):
-        fits = [
-            *(("table", kind.name, fit) for fit in kind.fits),
-            *(("figure", kind.name, fit) for fit in kind.more),
-            *fits,
-        ]
-    return [(of, kind, fit.record()) for of, kind, fit in fits]
-
-
-def summary(gathered: Gathered) -> list[str]:
-    """Say what the run found, in a sentence for each identifier kind."""
-    found = []
+    rows = []
     for kind in gathered.kinds:
-        means, best = kind.means, kind.frontier[-1] if kind.frontier else None
-        text = f"{len(means.model)} models, {kind.queries:,} queries"
-        if best is not None:
-            recall = share(best.recall.record())
-            text += (
-                f". Highest recall@10: {recall}, {clean(best.model)} at beam {best.beam} for "
-                f"{short(best.flops)} FLOPs a query"
-            )
-        fits = [fit for fit in kind.laws("L(N)", "cgl") if fit.has_law]
-        laws = [
-            f"{clean(fit.points.series)}: exponent {estimate(fit.exponents['n'].record())}, "
-            f"R² {decimal(fit.r2)}, n = {fit.n}{warning_count(fit)}"
-            for fit in fits
-        ]
-        if laws:
-            text += f". CGL against N: {'; '.join(laws)}"
-        found.append(f"{clean(kind.name)}: {text}." if len(gathered.kinds) > 1 else f"{text}.")
-    return found
-
-
-def forecast(record: Mapping[str, Any] | None) -> str:
-    """Say how far a forecast is off, and whether its interval holds the truth."""
-    if record is None:
-        return "–"
-    relative, covered = record["relative_error"], record["covered"]
-    error = "–" if relative is None else f"{relative:+.1%}"
-    held = {True: "in the interval", False: "outside the interval", None: "no interval"}[covered]
-    return f"{error}, {held}"
-
-
-def _laws_text(kind: Kind) -> str:
-    widest = int(kind.means.beam[kind.means.widest])
-    return (
-        "CGL is how far the loss of generating the relevant document's identifier lies below "
-        "those of sampled negatives; lower is better. It is scored with the identifier given and "
-        "has no beam, so that over C it is that of the models at what a search with the largest "
-        f"beam, {widest}, costs. Recall against N and D is at beam {widest} as well; its axis is "
-        "logarithmic in 1 − recall, best at the top. Dotted lines are asymptotes, bands the 95 % "
-        "intervals of the laws, bars those of the points."
-    )
+        rows += [("table", kind.name, fit.record()) for fit in kind.fits]
+        rows += [("figure", kind.name, fit.record()) for fit in kind.more]
+    return rows + [("published", "published", fit.record()) for fit in gathered.published]
 
 
 def _made_from(run: Path) -> Origin:
     attributes = read_attributes(RunLayout(run).cube)
-    fits = (attributes.get("spec") or {}).get("fits")
     parts = {
         "version": __version__,
-        "format": number(attributes.get("format") or 0),
+        "format": finite(attributes.get("format") or 0),
         "cube": attributes.get("digest"),
-        "fits": fits,
+        "fits": (attributes.get("spec") or {}).get("fits"),
     }
     return Origin("report", parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from genret_dask.models.manifest import MANIFEST
 from genret_dask.monitoring.timing import read_stages
 from genret_dask.report.gather import Gathered
-from genret_dask.report.text import clean, decimal, seconds, short
+from genret_dask.report.text import clean, seconds, short
 from genret_dask.storage.layout import RunLayout
 
 _ORDER = (
@@ -26,22 +25,26 @@ _ORDER = (
 def provenance(gathered: Gathered) -> dict[str, Any]:
     """Collect what the page says of a run's origin, by the names that its template uses."""
     spec = gathered.attributes.get("spec")
+    models = _models(gathered)
     return {
-        "facts": _facts(gathered),
-        "models": _model_rows(gathered),
+        "facts": _facts(gathered, models),
+        "models": models,
         "stages": _stage_rows(gathered),
         "machines": _machine_lines(gathered.run),
-        "memory": _memory_lines(gathered.layout),
+        "memory": _read(gathered.layout.resources).get("memory") or [],
         "spec": yaml.safe_dump(spec, sort_keys=False, allow_unicode=True) if spec else "",
     }
 
 
-def _facts(gathered: Gathered) -> list[tuple[str, str]]:
+def _facts(gathered: Gathered, models: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Names and values: data, identifiers, the cube, versions."""
     attributes = gathered.attributes
     spec = attributes.get("spec") or {}
     inference = spec.get("inference") or {}
     hashes = attributes.get("identifiers_hash") or {}
+    versions = dict(attributes.get("versions") or {})
+    for model in models:
+        versions = {**(model["manifest"].get("versions") or {}), **versions}
     found = [
         ("dataset", attributes.get("dataset")),
         ("dataset hash", attributes.get("dataset_hash")),
@@ -55,34 +58,24 @@ def _facts(gathered: Gathered) -> list[tuple[str, str]]:
         ("cube fingerprint", attributes.get("fingerprint")),
         ("cube digest", attributes.get("digest")),
         ("shards", _count(attributes.get("shards"))),
-        ("versions", _versions(gathered)),
+        ("versions", _by_name(dict(sorted(versions.items())))),
     ]
     return [(name, clean(str(value))) for name, value in found if value not in (None, "")]
 
 
-def _model_rows(gathered: Gathered) -> list[dict[str, str]]:
-    """What each model is made of, what it cost, and what it measures at the largest beam."""
+def _models(gathered: Gathered) -> list[dict[str, Any]]:
+    """Each model's place among its kind's, and what its manifest and its training say of it."""
     found = []
     for kind in gathered.kinds:
         hashes = kind.search.coords.get("checkpoint")
-        for row, name in enumerate(map(str, kind.means.model)):
-            manifest = _read(gathered.layout.model(kind.name, name) / MANIFEST)
-            training = _training(gathered.layout, kind.name, name)
-            loss, error = kind.means.cgl[row], kind.means.error[row, kind.means.widest]
+        for row, name in enumerate(kind.means.model.tolist()):
             found.append(
                 {
-                    "kind": kind.name,
-                    "model": clean(name),
-                    "n": _count(int(kind.means.n[row])),
-                    "d": _count(int(kind.means.d[row])),
-                    "cgl": decimal(float(loss)),
-                    "recall": decimal(float(1 - error)) if math.isfinite(error) else "–",
-                    "flops": short(float(kind.means.flops[row, kind.means.widest])),
-                    "train_flops": short(float(kind.means.train_flops[row])),
-                    "seconds": seconds(training.get("seconds")),
-                    "dev_loss": decimal(training.get("dev_loss")),
-                    "parity": decimal((manifest.get("parity") or {}).get("max_difference"), 2),
-                    "hash": "–" if hashes is None else clean(str(hashes.values[row])),
+                    "kind": kind,
+                    "row": row,
+                    "manifest": _read(gathered.layout.model(kind.name, name) / MANIFEST),
+                    "training": _training(gathered.layout, kind.name, name),
+                    "hash": "–" if hashes is None else hashes.values[row],
                 }
             )
     return found
@@ -90,71 +83,45 @@ def _model_rows(gathered: Gathered) -> list[dict[str, str]]:
 
 def _machine_lines(run: Path) -> list[str]:
     """The machines that worked on the run, each once."""
-    lines: dict[str, None] = {}
-    for record in read_stages(run):
-        for one in record.get("machines") or []:
-            gpus = ", ".join(one.get("gpus") or []) or "no GPU"
-            memory = one.get("memory_bytes") or 0
-            line = (
-                f"{one.get('workers')} workers with {one.get('threads')} threads in all: "
-                f"{one.get('processor')}, {one.get('cores')} cores, {memory / 2**30:.1f} GiB, "
-                f"{gpus}; {one.get('platform')}, Python {one.get('python')}"
-            )
-            lines[clean(line)] = None
-    return list(lines)
+    machines = [one for record in read_stages(run) for one in record.get("machines") or []]
+    lines = (
+        f"{one.get('workers')} workers with {one.get('threads')} threads in all: "
+        f"{one.get('processor')}, {one.get('cores')} cores, "
+        f"{(one.get('memory_bytes') or 0) / 2**30:.1f} GiB, "
+        f"{', '.join(one.get('gpus') or []) or 'no GPU'}; "
+        f"{one.get('platform')}, Python {one.get('python')}"
+        for one in machines
+    )
+    return list(dict.fromkeys(map(clean, lines)))
 
 
 def _stage_rows(gathered: Gathered) -> list[dict[str, str]]:
     """Wall time, worker time and FLOPs of each stage, over all runs of the study."""
     wall: defaultdict[str, float] = defaultdict(float)
-    work: defaultdict[str, float] = defaultdict(float)
+    trainings = (
+        _read(path)
+        for kind in gathered.kinds
+        for path in gathered.layout.checkpoint(kind.name).glob("*/training.json")
+    )
+    work = {"train": sum(float(one.get("seconds") or 0) for one in trainings), "search": 0.0}
     for record in read_stages(gathered.run):
         threads = sum(int(one.get("threads") or 0) for one in record.get("machines") or [])
         for stage, entry in record["stages"].items():
             wall[stage] += float(entry.get("seconds") or 0)
-            work[stage] += float(entry.get("seconds") or 0) * threads
+            if stage == "search":
+                work[stage] += float(entry.get("seconds") or 0) * threads
     searches = (np.nansum(kind.values["flops"].values) for kind in gathered.kinds)
     costs = {"train": _train_cost(gathered), "search": float(sum(searches))}
-    training = sum(
-        float(_read(path).get("seconds") or 0)
-        for kind in gathered.kinds
-        for path in gathered.layout.checkpoint(kind.name).glob("*/training.json")
-    )
-    order = [*_ORDER, *sorted(set(wall) - set(_ORDER))]
-    found = []
-    for stage in order:
-        if stage not in wall and stage not in costs:
-            continue
-        busy = training if stage == "train" else work.get(stage, 0.0) * (stage == "search")
-        found.append(
-            {
-                "stage": clean(stage),
-                "wall": seconds(wall[stage]) if stage in wall else "not recorded",
-                "work": seconds(busy) if busy else "–",
-                "flops": short(costs[stage]) if stage in costs else "–",
-            }
-        )
-    return found
-
-
-def _memory_lines(run: RunLayout) -> list[str]:
-    """What the workers of the last search held at most."""
-    uses = _read(run.resources).get("memory") or []
-    found = []
-    for place, use in enumerate(uses):
-        peak, budget = use.get("peak_bytes") or 0, use.get("budget_bytes")
-        of = f" of a budget of {budget / 2**30:.2f} GiB" if budget else ""
-        found.append(f"worker {place + 1}: {peak / 2**30:.2f} GiB at most{of}")
-    return found
-
-
-def _versions(gathered: Gathered) -> str:
-    versions = dict(gathered.attributes.get("versions") or {})
-    for kind in gathered.kinds:
-        for name in map(str, kind.means.model):
-            path = gathered.layout.model(kind.name, name) / MANIFEST
-            versions = {**(_read(path).get("versions") or {}), **versions}
-    return _by_name(dict(sorted(versions.items())))
+    return [
+        {
+            "stage": clean(stage),
+            "wall": seconds(wall[stage]) if stage in wall else "not recorded",
+            "work": seconds(work.get(stage) or None),
+            "flops": short(costs.get(stage)),
+        }
+        for stage in [*_ORDER, *sorted(set(wall) - set(_ORDER))]
+        if stage in wall or stage in costs
+    ]
 
 
 def _by_name(found: dict[str, Any]) -> str:
@@ -173,7 +140,7 @@ def _train_cost(gathered: Gathered) -> float:
     for kind in gathered.kinds:
         means = kind.means
         for name, precision, flops in zip(
-            means.model.tolist(), means.precision.tolist(), means.train_flops, strict=True
+            means.model, means.precision, means.train_flops, strict=True
         ):
             costs[kind.name, name.removesuffix(f".{precision}")] = flops
     return float(np.nansum(list(costs.values())))

@@ -20,22 +20,20 @@ from genret_dask.storage.layout import RunLayout
 logger = logging.getLogger(__name__)
 
 SHOWN = 8
+"""Queries of each side, at most."""
+
 _MOST_DOCUMENTS = 200_000
 _TEXT, _TITLE = 240, 110
 
 
-def extreme_queries(
-    kind: Kind, documents: Sequence[str] | None = None, count: int = SHOWN
-) -> dict[str, Any] | None:
+def extreme_queries(kind: Kind, documents: Sequence[str] | None) -> dict[str, Any] | None:
     """Find the worst and best queries of a kind's best model, by CGL.
 
     Parameters
     ----------
     kind : Kind
-    documents : sequence of str, optional
+    documents : sequence of str or None
         What to call each document of the collection.
-    count : int
-        Of each, at most.
 
     Returns
     -------
@@ -48,34 +46,28 @@ def extreme_queries(
     if not np.isfinite(kind.means.cgl).any():
         return None
     best = int(np.nanargmin(kind.means.cgl))
-    losses = kind.values["cgl"].transpose("model", "query").values
+    losses = kind.values["cgl"].values
     there = np.flatnonzero(np.isfinite(losses[best]))
     order = there[np.argsort(losses[best][there], kind="stable")]
-    worst = order[::-1][: min(count, max(1, len(order) // 2))]
-    easy = order[: min(count, len(order) // 2)]
+    worst = order[::-1][: min(SHOWN, max(1, len(order) // 2))]
+    easy = order[: min(SHOWN, len(order) // 2)]
     rows = np.concatenate([worst, easy])
     with reading(f"{kind.name}: queries"):
         searched = kind.search.isel(query=rows)
         texts, names = ([str(one) for one in searched[name].values] for name in ("text", "query"))
-        ranked = (
-            searched["doc"]
-            .isel(model=best, beam=kind.means.widest)
-            .transpose("query", "rank")
-            .values
-        )
-        judged = kind.contrast[["doc", "is_positive"]].isel(query=rows)
-        judged = judged.transpose("query", "candidate").compute()
+        ranked = searched["doc"].isel(model=best, beam=kind.means.widest).values
+        judged = kind.contrast[["doc", "is_positive"]].isel(query=rows).compute()
     candidates, positive = judged["doc"].values, judged["is_positive"].values.astype(bool)
     found = []
     for row, query in enumerate(rows):
+        here = losses[:, query]
         relevant = candidates[row][positive[row] & (candidates[row] >= 0)]
-        losses_here = losses[:, query]
         found.append(
             {
                 "query": clean(names[row]),
                 "text": _cut(texts[row], _TEXT),
                 "cgl": decimal(float(losses[best, query])),
-                "all_models": decimal(float(losses_here[np.isfinite(losses_here)].mean())),
+                "all_models": decimal(float(here[np.isfinite(here)].mean())),
                 "rank": _rank(ranked[row], relevant),
                 "relevant": _name(relevant, documents),
                 "returned": _name(ranked[row][ranked[row] >= 0], documents),

@@ -47,7 +47,7 @@ def short(value: float | None) -> str:
     return decimal(value, 3)
 
 
-def estimate(record: Mapping[str, Any] | None, digits: int = 3) -> str:
+def estimate(record: Mapping[str, Any] | None) -> str:
     """Write a value and its interval; ∞ where the interval is open to that side.
 
     Examples
@@ -62,12 +62,10 @@ def estimate(record: Mapping[str, Any] | None, digits: int = 3) -> str:
         return "–"
     low, high = record["low"], record["high"]
     if low is None and high is None:
-        return f"{decimal(value, digits)}, no interval"
-    ends = (
-        decimal(low, digits) if low is not None else "−∞",
-        (decimal(high, digits) if high is not None else "∞"),
-    )
-    return f"{decimal(value, digits)} [{ends[0]}, {ends[1]}]"
+        return f"{decimal(value, 3)}, no interval"
+    start = "−∞" if low is None else decimal(low, 3)
+    end = "∞" if high is None else decimal(high, 3)
+    return f"{decimal(value, 3)} [{start}, {end}]"
 
 
 def share(record: Mapping[str, Any]) -> str:

@@ -12,10 +12,10 @@ import xarray as xr
 from genret_dask.cube.open import kinds, open_cube
 from genret_dask.datasets.collection import Collection
 from genret_dask.fits.table import fits_of
-from genret_dask.metrics.precision import precision_changes_of
+from genret_dask.metrics.precision import precision_changes
 from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.runs import write_qrels, write_run
-from genret_dask.metrics.table import records_of
+from genret_dask.metrics.table import records
 from genret_dask.specs import SweepSpec
 
 logger = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: P
     for kind, search, contrast in kinds(open_cube(cube)):
         _warn_of_empty_rankings(kind, search)
         values = reduce_queries(search, contrast)
-        found["metrics"] += records_of(kind, values, draws, seed)
+        found["metrics"] += records(kind, values, draws, seed)
         found["fits"] += [fit.record() for fit in fits_of(kind, values, draws, seed)]
-        found["precision"] += precision_changes_of(kind, values, draws, seed)
+        found["precision"] += precision_changes(kind, values, draws, seed)
         trec = folder / "trec" / kind
         trec.mkdir(parents=True)
         write_qrels(contrast, collection.document_ids, trec / "qrels.txt")

@@ -11,6 +11,7 @@ import xarray as xr
 from genret_dask.metrics import cgl, recall
 from genret_dask.metrics.bootstrap import resample_weights
 from genret_dask.metrics.precision import precision_changes
+from genret_dask.metrics.queries import reduce_queries
 
 DRAWS, SEED = 40, 5
 NAMES = ["a", "a.int8", "b.fp16", "b", "c.int8", "a.int8x"]
@@ -27,7 +28,7 @@ def cube(random_cube):
 def test_changes_are_those_of_the_pairs_of_queries(cube):
     search, contrast = cube
     lazy = (part.chunk(model=1, query=4) for part in cube)
-    found = precision_changes("codes", *lazy, DRAWS, SEED)
+    found = precision_changes("codes", reduce_queries(*lazy), DRAWS, SEED)
     assert [(record["model"], record["twin"]) for record in found] == [
         ("a.int8", "a"),
         ("b.fp16", "b"),
@@ -54,7 +55,8 @@ def test_changes_are_those_of_the_pairs_of_queries(cube):
 def test_a_model_equal_to_its_twin_changes_nothing(cube):
     same = [xr.concat([part.isel(model=[0])] * 2, "model", data_vars="minimal") for part in cube]
     named = {"model": ["a", "a.int8"], "precision": ("model", ["fp32", "int8"])}
-    (record,) = precision_changes("codes", *(part.assign_coords(named) for part in same), DRAWS)
+    values = reduce_queries(*(part.assign_coords(named) for part in same))
+    (record,) = precision_changes("codes", values, DRAWS)
     nothing = {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert record["cgl"] == record["recall@10"] == record["recall@100"] == nothing
 
@@ -63,7 +65,7 @@ def test_what_a_cube_lacks_is_none(cube):
     search, contrast = cube
     for name in ("logit", "log_partition"):
         contrast[name] = contrast[name].where(contrast["model"] != "a")
-    first, second = precision_changes("codes", search, contrast, DRAWS)
+    first, second = precision_changes("codes", reduce_queries(search, contrast), DRAWS)
     assert first["cgl"] == {"mean": None, "low": None, "high": None}
     assert second["cgl"]["mean"] is not None
 
@@ -72,4 +74,4 @@ def test_a_cube_in_fp32_has_no_changes(random_cube):
     search, contrast = (
         part.assign_coords(precision=("model", ["fp32", "fp32"])) for part in random_cube()
     )
-    assert precision_changes("codes", search, contrast) == []
+    assert precision_changes("codes", reduce_queries(search, contrast)) == []

@@ -11,6 +11,7 @@ import pytest
 
 from genret_dask.fits import resample_weights
 from genret_dask.metrics import MEASURES, cgl, mrr, positive_loss
+from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.table import records
 
 KEYS = [
@@ -35,7 +36,7 @@ def chunked(cube):
 
 def test_one_record_for_each_model_and_beam(random_cube):
     search, contrast = chunked(random_cube(1))
-    found = records("codes", search, contrast, draws=50)
+    found = records("codes", reduce_queries(search, contrast), draws=50)
     assert [list(record) for record in found] == [KEYS] * 6
     assert [(record["model"], record["beam"]) for record in found] == [
         (model, beam) for model in ("t5-0", "t5-1") for beam in (1, 3, 12)
@@ -46,7 +47,7 @@ def test_one_record_for_each_model_and_beam(random_cube):
 
 def test_means_and_bounds_are_those_of_the_metrics(random_cube):
     search, contrast = random_cube(1)
-    found = records("codes", *chunked((search, contrast)), draws=200, seed=3)
+    found = records("codes", reduce_queries(*chunked((search, contrast))), draws=200, seed=3)
     weights = resample_weights(6, 200, 3)
     for record in found:
         place = {"model": record["model"], "beam": record["beam"]}
@@ -72,7 +73,7 @@ def test_one_pass_over_the_cube(random_cube):
         return dask.get(graph, keys, **kwargs)
 
     with dask.config.set(scheduler=scheduler):
-        records("codes", search, contrast, draws=5)
+        records("codes", reduce_queries(search, contrast), draws=5)
     assert len(passes) == 1
 
 
@@ -81,7 +82,9 @@ def test_only_what_the_metrics_need_is_read(random_cube):
     lazy = search.chunk(model=1, query=2)
     unread = lazy["score"].data.map_blocks(lambda block: 1 / 0, dtype="f4", meta=np.empty(0, "f4"))
     lazy = lazy.assign(score=lazy["score"].copy(data=unread))
-    assert len(records("codes", lazy, contrast.chunk(model=1, query=2), draws=5)) == 6
+    assert (
+        len(records("codes", reduce_queries(lazy, contrast.chunk(model=1, query=2)), draws=5)) == 6
+    )
 
 
 def test_an_empty_model_has_none_and_no_warning(random_cube):
@@ -93,7 +96,7 @@ def test_an_empty_model_has_none_and_no_warning(random_cube):
     search = search.assign(flops=search["flops"].where(~gone))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = records("codes", *chunked((search, contrast)), draws=20)
+        found = records("codes", reduce_queries(*chunked((search, contrast))), draws=20)
     assert found[0]["cgl"] == {"mean": None, "low": None, "high": None}
     assert found[0]["flops"] is None
     assert found[3]["cgl"]["low"] <= found[3]["cgl"]["mean"] <= found[3]["cgl"]["high"]
@@ -102,4 +105,4 @@ def test_an_empty_model_has_none_and_no_warning(random_cube):
 
 def test_every_registered_measure_is_reported(random_cube, monkeypatch):
     monkeypatch.setitem(MEASURES, "mrr@2", lambda search, contrast: mrr(search, contrast, 2))
-    assert "mrr@2" in records("codes", *random_cube(1), draws=5)[0]
+    assert "mrr@2" in records("codes", reduce_queries(*random_cube(1)), draws=5)[0]
