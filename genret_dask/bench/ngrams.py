@@ -83,23 +83,12 @@ def run_ngrams(scale: Scale, runs: int) -> Iterator[Measurement]:
         case = f"{len(tokens.tokens):,} tokens"
         start = time.perf_counter()
         part = Part.build(tokens, vocabulary)
-        yield quantity(
-            "n-grams: index build",
-            f"{case}, one core, against the rate asked for",
-            len(tokens.tokens) / (time.perf_counter() - start) / 1e6,
-            BUILD,
-            "Mtokens/s",
-            target=1.0,
-            larger_is_better=True,
-        )
-    yield quantity(
-        "n-grams: index size",
-        f"{case}, 16 bits a token, against the size asked for",
-        part.nbytes / len(tokens.tokens),
-        BYTES,
-        "bytes/token",
-        target=1.0,
-    )
+        rate = len(tokens.tokens) / (time.perf_counter() - start) / 1e6
+        name, on = "n-grams: index build", f"{case}, one core, against the rate asked for"
+        yield quantity(name, on, rate, BUILD, "Mtokens/s", target=1.0, larger_is_better=True)
+    size = part.nbytes / len(tokens.tokens)
+    on = f"{case}, 16 bits a token, against the size asked for"
+    yield quantity("n-grams: index size", on, size, BYTES, "bytes/token", target=1.0)
     large = _with_index(part, vocabulary, end)
     yield from _steps(large, small, case, runs)
     yield from _documents(large, case, runs)
@@ -110,10 +99,8 @@ def _steps(large: Corpus, small: Corpus, case: str, runs: int) -> Iterator[Measu
     """One step of the constraint, selection included."""
     walks = [partial(_search, corpus) for corpus in (large, small)]
     times = [1e3 * taken / STEPS for taken in median_seconds(walks, max(runs, 9))]
-    name = "n-grams: a step"
-    yield quantity(
-        name, f"{case}, beam {BEAM}, against the time asked for", times[0], STEP, "ms", target=1.0
-    )
+    name, on = "n-grams: a step", f"{case}, beam {BEAM}, against the time asked for"
+    yield quantity(name, on, times[0], STEP, "ms", target=1.0)
     rest = f"beam {BEAM}, {case} against {small.index.tokens:,}"
     yield quantity(name, rest, times[0], times[1], "ms", target=0.5)
     walked = _steps_of(large)
@@ -122,13 +109,12 @@ def _steps(large: Corpus, small: Corpus, case: str, runs: int) -> Iterator[Measu
         yield compare(
             f"{name} and its prefix",
             f"{case}, beam {BEAM}, peer: prefixes walked from the root, then listed, {how}",
-            partial(_all_ours, large, walked),
-            partial(_all_walked, large, walked, each),
-            equal=_same,
+            lambda: np.concatenate([np.sort(_advanced(large, step).score) for step in walked]),
+            partial(_walked, large, walked, each),
+            equal=partial(np.allclose, rtol=0, atol=1e-4),
+            runs=runs,
             target=10.0 if each else None,
             per=len(walked),
-            unit="ms",
-            runs=runs,
         )
 
 
@@ -141,14 +127,8 @@ def _documents(corpus: Corpus, case: str, runs: int) -> Iterator[Measurement]:
         return rank_documents(evidence, 1, 1, scoring.documents)
 
     (taken,) = median_seconds([rank], max(runs, 9))
-    yield quantity(
-        "n-grams: documents",
-        f"{case}, beam {BEAM}, against the time asked for",
-        1e3 * taken,
-        DOCUMENTS,
-        "ms/query",
-        target=1.0,
-    )
+    on = f"{case}, beam {BEAM}, against the time asked for"
+    yield quantity("n-grams: documents", on, 1e3 * taken, DOCUMENTS, "ms/query", target=1.0)
 
 
 def _memory(corpus: Corpus, case: str) -> Measurement:
@@ -167,14 +147,9 @@ def _memory(corpus: Corpus, case: str) -> Measurement:
         for worker, ours in workers:
             ours.send("done")
             worker.join()
-    return quantity(
-        "n-grams: a second process",
-        f"{case}, its memory, against the share of the index asked for",
-        grown / 1e6,
-        PRIVATE * corpus.index.nbytes / 1e6,
-        "MB",
-        target=1.0,
-    )
+    on = f"{case}, its memory, against the share of the index asked for"
+    asked = PRIVATE * corpus.index.nbytes / 1e6
+    return quantity("n-grams: a second process", on, grown / 1e6, asked, "MB", target=1.0)
 
 
 def _worker(pipe: Any, folder: Path, vocabulary: int, end: int) -> None:
@@ -264,27 +239,18 @@ def _advanced(corpus: Corpus, step: Step) -> Rows:
     return advance(step, corpus.constraint, corpus.end_token, np.array([BEAM]))
 
 
-def _all_ours(corpus: Corpus, steps: list[Step]) -> list[np.ndarray]:
-    return [np.sort(_advanced(corpus, step).score) for step in steps]
-
-
-def _all_walked(corpus: Corpus, steps: list[Step], each: bool) -> list[np.ndarray]:
-    return [_walked(corpus, step.depth, step.live, each) for step in steps]
-
-
-def _walked(corpus: Corpus, level: int, live: Rows, each: bool) -> np.ndarray:
+def _walked(corpus: Corpus, steps: list[Step], each: bool) -> np.ndarray:
     """The best continuations' scores, every prefix looked up from its first token on."""
-    index, logits = corpus.index, corpus.logits[level]
-    best = [live.score + logits[: len(live.query), corpus.end_token]]
-    rows = np.arange(len(live.query))
-    for part in np.split(rows, len(rows)) if each else [rows]:
-        state = index.root(len(part))
-        for depth in range(level):
-            state = index.refine(state, depth, live.token[part, depth])
-        row, token, _ = index.expand(state, level)
-        best.append(live.score[part[row]] + logits[part[row], token])
-    return np.sort(np.concatenate(best))[-BEAM:]
-
-
-def _same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
-    return all(np.allclose(a, b, rtol=0, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
+    found = []
+    for step in steps:
+        index, live, logits = corpus.index, step.live, corpus.logits[step.depth]
+        best = [live.score + logits[: len(live.query), corpus.end_token]]
+        rows = np.arange(len(live.query))
+        for part in np.split(rows, len(rows)) if each else [rows]:
+            state = index.root(len(part))
+            for depth in range(step.depth):
+                state = index.refine(state, depth, live.token[part, depth])
+            row, token, _ = index.expand(state, step.depth)
+            best.append(live.score[part[row]] + logits[part[row], token])
+        found.append(np.sort(np.concatenate(best))[-BEAM:])
+    return np.concatenate(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,7 @@ from genret_dask.inference.score import score
 TOLERANCE = 1e-3
 """Nats by which two float32 programs may differ in the log-probability of an identifier."""
 
-_SEARCH: dict[str, dict[int, float | None]] = {
-    "t5": {10: 2.0, 100: 3.0},
-    "llama": {10: 4.0, 100: 6.0},
-}
-_UNTARGETED: dict[int, float | None] = {10: None, 100: None}
+_SEARCH = {("t5", 10): 2.0, ("t5", 100): 3.0, ("llama", 10): 4.0, ("llama", 100): 6.0}
 _GRID = {"t5": 6.0, "llama": 10.0}
 _SINGLY = {"t5": 5.0, "llama": 5.0}
 _TOGETHER = {"t5": 2.5, "llama": 3.0}
@@ -30,16 +27,17 @@ _SCORED_QUERIES = 2
 def run_search(workload: Workload, runs: int) -> Iterator[Measurement]:
     """One beam size against `generate`."""
     peer = _better_batch(workload)
-    for beam, target in _SEARCH.get(workload.family, _UNTARGETED).items():
+    for beam in (10, 100):
         yield compare(
             "search",
             f"{workload.family}, beam {beam}, peer in batches of {peer.batch}",
             partial(_ranking, workload, beam),
             partial(peer.search, beam),
             equal=same_ranking,
-            target=target,
-            per=len(workload.tokens),
             runs=runs,
+            target=_SEARCH.get((workload.family, beam)),
+            per=len(workload.tokens),
+            unit="ms/query",
         )
 
 
@@ -48,7 +46,7 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
     beams = workload.scale.beams
     peer = _better_batch(workload)
     case = f"{workload.family}, beams {','.join(map(str, beams))}"
-    queries = len(workload.tokens)
+    timed: dict[str, Any] = {"runs": runs, "per": len(workload.tokens), "unit": "ms/query"}
     yield compare(
         "grid",
         f"{case}, peer in batches of {peer.batch}",
@@ -56,8 +54,7 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
         lambda: [peer.search(beam) for beam in beams],
         equal=lambda ours, theirs: all(map(same_ranking, ours, theirs)),
         target=_GRID.get(workload.family),
-        per=queries,
-        runs=runs,
+        **timed,
     )
     yield compare(
         "grid against its largest beam",
@@ -66,8 +63,7 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
         partial(_ranking, workload, beams[-1]),
         equal=same_ranking,
         target=1 / 1.15,
-        per=queries,
-        runs=runs,
+        **timed,
     )
 
 
@@ -75,16 +71,11 @@ def run_scoring(workload: Workload, runs: int) -> Iterator[Measurement]:
     """The candidates of a query against two ways of teacher forcing."""
     rng = np.random.default_rng(1)
     count = min(1 + workload.scale.negatives, workload.scale.documents)
-    documents = np.stack(
-        [
-            rng.choice(workload.scale.documents, count, replace=False).astype(np.int32)
-            for _ in range(_SCORED_QUERIES)
-        ]
-    )
-    peers = (
-        ("a forward pass each", 1, _SINGLY),
-        ("one batch", count, _TOGETHER),
-    )
+    drawn = [
+        rng.choice(workload.scale.documents, count, replace=False) for _ in range(_SCORED_QUERIES)
+    ]
+    documents = np.stack(drawn).astype(np.int32)
+    peers = (("a forward pass each", 1, _SINGLY), ("one batch", count, _TOGETHER))
     for name, batch, targets in peers:
         yield compare(
             "scoring",
@@ -92,9 +83,10 @@ def run_scoring(workload: Workload, runs: int) -> Iterator[Measurement]:
             lambda: _score(workload, documents),
             partial(score_documents, workload, documents, batch),
             equal=lambda ours, theirs: np.allclose(ours, theirs, rtol=0, atol=TOLERANCE),
+            runs=runs,
             target=targets.get(workload.family),
             per=_SCORED_QUERIES,
-            runs=runs,
+            unit="ms/query",
         )
 
 
