@@ -57,15 +57,12 @@ def bench(
         for name, (_, about) in CASES.items():
             click.echo(f"{name:12} {about}")
         return
-    if unknown := [name for name in cases if name not in CASES]:
-        raise InputError(
-            f"no benchmark is called {', '.join(unknown)}", expected=f"some of {', '.join(CASES)}"
-        )
     installed = names_of("families")
-    if unknown := [name for name in families if name not in installed]:
-        raise InputError(
-            f"no family is called {', '.join(unknown)}", expected=f"some of {', '.join(installed)}"
-        )
+    for what, names, known in (("benchmark", cases, CASES), ("family", families, installed)):
+        if unknown := [name for name in names if name not in known]:
+            raise InputError(
+                f"no {what} is called {', '.join(unknown)}", expected=f"some of {', '.join(known)}"
+            )
     if json_file and not json_file.parent.is_dir():
         raise InputError(f"{json_file.parent} is not a folder", fix="make it, or write elsewhere")
     found = []

@@ -47,17 +47,12 @@ class ProgressBars:
         return self
 
     def __exit__(self, *error: object) -> None:
-        try:
+        with _if_read():
             self._close()
-        except (OSError, ValueError):
-            silence_stderr()
 
     def __call__(self, stage: str, done: float, total: float) -> None:
-        try:
+        with _if_read():
             self._show(stage, done, total)
-        except (OSError, ValueError):
-            silence_stderr()
-            self._stream, self._bars, self._bar = io.StringIO(), False, None
 
     def _show(self, stage: str, done: float, total: float) -> None:
         again = self._bars and self._bar is None and done < total
@@ -111,11 +106,8 @@ class ProgressBars:
 
 def echo(text: str) -> None:
     """Write a line to standard error, if there is still somebody to read it."""
-    try:
-        with above_bars(sys.stderr):
-            click.echo(text, err=True)
-    except (OSError, ValueError):
-        silence_stderr()
+    with _if_read(), above_bars(sys.stderr):
+        click.echo(text, err=True)
 
 
 @contextmanager
@@ -125,9 +117,13 @@ def above_bars(stream: TextIO) -> Iterator[None]:
         yield
 
 
-def silence_stderr() -> None:
-    """Drop what is still written to a standard error that is gone, by the interpreter's end too."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+@contextmanager
+def _if_read() -> Iterator[None]:
+    """Drop what is written to a standard error that is gone, by the interpreter's end too."""
+    try:
+        yield
+    except (OSError, ValueError):
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _goes_back(stream: TextIO) -> bool:

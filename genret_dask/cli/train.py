@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
-from genret_dask.cli.options import StudyOptions, study_options
+from genret_dask.cli.options import running, spec_of, study_options
 
 
 @click.command()
 @study_options
-def train(options: StudyOptions) -> None:
+def train(config_file: Path | None, name: str | None, **where: Any) -> None:
     """Train every model of a study that is not trained yet."""
     from genret_dask.cli.tables import format_table
 
-    with options.running() as study:
+    with running(spec_of(config_file, name), **where) as study:
         records = study.train()
     rows = [
         {

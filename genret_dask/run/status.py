@@ -115,9 +115,18 @@ class RunStatus:
     last_event: dict[str, Any] | None
 
     @property
-    def record(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+    def counts(self) -> list[tuple[int, str]]:
+        """Count what is done, each number with its text: spaces, trainings, exports, shards."""
+        models = self.models
+        trained, exported = sum(one.trained for one in models), sum(one.exported for one in models)
+        done, shards = sum(one.done for one in models), [one.shards for one in models]
+        planned = "?" if None in shards else f"{sum(one or 0 for one in shards):,}"
+        return [
+            (self.indexes_done, f"{self.indexes_done} of {self.indexes} identifier spaces"),
+            (trained, f"{trained} of {len(models)} models trained"),
+            (exported, f"{exported} of {len(models)} exported"),
+            (done, f"{done:,} of {planned} shards searched"),
+        ]
 
 
 def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
@@ -152,7 +161,7 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     return RunStatus(
         folder=str(folder),
         state=state,
-        why=_why(last) if state == "failed" else None,
+        why=f"{last.get('error')}: {last.get('text')}" if last and state == "failed" else None,
         stage=None if over else _stage(events),
         models=tuple(_models(run, spec)),
         indexes=len(indexes),
@@ -223,10 +232,10 @@ def _identifiers(run: RunLayout, spec: SweepSpec, kind: Kind) -> list[bool]:
     found = []
     for tokenizer in tokenizers:
         try:
-            name = name_of_index(tokenizer)
-        except GenretError:
-            name = ""
-        found.append(bool(name) and (run.identifiers(kind.kind, name) / kind.record_name).is_file())
+            folder = run.identifiers(kind.kind, name_of_index(tokenizer))
+            found.append((folder / kind.record_name).is_file())
+        except GenretError:  # there is no tokeniser yet
+            found.append(False)
     return found
 
 
@@ -249,10 +258,6 @@ def _stage(events: list[dict[str, Any]]) -> StageStatus | None:
     rate = (done - before) / (now - then) if now > then and done > before else None
     left = max(0.0, (total - done) / rate - (_age(spoke) or 0.0)) if rate else None
     return StageStatus(stage, unit_of(stage), done, total, rate, left)
-
-
-def _why(event: dict[str, Any] | None) -> str | None:
-    return f"{event.get('error')}: {event.get('text')}" if event else None
 
 
 def _age(event: dict[str, Any] | None) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genret_dask.errors import GenretError
 from genret_dask.run.spec import is_run
-from genret_dask.run.status import ModelStatus, read_status
+from genret_dask.run.status import read_status
 from genret_dask.specs import SweepSpec
 from genret_dask.storage.artefacts import RECORD
 from genret_dask.storage.layout import RunLayout
@@ -34,9 +34,7 @@ def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
     except GenretError:  # there is no run yet
         return "Nothing is done yet. The same command starts anew."
     done = _there(run.collection, run.pairs, run.tokenizer())
-    if status.indexes_done:
-        done.append(f"{status.indexes_done} of {status.indexes} identifier spaces")
-    done += _of_models(status.models)
+    done += [text for count, text in status.counts if count]
     done += _there(run.results, run.report)
     if not done:
         return "Nothing is done yet. The same command starts anew."
@@ -45,16 +43,3 @@ def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
 
 def _there(*artefacts: Path) -> list[str]:
     return [one.name for one in artefacts if (one / RECORD).is_file()]
-
-
-def _of_models(models: tuple[ModelStatus, ...]) -> list[str]:
-    trained, exported = sum(one.trained for one in models), sum(one.exported for one in models)
-    done = sum(one.done for one in models)
-    planned = [one.shards for one in models]
-    shards = "?" if None in planned else f"{sum(one or 0 for one in planned):,}"
-    counts = [
-        (trained, f"{trained} of {len(models)} models trained"),
-        (exported, f"{exported} of {len(models)} exported"),
-        (done, f"{done:,} of {shards} shards searched"),
-    ]
-    return [text for count, text in counts if count]

@@ -204,7 +204,7 @@ def test_the_page_is_plain_text_with_failures(run):
     out = status(str(run))
     assert out.isascii()
     assert "failed: RuntimeError: the disk is on fire" in out
-    assert "4 trained, 4 exported; 2 of 16 shards" in out
+    assert "4 of 4 exported, 2 of 16 shards searched" in out
     assert out.count("search.codes.t5-00-00000016, 3 attempts: Oops: no good") == 10
     assert "failures   12" in out
 
