@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
+import onnx.utils
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
@@ -175,15 +176,8 @@ def _without_partition(exported: Path, folder: Path) -> None:
     inputs, outputs = ["logits", "last"], ["log_partition"]
     model.graph.node.append(helper.make_node("ReduceLogSumExp", inputs, outputs, keepdims=0))
     # ONNX Runtime runs every node that it is given, read or not.
-    read = {value.name for value in model.graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(model.graph.node):
-        if read.intersection(node.output):
-            read.update(node.input)
-            kept.insert(0, node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    onnx.save(model, folder / name)
+    names = ([value.name for value in of] for of in (model.graph.input, model.graph.output))
+    onnx.save(onnx.utils.Extractor(model).extract_model(*names), folder / name)
 
 
 def run_int8(workload: Workload, runs: int) -> Iterator[Measurement]:

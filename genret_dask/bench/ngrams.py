@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,6 +34,8 @@ from genret_dask.models.reader import Reader, plain
 from genret_dask.specs import TokenizerSpec
 from genret_dask.training.tokenizer import train_tokenizer
 
+_MAPPED: list[Corpus] = []
+"""Of a second process: what it has mapped stays so until it ends."""
 BEAM, STEPS, RUN, VOCABULARY = 100, 10, 8, 16_384
 BUILD, BYTES, STEP, DOCUMENTS, PRIVATE = 4.0, 8.0, 10.0, 20.0, 0.05
 """Asked for: million tokens a second, bytes a token, milliseconds of a step and of a query's
@@ -133,27 +136,20 @@ def _documents(corpus: Corpus, case: str, runs: int) -> Iterator[Measurement]:
 
 def _memory(corpus: Corpus, case: str) -> Measurement:
     """What the second process on a host that maps and searches the index adds to its memory."""
-    context = multiprocessing.get_context("spawn")
-    with TemporaryDirectory(prefix="genret-bench.") as root:
+    process = partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
+    scratch = TemporaryDirectory(prefix="genret-bench.")
+    with scratch as root, process() as first, process() as second:
         corpus.index.parts[0].save(Path(root))
-        workers = []
-        for _ in range(2):
-            ours, theirs = context.Pipe()
-            arguments = (theirs, Path(root), corpus.index.vocabulary, corpus.end_token)
-            worker = context.Process(target=_worker, args=arguments)
-            worker.start()
-            workers.append((worker, ours))
-            grown = ours.recv()
-        for worker, ours in workers:
-            ours.send("done")
-            worker.join()
+        for worker in (first, second):
+            searched = worker.submit(_worker, Path(root), corpus.index.vocabulary, corpus.end_token)
+            grown = searched.result()
     on = f"{case}, its memory, against the share of the index asked for"
     asked = PRIVATE * corpus.index.nbytes / 1e6
     return quantity("n-grams: a second process", on, grown / 1e6, asked, "MB", target=1.0)
 
 
-def _worker(pipe: Any, folder: Path, vocabulary: int, end: int) -> None:
-    """Search a small index, then the one of a folder; tell what that took, and wait."""
+def _worker(folder: Path, vocabulary: int, end: int) -> int:
+    """Search a small index, then the one of a folder, and keep it; return the bytes that took."""
     tokens = np.append(np.arange(1, vocabulary + 1), 0).astype(np.uint16)
     small = Part.build(Stream(tokens, np.zeros(1, np.int64), np.zeros(1, np.int32)), vocabulary)
     first = _with_index(small, vocabulary, end)
@@ -162,9 +158,9 @@ def _worker(pipe: Any, folder: Path, vocabulary: int, end: int) -> None:
     index = NgramIndex((Part.load(folder),), vocabulary, "", "")
     second = Corpus(index, end, first.logits)
     second.__dict__["partition"] = first.partition
+    _MAPPED.append(second)
     _search(second)
-    pipe.send(psutil.Process().memory_full_info().uss - before)
-    pipe.recv()
+    return psutil.Process().memory_full_info().uss - before
 
 
 # --- the corpus ---------------------------------------------------------------------------------

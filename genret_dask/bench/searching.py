@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from genret_dask.bench.measure import Measurement, compare, seconds
 from genret_dask.bench.peers import Generate, score_documents
 from genret_dask.bench.workload import Workload
-from genret_dask.inference.beam import Beams
 from genret_dask.inference.score import score
 
 TOLERANCE = 1e-3
@@ -31,9 +30,9 @@ def run_search(workload: Workload, runs: int) -> Iterator[Measurement]:
         yield compare(
             "search",
             f"{workload.family}, beam {beam}, peer in batches of {peer.batch}",
-            partial(_ranking, workload, beam),
+            partial(_rankings, workload, (beam,)),
             partial(peer.search, beam),
-            equal=same_ranking,
+            equal=lambda ours, theirs: same_ranking(ours[0], theirs),
             runs=runs,
             target=_SEARCH.get((workload.family, beam)),
             per=len(workload.tokens),
@@ -50,7 +49,7 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
     yield compare(
         "grid",
         f"{case}, peer in batches of {peer.batch}",
-        partial(_rankings, workload),
+        partial(_rankings, workload, beams),
         lambda: [peer.search(beam) for beam in beams],
         equal=lambda ours, theirs: all(map(same_ranking, ours, theirs)),
         target=_GRID.get(workload.family),
@@ -59,8 +58,8 @@ def run_grid(workload: Workload, runs: int) -> Iterator[Measurement]:
     yield compare(
         "grid against its largest beam",
         case,
-        lambda: _rankings(workload)[-1],
-        partial(_ranking, workload, beams[-1]),
+        lambda: _rankings(workload, beams)[-1],
+        lambda: _rankings(workload, beams[-1:])[0],
         equal=same_ranking,
         target=1 / 1.15,
         **timed,
@@ -90,12 +89,6 @@ def run_scoring(workload: Workload, runs: int) -> Iterator[Measurement]:
         )
 
 
-def ranked(found: Beams, place: int) -> tuple[np.ndarray, np.ndarray]:
-    """Documents and scores at one beam size of the grid, [query, rank]."""
-    size = int((found.doc[:, place] >= 0).sum(axis=1).max())
-    return found.doc[:, place, :size], found.score[:, place, :size]
-
-
 def same_ranking(
     ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]
 ) -> bool:
@@ -119,14 +112,14 @@ def same_ranking(
     return True
 
 
-def _rankings(workload: Workload) -> list[tuple[np.ndarray, np.ndarray]]:
-    """At every beam size of the grid, from one search."""
-    found = workload.search(workload.scale.beams)
-    return [ranked(found, place) for place in range(len(workload.scale.beams))]
-
-
-def _ranking(workload: Workload, beam: int) -> tuple[np.ndarray, np.ndarray]:
-    return ranked(workload.search((beam,)), 0)
+def _rankings(workload: Workload, beams: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Documents and scores at every beam size, each [query, rank], from one search."""
+    found = workload.search(beams)
+    sizes = (found.doc >= 0).sum(axis=2).max(axis=0)
+    return [
+        (found.doc[:, place, :size], found.score[:, place, :size])
+        for place, size in enumerate(sizes)
+    ]
 
 
 def _score(workload: Workload, documents: np.ndarray) -> np.ndarray:

@@ -46,9 +46,10 @@ def bench(
     A ratio says how many times better ours is. A comparison whose results differ is not reported
     as a speed; the command then ends with an error.
     """
+    from dask.system import cpu_count
+
     from genret_dask.bench.run import CASES, run
     from genret_dask.cli.tables import columns, format_table
-    from genret_dask.clusters.keywords import usable_cores
     from genret_dask.errors import InputError
     from genret_dask.specs.registry import names_of
 
@@ -66,7 +67,7 @@ def bench(
     if json_file and not json_file.parent.is_dir():
         raise InputError(f"{json_file.parent} is not a folder", fix="make it, or write elsewhere")
     found = []
-    threads = threads or usable_cores()
+    threads = threads or cpu_count()
     for measurement in run(
         cases or tuple(CASES), families or installed, quick, provider, threads, runs
     ):

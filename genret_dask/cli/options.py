@@ -25,19 +25,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Place(click.ParamType):
-    """A path as it was given, or an object store's folder by its URL."""
+def path(value: str | Path) -> Path:
+    """A path as it was given, or an object store's folder by its URL: a type of options.
 
-    name = "path"
+    Raises
+    ------
+    InputError
+        The URL cannot be taken.
+    """
+    from genret_dask.storage.places import place_of
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """`Path`, or `upath.UPath`; `InputError` where the URL cannot be taken."""
-        from genret_dask.storage.places import place_of
+    return place_of(value) if "://" in str(value) else Path(value)
 
-        return place_of(value) if isinstance(value, str) and "://" in value else Path(value)
-
-
-PLACE = Place()
 
 cluster_option = click.option(
     "--cluster",
@@ -57,7 +56,7 @@ _OPTIONS = (
     click.option("--name", help="Name of the run directory, instead of the config's."),
     click.option(
         "--runs",
-        type=PLACE,
+        type=path,
         default=Path("runs"),
         show_default=True,
         help="Where run directories are: a folder that all workers share, or s3://bucket/folder.",
@@ -170,7 +169,7 @@ def _noting_what_is_done(run: Path, spec: SweepSpec) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, ClusterError) as error:
-        from genret_dask.run.summary import what_is_done
+        from genret_dask.run.status import what_is_done
 
         error.add_note(what_is_done(run, spec))
         raise

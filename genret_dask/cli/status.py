@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genret_dask.cli.options import PLACE
+from genret_dask.cli.options import path
 from genret_dask.cli.tables import columns, format_table, labelled
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _FAILURES = 10  # listed
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a look.")
 @click.option(
     "--watch",

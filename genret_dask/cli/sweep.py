@@ -88,10 +88,11 @@ def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, A
 
 
 def _print_plan(spec: SweepSpec, cluster_file: Path, runs: Path, redo: bool) -> None:
+    from dask.system import cpu_count
     from dask.utils import format_bytes
 
     from genret_dask.clusters import load_cluster_spec
-    from genret_dask.clusters.keywords import memory_limit, usable_cores
+    from genret_dask.clusters.keywords import memory_limit
     from genret_dask.storage.places import place_of
     from genret_dask.study.estimate import duration
     from genret_dask.study.origins import Origins
@@ -106,7 +107,7 @@ def _print_plan(spec: SweepSpec, cluster_file: Path, runs: Path, redo: bool) -> 
     click.echo("\n".join(lines_of(seen.steps)))
     seen.check()
     stale = [step for step in seen.steps if step.state == "stale"]
-    plan, cores, search = seen.estimate, usable_cores(), spec.inference
+    plan, cores, search = seen.estimate, cpu_count(), spec.inference
     left = duration(plan.seconds(cores, shares_left(seen.steps)))
     rows = {
         "anew": cost_of(stale) if stale else None,

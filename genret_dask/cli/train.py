@@ -14,20 +14,10 @@ from genret_dask.cli.options import running, spec_of, study_options
 @study_options
 def train(config_file: Path | None, name: str | None, **where: Any) -> None:
     """Train every model of a study that is not trained yet."""
-    from genret_dask.cli.tables import format_table
+    from genret_dask.cli.tables import columns, format_table
 
     with running(spec_of(config_file, name), **where) as study:
         records = study.train()
-    rows = [
-        {
-            "model": record["name"],
-            "N": record["n_params"],
-            "D": record["n_train"],
-            "dev loss": record["dev_loss"],
-            "FLOPs": record["train_flops"],
-            "seconds": record["seconds"],
-        }
-        for record in records.values()
-    ]
-    click.echo(format_table(rows))
+    shown = "name=model; n_params=N; n_train=D; dev_loss=dev loss; train_flops=FLOPs; seconds"
+    click.echo(format_table(list(records.values()), columns(shown)))
     click.echo(f"checkpoints in {study.folder / 'checkpoints'}")

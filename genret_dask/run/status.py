@@ -18,14 +18,14 @@ from genret_dask.kinds import Kind
 from genret_dask.models.manifest import MANIFEST
 from genret_dask.monitoring.log import read_log, unit_of
 from genret_dask.run.lease import read_holder
-from genret_dask.run.spec import read_run_spec
+from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched
 from genret_dask.storage.layout import RunLayout
-from genret_dask.storage.places import names_in
+from genret_dask.storage.places import names_in, place_of
 
 _TAIL = 2**18  # bytes of the log that tell of the present
 _RECENT = 600.0  # seconds that a rate is taken over
@@ -172,6 +172,38 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
         log_age=age,
         last_event=last,
     )
+
+
+def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
+    """Say what a run directory holds, and that the same command goes on from there.
+
+    Parameters
+    ----------
+    folder : Path
+    spec : SweepSpec, optional
+        Of the study that is run; what the directory says by default.
+
+    Examples
+    --------
+    >>> what_is_done(Path("runs/none"))
+    'Nothing is done yet. The same command starts anew.'
+    """
+    folder = place_of(folder)
+    run = RunLayout(folder)
+    try:
+        status = read_status(folder, spec if is_run(folder) else None)
+    except GenretError:  # there is no run yet
+        return "Nothing is done yet. The same command starts anew."
+    done = _there(run.collection, run.pairs, run.tokenizer())
+    done += [text for count, text in status.counts if count]
+    done += _there(run.results, run.report)
+    if not done:
+        return "Nothing is done yet. The same command starts anew."
+    return f"Done: {', '.join(done)}. The same command goes on from there."
+
+
+def _there(*artefacts: Path) -> list[str]:
+    return [one.name for one in artefacts if (one / RECORD).is_file()]
 
 
 def _state(last: dict[str, Any] | None, age: float | None) -> str:
