@@ -102,6 +102,11 @@ class _Graphs:
         joined = np.concatenate([self.state[f"{name}.weight"] for name in names])
         return g.linear(x, "+".join(names), joined)
 
+    def _projections(self, g: Graph, x: str, attention: str) -> list[str]:
+        """Queries, keys and values, by one product."""
+        joined = self._linear(g, x, *(f"{attention}.{part}" for part in "qkv"))
+        return g.ops("Split", joined, g.const([self.inner] * 3), count=3, axis=-1)
+
     def _feed_forward(self, g: Graph, x: str, name: str) -> str:
         n = self._norm(g, x, f"{name}.layer_norm")
         dense, activation = f"{name}.DenseReluDense", ACTIVATIONS[self.config.dense_act_fn]
@@ -143,8 +148,7 @@ class _Graphs:
             name = f"encoder.block.{i}.layer"
             n = self._norm(g, x, f"{name}.0.layer_norm")
             attention = f"{name}.0.SelfAttention"
-            joined = self._linear(g, n, *(f"{attention}.{part}" for part in "qkv"))
-            q, k, v = g.ops("Split", joined, g.const([self.inner] * 3), count=3, axis=-1)
+            q, k, v = self._projections(g, n, attention)
             q = g.heads(q, [0, 0, heads, d], (0, 2, 1, 3))
             k = g.heads(k, [0, 0, heads, d], (0, 2, 3, 1))
             v = g.heads(v, [0, 0, heads, d], (0, 2, 1, 3))
@@ -174,8 +178,7 @@ class _Graphs:
             name = f"decoder.block.{i}.layer"
             n = self._norm(g, x, f"{name}.0.layer_norm")
             attention = f"{name}.0.SelfAttention"
-            joined = self._linear(g, n, *(f"{attention}.{part}" for part in "qkv"))
-            q, k, v = frame.split(joined, [self.inner] * 3)
+            q, k, v = self._projections(g, n, attention)
             keys, values = frame.append(i, k, v)
             scores = g.op("Add", frame.own_scores(q, keys), bias)
             mixed = frame.own_mix(g.op("Softmax", scores, axis=-1), values)

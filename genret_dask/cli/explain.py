@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from genret_dask.cli.options import path
+from genret_dask.errors import listed
 
 _SHOWN = 4  # documents of an n-gram, n-grams of a document
 
@@ -65,13 +66,10 @@ def _line(record: dict[str, Any]) -> dict[str, Any]:
     line = dict(record)
     if "identifier" in line:
         line["identifier"] = repr(line["identifier"])
-        line["documents"] = _few(line["documents"])
+        line["documents"] = listed(line["documents"], _SHOWN)
     else:
         line["relevant"] = "relevant" if line["relevant"] else ""
-        line["evidence"] = _few([f"{text!r} {value:.1f}" for text, value in line["evidence"]])
+        line["evidence"] = listed(
+            [f"{text!r} {value:.1f}" for text, value in line["evidence"]], _SHOWN
+        )
     return line
-
-
-def _few(items: list[str]) -> str:
-    rest = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f", and {rest} more" if rest > 0 else "")

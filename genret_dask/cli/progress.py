@@ -15,10 +15,6 @@ from tqdm import tqdm
 
 from genret_dask.monitoring.log import unit_of
 
-_WIDE = "{desc:<20}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit} "
-_WIDE += "[{elapsed}<{remaining}] {rate_fmt}"
-_NARROW = "{desc:.10} {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
-_WIDTH = 72  # columns that the wide form needs, with a bar worth looking at
 _LINE_SECONDS = 10.0
 
 
@@ -83,7 +79,6 @@ class ProgressBars:
                 desc=stage,
                 unit=unit_of(stage),
                 unit_scale=True,
-                bar_format=_WIDE if _columns(self._stream) >= _WIDTH else _NARROW,
                 file=self._stream,
                 dynamic_ncols=True,
             )
@@ -106,15 +101,8 @@ class ProgressBars:
 
 def echo(text: str) -> None:
     """Write a line to standard error, if there is still somebody to read it."""
-    with _if_read(), above_bars(sys.stderr):
+    with _if_read(), tqdm.external_write_mode(file=sys.stderr):
         click.echo(text, err=True)
-
-
-@contextmanager
-def above_bars(stream: TextIO) -> Iterator[None]:
-    """Take the open bars of a stream away while something is written to it."""
-    with tqdm.external_write_mode(file=stream):
-        yield
 
 
 @contextmanager
@@ -129,10 +117,3 @@ def _if_read() -> Iterator[None]:
 def _goes_back(stream: TextIO) -> bool:
     """Whether a line on this terminal can be written over."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
-
-
-def _columns(stream: TextIO) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (OSError, ValueError):
-        return 80

@@ -55,8 +55,7 @@ def _page(found: RunStatus) -> str:
 
     rows: dict[str, object] = {"run": found.folder, "state": _state(found)}
     if found.client:
-        client = {name: found.client.get(name, "?") for name in ("pid", "host", "since")}
-        rows["client"] = "pid {pid} on {host} since {since}".format(**client)
+        rows["client"] = "pid {pid} on {host} since {since}".format(**vars(found.client))
     rows["dashboard"] = found.dashboard or None
     if found.last_event and found.log_age is not None:
         event = found.last_event
@@ -66,8 +65,8 @@ def _page(found: RunStatus) -> str:
     rows["failures"] = len(found.failures) or None
     lines = [labelled(rows)]
     for one in found.failures[:_FAILURES]:
-        error = " ".join(str(one.get("error")).split())[:200]
-        lines.append(f"  {one.get('key')}, {one.get('attempts')} attempts: {error}")
+        error = " ".join(str(one.error).split())[:200]
+        lines.append(f"  {one.key}, {one.attempts} attempts: {error}")
     headings = columns("kind; model; trained; exported; shards; done; left")
     table = format_table([vars(one) for one in found.models], headings)
     return "\n".join(lines) + "\n\n" + table + "\n"

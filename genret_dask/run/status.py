@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
 from genret_dask.errors import GenretError
-from genret_dask.executors.failures import read_failures
+from genret_dask.executors.failures import Failure, read_failures
 from genret_dask.identifiers.ngrams import name_of_index
 from genret_dask.kinds import Kind
 from genret_dask.models.manifest import MANIFEST
 from genret_dask.monitoring.log import read_log, unit_of
-from genret_dask.run.lease import read_holder
+from genret_dask.run.lease import Holder, read_holder
 from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import SweepSpec, precise_name
@@ -90,10 +90,10 @@ class RunStatus:
     models : tuple of ModelStatus
     indexes, indexes_done : int
         Identifier spaces: codes, and an n-gram index for each tokeniser.
-    failures : tuple of dict
-        Tasks that were given up: key, error, worker, attempts, time.
-    client : dict or None
-        Who works at it: owner, host, pid, since.
+    failures : tuple of Failure
+        Tasks that were given up.
+    client : Holder or None
+        Who works at it.
     dashboard : str or None
         Of the client's cluster, while the run is not over.
     log_age : float or None
@@ -108,8 +108,8 @@ class RunStatus:
     models: tuple[ModelStatus, ...]
     indexes: int
     indexes_done: int
-    failures: tuple[dict[str, Any], ...]
-    client: dict[str, Any] | None
+    failures: tuple[Failure, ...]
+    client: Holder | None
     dashboard: str | None
     log_age: float | None
     last_event: dict[str, Any] | None
@@ -166,8 +166,8 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
         models=tuple(_models(run, spec)),
         indexes=len(indexes),
         indexes_done=sum(indexes),
-        failures=tuple(asdict(failure) for failure in read_failures(folder)),
-        client=asdict(client) if client else None,
+        failures=tuple(read_failures(folder)),
+        client=client,
         dashboard=None if over or state == "stopped" else began.get("dashboard"),
         log_age=age,
         last_event=last,

@@ -95,7 +95,7 @@ def test_a_run_that_did_not_end_is_running_while_it_speaks(run):
 def test_a_lease_tells_who_is_at_it_and_a_dead_one_nothing(run):
     with Lease(run):
         found = read_status(run)
-        assert found.state == "running" and found.client["pid"] == os.getpid()
+        assert found.state == "running" and found.client.pid == os.getpid()
         path = max(RunLayout(run).lease.glob("*.json"))
         mine = json.loads(path.read_text())
     assert read_status(run).state == "failed" and read_status(run).client is None
