@@ -49,10 +49,6 @@ class StepFrame:
         self.tokens = g.reshape(tokens, [-1, 1])
         self.mask = length_mask(g, self.lengths, g.size("prompt_key_0", 3))
 
-    def split(self, joined: str, sizes: list[int]) -> list[str]:
-        """Cut the last axis of a joined projection."""
-        return self.g.ops("Split", joined, self.g.const(sizes), count=len(sizes), axis=-1)
-
     def append(self, layer: int, key: str, value: str) -> tuple[str, str]:
         """The parents' keys and values with this step's, [rows, 1, kv], appended."""
         g = self.g

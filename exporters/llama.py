@@ -16,9 +16,9 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.activations import ACTIVATIONS, activation_problems
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.base import Checkpoint, Exporter
-from genret_dask.exporters.graph import MASKED, Graph, Weights
+from genret_dask.exporters.graph import MASKED, Graph
 from genret_dask.exporters.head import output_logits
-from genret_dask.exporters.select import selection
+from genret_dask.exporters.select import write_graphs
 from genret_dask.models.architectures import architecture_of
 
 _ROTARY = ("default", "linear", "llama3", "yarn")
@@ -70,7 +70,8 @@ class LlamaExporter(Exporter):
 
     def write(self, checkpoint: Checkpoint, folder: Path) -> None:
         """See `Exporter`."""
-        _Writer(checkpoint).write(folder)
+        drawn = _Graphs(checkpoint)
+        write_graphs(folder, checkpoint.precision, drawn.prefill, drawn.step, drawn.head)
 
 
 def _scaling_problems(rope: Mapping[str, Any]) -> Iterator[str]:
@@ -83,23 +84,14 @@ def _scaling_problems(rope: Mapping[str, Any]) -> Iterator[str]:
         yield f"low_freq_factor is {low} and high_freq_factor {high}; expected 0 < low < high"
 
 
-class _Writer:
+class _Graphs:
     def __init__(self, checkpoint: Checkpoint) -> None:
         model, shape = checkpoint.model, checkpoint.architecture
-        self.config, self.shape, self.precision = model.config, shape, checkpoint.precision
-        self.state = checkpoint.arrays()
+        self.config, self.shape, self.state = model.config, shape, checkpoint.arrays()
         self.start_token, self.inner = checkpoint.start_token, shape.inner
         rotary = model.model.rotary_emb
         self.frequencies = rotary.inv_freq.numpy()
         self.angle_scale = float(rotary.attention_scaling)
-
-    def write(self, folder: Path) -> None:
-        """Write the graphs and their weights."""
-        with Weights(folder) as weights:
-            self._prefill(Graph("prefill", weights, self.precision)).save(folder)
-            self._step(Graph("step", weights, self.precision)).save(folder)
-            self._head(Graph("head", weights, self.precision)).save(folder)
-            selection(weights).save(folder)
 
     def _norm(self, g: Graph, x: str, name: str) -> str:
         name = f"{name}.weight"
@@ -142,7 +134,7 @@ class _Writer:
         name = "model.embed_tokens.weight"
         return g.embed(tokens, name, self.state[name])
 
-    def _prefill(self, g: Graph) -> Graph:
+    def prefill(self, g: Graph) -> None:
         shape = self.shape
         heads, kv_heads, d = shape.heads, shape.kv_heads, shape.d_head
         g.input("tokens", np.int64, ["batch", "query"])
@@ -188,9 +180,8 @@ class _Writer:
             x = self._feed_forward(g, x, i)
         hidden = self._norm(g, x, "model.norm")
         g.output("hidden", hidden, np.float32, ["batch", 1, shape.d_model])
-        return g
 
-    def _step(self, g: Graph) -> Graph:
+    def step(self, g: Graph) -> None:
         shape = self.shape
         heads, kv_heads, d = shape.heads, shape.kv_heads, shape.d_head
         frame = StepFrame(g, shape.decoder_layers, heads, kv_heads, d)
@@ -218,11 +209,9 @@ class _Writer:
             x = self._feed_forward(g, x, i)
         hidden = g.reshape(self._norm(g, x, "model.norm"), [frame.batch, -1, shape.d_model])
         g.output("hidden", hidden, np.float32, ["batch", "beams", shape.d_model])
-        return g
 
-    def _head(self, g: Graph) -> Graph:
+    def head(self, g: Graph) -> None:
         hidden = g.input("hidden", np.float32, ["batch", "beams", self.shape.d_model])
         tied = self.config.tie_word_embeddings
         name = "model.embed_tokens.weight" if tied else "lm_head.weight"
         output_logits(g, hidden, name, self.state[name], g.size(hidden, 0), g.size(hidden, 1))
-        return g

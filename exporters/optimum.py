@@ -32,63 +32,60 @@ class OptimumExporter(Exporter):
 
     def architecture(self, model: Any) -> Architecture:
         """Return a causal model's sizes, by its configuration and the shapes of its weights."""
-        return _describe(model)
+        config = model.config
+        d_model, layers = config.hidden_size, config.num_hidden_layers
+        heads = config.num_attention_heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        d_head = getattr(config, "head_dim", None) or d_model // heads
+        names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+        d_ff = next(filter(None, (getattr(config, name, None) for name in names)), 4 * d_model)
+        outside = {
+            id(model.get_input_embeddings().weight),
+            id(model.get_output_embeddings().weight),
+        }
+        matrices = sum(
+            p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in outside
+        )
+        attention = d_model * d_head * 2 * (heads + kv_heads)
+        gated = matrices / layers - attention > 2.5 * d_model * d_ff
+        return Architecture(
+            kind="decoder",
+            d_model=d_model,
+            heads=heads,
+            kv_heads=kv_heads,
+            d_head=d_head,
+            d_ff=d_ff,
+            gated=gated,
+            encoder_layers=0,
+            decoder_layers=layers,
+            vocab_size=model.get_output_embeddings().weight.shape[0],
+        )
 
     def write(self, checkpoint: Checkpoint, folder: Path) -> None:
         """See `Exporter`."""
-        _write(checkpoint.folder, folder)
-
-
-def _describe(model: Any) -> Architecture:
-    config = model.config
-    d_model, layers = config.hidden_size, config.num_hidden_layers
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    d_head = getattr(config, "head_dim", None) or d_model // heads
-    names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
-    d_ff = next(filter(None, (getattr(config, name, None) for name in names)), 4 * d_model)
-    outside = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in outside)
-    attention = d_model * d_head * 2 * (heads + kv_heads)
-    gated = matrices / layers - attention > 2.5 * d_model * d_ff
-    return Architecture(
-        kind="decoder",
-        d_model=d_model,
-        heads=heads,
-        kv_heads=kv_heads,
-        d_head=d_head,
-        d_ff=d_ff,
-        gated=gated,
-        encoder_layers=0,
-        decoder_layers=layers,
-        vocab_size=model.get_output_embeddings().weight.shape[0],
-    )
-
-
-def _write(checkpoint: Path, staging: Path) -> None:
-    try:
-        from optimum.exporters.onnx import main_export
-    except ImportError as error:
-        raise ModelError(
-            "the optimum exporter needs the package optimum-onnx",
-            fix="pip install 'genret-dask[cpu]' or 'genret-dask[gpu]'",
-        ) from error
-    try:
-        main_export(
-            str(checkpoint),
-            output=staging,
-            task="text-generation-with-past",
-            device="cpu",
-            trust_remote_code=False,
-            local_files_only=True,
-            do_validation=False,
-        )
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"optimum does not export {checkpoint}: {reason}") from error
-    if not (staging / "model.onnx").is_file():
-        raise ModelError(
-            f"optimum wrote {', '.join(sorted(path.name for path in staging.iterdir()))}",
-            expected="model.onnx",
-        )
-    onnx.checker.check_model(str(staging / "model.onnx"))
+        try:
+            from optimum.exporters.onnx import main_export
+        except ImportError as error:
+            raise ModelError(
+                "the optimum exporter needs the package optimum-onnx",
+                fix="pip install 'genret-dask[cpu]' or 'genret-dask[gpu]'",
+            ) from error
+        try:
+            main_export(
+                str(checkpoint.folder),
+                output=folder,
+                task="text-generation-with-past",
+                device="cpu",
+                trust_remote_code=False,
+                local_files_only=True,
+                do_validation=False,
+            )
+        except (KeyError, ValueError, RuntimeError, OSError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(f"optimum does not export {checkpoint.folder}: {reason}") from error
+        if not (folder / "model.onnx").is_file():
+            raise ModelError(
+                f"optimum wrote {', '.join(sorted(path.name for path in folder.iterdir()))}",
+                expected="model.onnx",
+            )
+        onnx.checker.check_model(str(folder / "model.onnx"))

@@ -7,18 +7,32 @@ place wins a tie.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
 from genret_dask.exporters.graph import Graph, Weights
 
 
-def selection(weights: Weights) -> Graph:
-    """The graph `select`: the children that a grid of beams keeps.
+def write_graphs(folder: Path, precision: str, *draws: Callable[[Graph], None]) -> None:
+    """Write graphs, each drawn by the function of its name, their weights, and `select`."""
+    with Weights(folder) as weights:
+        for draw in draws:
+            graph = Graph(draw.__name__, weights, precision)
+            draw(graph)
+            graph.save(folder)
+        graph = Graph("select", weights)
+        select(graph)
+        graph.save(folder)
+
+
+def select(g: Graph) -> None:
+    """Draw `select`: the children that a grid of beams keeps.
 
     Sizes: B queries, K rows a query, V rows of the level's block, G beam sizes, S rows of the next
     level. A row is a prefix; one whose node is -1 is empty. Rows stand in the order of their nodes.
     """
-    g = Graph("select", weights)
     rows, grid = ["batch", "rows"], ["grid", "batch", "rows"]
     logits = g.input("logits", np.float32, [*rows, "block"])
     partition = g.input("log_partition", np.float32, rows)
@@ -101,4 +115,3 @@ def selection(weights: Weights) -> Graph:
     wrong = g.op("ReduceSum", wrong, g.const([1, 2]), keepdims=0)
     g.output("not_finite", wrong, np.int64, ["batch"])
     g.output("kept", g.op("ReduceSum", union, g.const([1]), keepdims=0), np.int64, ["batch"])
-    return g

@@ -13,9 +13,9 @@ from genret_dask.errors import ModelError
 from genret_dask.exporters.activations import ACTIVATIONS, activation_problems
 from genret_dask.exporters.attention import StepFrame, length_mask, output_prompt
 from genret_dask.exporters.base import Checkpoint, Exporter
-from genret_dask.exporters.graph import Graph, Weights
+from genret_dask.exporters.graph import Graph
 from genret_dask.exporters.head import output_logits
-from genret_dask.exporters.select import selection
+from genret_dask.exporters.select import write_graphs
 from genret_dask.models.architectures import architecture_of
 
 
@@ -45,7 +45,8 @@ class T5Exporter(Exporter):
 
     def write(self, checkpoint: Checkpoint, folder: Path) -> None:
         """See `Exporter`."""
-        _Writer(checkpoint).write(folder)
+        drawn = _Graphs(checkpoint)
+        write_graphs(folder, checkpoint.precision, drawn.prefill, drawn.step)
 
 
 def relative_bias(
@@ -87,18 +88,10 @@ def relative_bias(
     return weight[(first + bucket).numpy()], max_distance
 
 
-class _Writer:
+class _Graphs:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.config, self.state = checkpoint.model.config, checkpoint.arrays()
-        self.shape, self.precision = checkpoint.architecture, checkpoint.precision
-        self.inner = self.shape.inner
-
-    def write(self, folder: Path) -> None:
-        """Write both graphs and their weights."""
-        with Weights(folder) as weights:
-            self._prefill(Graph("prefill", weights, self.precision)).save(folder)
-            self._step(Graph("step", weights, self.precision)).save(folder)
-            selection(weights).save(folder)
+        self.shape, self.inner = checkpoint.architecture, checkpoint.architecture.inner
 
     def _norm(self, g: Graph, x: str, name: str, scale: float = 1.0) -> str:
         weight = self.state[f"{name}.weight"] * np.float32(scale)
@@ -108,6 +101,11 @@ class _Writer:
         """One product for all the named projections, joined along the last axis."""
         joined = np.concatenate([self.state[f"{name}.weight"] for name in names])
         return g.linear(x, "+".join(names), joined)
+
+    def _projections(self, g: Graph, x: str, attention: str) -> list[str]:
+        """Queries, keys and values, by one product."""
+        joined = self._linear(g, x, *(f"{attention}.{part}" for part in "qkv"))
+        return g.ops("Split", joined, g.const([self.inner] * 3), count=3, axis=-1)
 
     def _feed_forward(self, g: Graph, x: str, name: str) -> str:
         n = self._norm(g, x, f"{name}.layer_norm")
@@ -135,7 +133,7 @@ class _Writer:
         index = g.op("Clip", g.op("Add", distance, g.const(offset)), low, high)
         return g.op("Gather", g.weight(f"{name}.table", table), index, axis=0)
 
-    def _prefill(self, g: Graph) -> Graph:
+    def prefill(self, g: Graph) -> None:
         heads, d = self.shape.heads, self.shape.d_head
         g.input("tokens", np.int64, ["batch", "prompt"])
         g.input("lengths", np.int64, ["batch"])
@@ -150,8 +148,7 @@ class _Writer:
             name = f"encoder.block.{i}.layer"
             n = self._norm(g, x, f"{name}.0.layer_norm")
             attention = f"{name}.0.SelfAttention"
-            joined = self._linear(g, n, *(f"{attention}.{part}" for part in "qkv"))
-            q, k, v = g.ops("Split", joined, g.const([self.inner] * 3), count=3, axis=-1)
+            q, k, v = self._projections(g, n, attention)
             q = g.heads(q, [0, 0, heads, d], (0, 2, 1, 3))
             k = g.heads(k, [0, 0, heads, d], (0, 2, 3, 1))
             v = g.heads(v, [0, 0, heads, d], (0, 2, 1, 3))
@@ -168,9 +165,8 @@ class _Writer:
             key = g.heads(self._linear(g, x, f"{attention}.k"), [0, 0, heads, d], (0, 2, 3, 1))
             value = g.heads(self._linear(g, x, f"{attention}.v"), [0, 0, heads, d], (0, 2, 1, 3))
             output_prompt(g, i, key, value, heads, d)
-        return g
 
-    def _step(self, g: Graph) -> Graph:
+    def step(self, g: Graph) -> None:
         config, shape = self.config, self.shape
         frame = StepFrame(g, shape.decoder_layers, shape.heads, shape.heads, shape.d_head)
         x = g.embed(frame.tokens, "shared.weight", self.state["shared.weight"])
@@ -182,8 +178,7 @@ class _Writer:
             name = f"decoder.block.{i}.layer"
             n = self._norm(g, x, f"{name}.0.layer_norm")
             attention = f"{name}.0.SelfAttention"
-            joined = self._linear(g, n, *(f"{attention}.{part}" for part in "qkv"))
-            q, k, v = frame.split(joined, [self.inner] * 3)
+            q, k, v = self._projections(g, n, attention)
             keys, values = frame.append(i, k, v)
             scores = g.op("Add", frame.own_scores(q, keys), bias)
             mixed = frame.own_mix(g.op("Softmax", scores, axis=-1), values)
@@ -203,4 +198,3 @@ class _Writer:
         x = self._norm(g, x, "decoder.final_layer_norm", scale)
         head = "shared.weight" if tied else "lm_head.weight"
         output_logits(g, x, head, self.state[head], frame.batch, frame.beams)
-        return g

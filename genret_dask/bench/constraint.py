@@ -6,6 +6,7 @@ import random
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,40 +27,19 @@ def run_constraint(scale: Scale, runs: int) -> Iterator[Measurement]:
     codes = random_codes(scale.ids)
     case = f"{scale.ids:,} ids"
     identifiers = codes.codes.tolist()
-    kept: dict[str, Any] = {}  # a run drops its index before it builds the next
-
-    def build_ours() -> Trie:
-        kept["trie"] = Trie.build(codes.codes)
-        return kept["trie"]
-
-    def build_peer() -> Prefixes:
-        kept["dicts"] = None
-        kept["dicts"] = dict_trie(identifiers)
-        return kept["dicts"]
+    build_ours, build_peer = partial(Trie.build, codes.codes), partial(dict_trie, identifiers)
 
     def same_size(trie: Trie, root: Prefixes) -> bool:
         return len(trie.codes[0]) == len(root) and len(trie.documents) == len(identifiers)
 
     yield compare(
-        "constraint: build",
-        case,
-        build_ours,
-        build_peer,
-        equal=same_size,
-        target=8.0,
-        unit="ms",
-        runs=runs,
+        "constraint: build", case, build_ours, build_peer, equal=same_size, runs=runs, target=8.0
     )
-    trie, root = kept["trie"], kept["dicts"]
+    trie, root = build_ours(), build_peer()
     arrays = [*trie.children, *trie.codes, trie.documents]
-    yield quantity(
-        "constraint: size",
-        case,
-        sum(array.nbytes for array in arrays) / len(identifiers),
-        _dict_bytes(root) / len(identifiers),
-        "bytes/id",
-        target=12.0,
-    )
+    sizes = sum(array.nbytes for array in arrays), _dict_bytes(root)
+    mine, theirs = (size / len(identifiers) for size in sizes)
+    yield quantity("constraint: size", case, mine, theirs, "bytes/id", target=12.0)
 
     # A walk of the beam down the trie: the same prefixes, and the same logits, for both.
     rows = np.sort(np.random.default_rng(0).choice(scale.ids, _BEAM, replace=False))
@@ -84,15 +64,9 @@ def run_constraint(scale: Scale, runs: int) -> Iterator[Measurement]:
         masked = [scores[torch.isfinite(scores)].numpy() for scores in theirs]
         return all(map(np.array_equal, mine, masked))
 
+    case += f", beam {_BEAM}, peer: transformers' processor and a callback over nested dicts"
     yield compare(
-        "constraint: 8 steps",
-        f"{case}, beam {_BEAM}, peer: transformers' processor and a callback over nested dicts",
-        ours,
-        peer,
-        equal=same_logits,
-        target=50.0,
-        unit="ms",
-        runs=max(runs, 9),
+        "constraint: 8 steps", case, ours, peer, equal=same_logits, runs=max(runs, 9), target=50.0
     )
 
 
@@ -114,26 +88,11 @@ def run_negatives(scale: Scale, runs: int) -> Iterator[Measurement]:
             for drawn in (mine.tolist(), theirs)
         )
 
-    case = f"{count} of {scale.corpus:,} documents"
-    peer_name = "peer: random.sample of a set's difference"
+    case = f"{count} of {scale.corpus:,} documents, peer: random.sample of a set's difference"
     yield compare(
-        "negatives",
-        f"{case}, {peer_name}",
-        ours,
-        peer,
-        equal=both_sample,
-        target=1000.0,
-        unit="ms/query",
-        runs=runs,
+        "negatives", case, ours, peer, equal=both_sample, runs=runs, target=1000.0, unit="ms/query"
     )
-    yield quantity(
-        "negatives: memory",
-        f"{case}, {peer_name}",
-        _peak(ours),
-        _peak(peer),
-        "MB",
-        target=None,
-    )
+    yield quantity("negatives: memory", case, _peak(ours), _peak(peer), "MB")
 
 
 def _dict_bytes(node: dict) -> int:

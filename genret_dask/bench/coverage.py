@@ -75,15 +75,10 @@ def run_coverage(scale: Scale, runs: int) -> Iterator[Measurement]:
         warned = sum(trial.warned for trial in trials)
         for name in covered[0]:
             share = float(np.mean([trial[name] for trial in covered]))
+            case = f"{name}, {len(trials)} trials, {warned} with a warning, peer: nominal"
+            equal = accepted(share, len(trials), hard)
             yield quantity(
-                f"coverage: {law}",
-                f"{name}, {len(trials)} trials, {warned} with a warning, peer: nominal",
-                share,
-                LEVEL,
-                "share",
-                target=None,
-                larger_is_better=True,
-                equal=accepted(share, len(trials), hard),
+                f"coverage: {law}", case, share, LEVEL, "share", larger_is_better=True, equal=equal
             )
 
 

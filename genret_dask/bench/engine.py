@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnx.utils
 import onnxruntime as ort
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from genret_dask.bench.measure import Measurement, median_seconds, quantity, seconds
 from genret_dask.bench.workload import Workload, random_codes
@@ -48,19 +50,13 @@ def run_peak(workload: Workload, runs: int) -> Iterator[Measurement]:
             rates.append(2 * math.prod(shape) / best)
     taken, peak = float(np.median(times)), max(rates) / 1e9
     queries, beams = len(workload.tokens), _BEAM
-    flops = queries * beams * float(step_flops(architecture, workload.scale.prompt, 1))
-    yield quantity(
-        "share of the sgemm peak",
-        f"{workload.family}, a step of {queries} queries x {beams} beams",
-        flops / taken / 1e9,
-        peak,
-        "GFLOP/s",
-        target=0.4,
-        larger_is_better=True,
-    )
+    rate = queries * beams * float(step_flops(architecture, workload.scale.prompt, 1)) / taken / 1e9
+    name = "share of the sgemm peak"
+    case = f"{workload.family}, a step of {queries} queries x {beams} beams"
+    yield quantity(name, case, rate, peak, "GFLOP/s", target=0.4, larger_is_better=True)
 
 
-def _steps(session: Session, workload: Workload, rows: tuple[int, int] | None = None) -> Callable:
+def _steps(session: Session, workload: Workload) -> Callable[[], Any]:
     """One step of every query's beams, after the first."""
     queries = len(workload.tokens)
     state = session.prefill(workload.tokens, workload.lengths)
@@ -68,29 +64,22 @@ def _steps(session: Session, workload: Workload, rows: tuple[int, int] | None = 
     *_, state = session.step(state, start, start * 0, workload.vocabulary.block(0))
     first = workload.vocabulary.block(0)[0]
     tokens = np.tile(first + np.arange(_BEAM) % workload.codes.level_sizes[0], (queries, 1))
-    block = rows or workload.vocabulary.block(1)
-    return lambda: session.step(state, tokens, tokens * 0, block)
+    return lambda: session.step(state, tokens, tokens * 0, workload.vocabulary.block(1))
 
 
 def _product(rows: int, inner: int, columns: int, provider: str, threads: int) -> Callable[[], Any]:
     rng = np.random.default_rng(0)
     left = rng.standard_normal((rows, inner), dtype=np.float32)
     right = rng.standard_normal((inner, columns), dtype=np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "product",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, left.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, columns])],
-        [numpy_helper.from_array(right, "w")],
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["": 20]>
+        product (float[{rows},{inner}] x) => (float[{rows},{columns}] y) {{ y = MatMul (x, w) }}"""
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    model.graph.initializer.append(numpy_helper.from_array(right, "w"))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    session = ort.InferenceSession(
-        model.SerializeToString(),
-        options,
-        providers=[(EXECUTION_PROVIDERS[provider], PROVIDER_OPTIONS[provider])],
-    )
+    providers = [(EXECUTION_PROVIDERS[provider], PROVIDER_OPTIONS[provider])]
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(left, provider))
     out = np.zeros((rows, columns), dtype=np.float32)
@@ -125,14 +114,10 @@ def run_selection(workload: Workload, runs: int) -> Iterator[Measurement]:
         for name in names:
             delattr(session, name)
     outside, model = (1e3 * float(np.median(times)) for times in zip(*found[1:], strict=True))
-    yield quantity(
-        "outside the model",
-        f"{workload.family}, the grid, against the time inside",
-        outside / len(workload.tokens),
-        model / len(workload.tokens),
-        "ms/query",
-        target=50.0 if workload.provider == "cuda" else None,
-    )
+    mine, theirs = outside / len(workload.tokens), model / len(workload.tokens)
+    case = f"{workload.family}, the grid, against the time inside"
+    target = 50.0 if workload.provider == "cuda" else None
+    yield quantity("outside the model", case, mine, theirs, "ms/query", target=target)
 
 
 def run_growth(
@@ -143,41 +128,27 @@ def run_growth(
     A ratio of 1 is a time in proportion (queries, beam) or the same time (documents); above 1 it
     is better.
     """
-    queries = len(workload.tokens)
-    family, search = workload.family, workload.search
-    counts = [max(1, queries // 4), queries // 2, queries]
-    beams = [25, 50, 100, 200]
-    tries = [random_codes(size).trie for size in documents]
-    by_queries = median_seconds([partial(search, (50,), queries=count) for count in counts], runs)
-    by_beam = median_seconds([partial(search, (beam,)) for beam in beams], runs)
-    by_documents = median_seconds([partial(search, (_BEAM,), trie=trie) for trie in tries], runs)
-    for count, taken in zip(counts[1:], by_queries[1:], strict=True):
-        yield quantity(
-            "growth in queries",
-            f"{family}, beam 50, {count} against {counts[0]} queries",
-            1e3 * taken / count,
-            1e3 * by_queries[0] / counts[0],
-            "ms/query",
-            target=None,
-        )
-    for beam, taken in zip(beams[1:], by_beam[1:], strict=True):
-        yield quantity(
-            "growth in the beam",
-            f"{family}, beam {beam} against {beams[0]}",
-            1e3 * taken / queries / beam,
-            1e3 * by_beam[0] / queries / beams[0],
-            "ms/query/beam",
-            target=None,
-        )
-    for size, taken in zip(documents[1:], by_documents[1:], strict=True):
-        yield quantity(
-            "growth in documents",
-            f"{family}, beam {_BEAM}, {size:,} against {documents[0]:,} documents",
-            1e3 * taken / queries,
-            1e3 * by_documents[0] / queries,
-            "ms/query",
-            target=1 / 1.1,
-        )
+    search, queries = workload.search, len(workload.tokens)
+    counts = (max(1, queries // 4), queries // 2, queries)
+    # Of each size a search, and the work that its time is divided by.
+    by_queries = {count: (partial(search, (50,), queries=count), count) for count in counts}
+    by_beam = {beam: (partial(search, (beam,)), queries * beam) for beam in (25, 50, 100, 200)}
+    tries = {size: random_codes(size).trie for size in documents}
+    by_documents = {
+        size: (partial(search, (_BEAM,), trie=trie), queries) for size, trie in tries.items()
+    }
+    of_documents = f"beam {_BEAM}, {{:,}} against {{:,}} documents"
+    for what, case, tried, unit, target in (
+        ("queries", "beam 50, {} against {} queries", by_queries, "ms/query", None),
+        ("the beam", "beam {} against {}", by_beam, "ms/query/beam", None),
+        ("documents", of_documents, by_documents, "ms/query", 1 / 1.1),
+    ):
+        taken = median_seconds([call for call, _ in tried.values()], runs)
+        each = [1e3 * spent / work for spent, (_, work) in zip(taken, tried.values(), strict=True)]
+        first, *others = zip(tried, each, strict=True)
+        for size, spent in others:
+            text = f"{workload.family}, {case.format(size, first[0])}"
+            yield quantity(f"growth in {what}", text, spent, first[1], unit, target=target)
 
 
 def run_exactness(workload: Workload, runs: int) -> Iterator[Measurement]:
@@ -190,14 +161,8 @@ def run_exactness(workload: Workload, runs: int) -> Iterator[Measurement]:
         exact, block = median_seconds(
             [_steps(workload.session, workload), _steps(block_only, workload)], runs
         )
-    yield quantity(
-        "exact log-partition",
-        f"{workload.family}, a step against one normalised over the level's block",
-        1e3 * exact,
-        1e3 * block,
-        "ms",
-        target=None,
-    )
+    case = f"{workload.family}, a step against one normalised over the level's block"
+    yield quantity("exact log-partition", case, 1e3 * exact, 1e3 * block, "ms")
 
 
 def _without_partition(exported: Path, folder: Path) -> None:
@@ -213,15 +178,8 @@ def _without_partition(exported: Path, folder: Path) -> None:
     inputs, outputs = ["logits", "last"], ["log_partition"]
     model.graph.node.append(helper.make_node("ReduceLogSumExp", inputs, outputs, keepdims=0))
     # ONNX Runtime runs every node that it is given, read or not.
-    read = {value.name for value in model.graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(model.graph.node):
-        if read.intersection(node.output):
-            read.update(node.input)
-            kept.insert(0, node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    onnx.save(model, folder / name)
+    names = ([value.name for value in of] for of in (model.graph.input, model.graph.output))
+    onnx.save(onnx.utils.Extractor(model).extract_model(*names), folder / name)
 
 
 def run_int8(workload: Workload, runs: int) -> Iterator[Measurement]:
@@ -241,12 +199,5 @@ def run_int8(workload: Workload, runs: int) -> Iterator[Measurement]:
     mine, theirs = (1e3 * time / queries for time in taken)
     yield quantity("int8", case, mine, theirs, "ms/query", target=1.5)
     kept = [len(np.intersect1d(*rows)) / 10 for rows in zip(*found, strict=True)]
-    yield quantity(
-        "int8: top 10 kept",
-        f"{workload.family}, random weights",
-        float(np.mean(kept)),
-        1.0,
-        "1",
-        target=None,
-        larger_is_better=True,
-    )
+    share, case = float(np.mean(kept)), f"{workload.family}, random weights"
+    yield quantity("int8: top 10 kept", case, share, 1.0, "1", larger_is_better=True)

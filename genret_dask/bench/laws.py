@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from scipy.optimize import minimize
 
-from genret_dask.bench.measure import Measurement, median_seconds
+from genret_dask.bench.measure import Measurement, median_seconds, quantity
 from genret_dask.bench.workload import Scale
 from genret_dask.fits.projection import EXPONENTS, MIXTURE, Basis
 from genret_dask.fits.surface import fit_surfaces
@@ -33,19 +33,13 @@ def run_laws(scale: Scale, runs: int) -> Iterator[Measurement]:
         y = law * np.exp(rng.normal(0, 0.005, (scale.draws, len(x))))
         few = y[: min(PEER_DRAWS, len(y))]
         times = median_seconds([partial(fit_surfaces, x, y), partial(_lbfgs, x, few)], runs)
+        case = (
+            f"{len(y):,} resamples of {len(x)} points, peer: L-BFGS-B from {STARTS} starts, "
+            f"timed on {len(few)}"
+        )
         ours, peer = 1e3 * times[0] / len(y), 1e3 * times[1] / len(few)
         equal = no_higher(_error(x, few), _lbfgs(x, few))
-        yield Measurement(
-            f"laws: {name}",
-            f"{len(y):,} resamples of {len(x)} points, peer: L-BFGS-B from {STARTS} starts, "
-            f"timed on {len(few)}",
-            ours if equal else None,
-            peer if equal else None,
-            "ms/resample",
-            peer / ours if equal else None,
-            10.0,
-            equal,
-        )
+        yield quantity(f"laws: {name}", case, ours, peer, "ms/resample", target=10.0, equal=equal)
 
 
 def no_higher(ours: np.ndarray, peer: np.ndarray) -> bool:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-RUNS = 5
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -20,11 +18,11 @@ class Measurement:
     measure, case : str
         What is compared, and on what.
     ours, peer : float or None
-        Medians in `unit`; None where the results differ, as a speed at another result says
-        nothing.
+        Medians in `unit`, or the figures that were measured; None where nothing was timed, as the
+        results differ.
     unit : str
     ratio : float or None
-        How many times better ours is.
+        How many times better ours is; None where the results differ.
     target : float or None
         The least ratio that this project asks of itself; None where there is none.
     equal : bool
@@ -51,10 +49,10 @@ def compare(
     peer: Callable[[], Any],
     *,
     equal: Callable[[Any, Any], bool],
-    target: float | None,
+    runs: int,
+    target: float | None = None,
     per: float = 1.0,
-    unit: str = "ms/query",
-    runs: int = RUNS,
+    unit: str = "ms",
 ) -> Measurement:
     """Warm both up, see that they agree, then time them in turns.
 
@@ -62,10 +60,10 @@ def compare(
     ----------
     equal : callable
         Gets the results of `ours` and `peer`.
-    per : float
-        Work of one call, in what `unit` is per.
     runs : int
         Timed calls of each.
+    per : float
+        Work of one call, in what `unit` is per.
     """
     if not equal(ours(), peer()):
         return Measurement(measure, case, None, None, unit, None, target, False)
@@ -80,13 +78,13 @@ def quantity(
     peer: float,
     unit: str,
     *,
-    target: float | None,
+    target: float | None = None,
     larger_is_better: bool = False,
     equal: bool = True,
 ) -> Measurement:
-    """A comparison of two figures that are not times."""
+    """Compare two figures; those of different results, by `equal`, have no ratio."""
     ratio = ours / peer if larger_is_better else peer / ours
-    return Measurement(measure, case, ours, peer, unit, ratio, target, equal)
+    return Measurement(measure, case, ours, peer, unit, ratio if equal else None, target, equal)
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -96,7 +94,7 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(functions: Sequence[Callable[[], Any]], runs: int = RUNS) -> list[float]:
+def median_seconds(functions: Sequence[Callable[[], Any]], runs: int) -> list[float]:
     """Median time of each function, after one call to warm up, called in turns."""
     for function in functions:
         function()

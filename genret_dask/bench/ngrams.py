@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,6 +34,8 @@ from genret_dask.models.reader import Reader, plain
 from genret_dask.specs import TokenizerSpec
 from genret_dask.training.tokenizer import train_tokenizer
 
+_MAPPED: list[Corpus] = []
+"""Of a second process: what it has mapped stays so until it ends."""
 BEAM, STEPS, RUN, VOCABULARY = 100, 10, 8, 16_384
 BUILD, BYTES, STEP, DOCUMENTS, PRIVATE = 4.0, 8.0, 10.0, 20.0, 0.05
 """Asked for: million tokens a second, bytes a token, milliseconds of a step and of a query's
@@ -83,23 +86,12 @@ def run_ngrams(scale: Scale, runs: int) -> Iterator[Measurement]:
         case = f"{len(tokens.tokens):,} tokens"
         start = time.perf_counter()
         part = Part.build(tokens, vocabulary)
-        yield quantity(
-            "n-grams: index build",
-            f"{case}, one core, against the rate asked for",
-            len(tokens.tokens) / (time.perf_counter() - start) / 1e6,
-            BUILD,
-            "Mtokens/s",
-            target=1.0,
-            larger_is_better=True,
-        )
-    yield quantity(
-        "n-grams: index size",
-        f"{case}, 16 bits a token, against the size asked for",
-        part.nbytes / len(tokens.tokens),
-        BYTES,
-        "bytes/token",
-        target=1.0,
-    )
+        rate = len(tokens.tokens) / (time.perf_counter() - start) / 1e6
+        name, on = "n-grams: index build", f"{case}, one core, against the rate asked for"
+        yield quantity(name, on, rate, BUILD, "Mtokens/s", target=1.0, larger_is_better=True)
+    size = part.nbytes / len(tokens.tokens)
+    on = f"{case}, 16 bits a token, against the size asked for"
+    yield quantity("n-grams: index size", on, size, BYTES, "bytes/token", target=1.0)
     large = _with_index(part, vocabulary, end)
     yield from _steps(large, small, case, runs)
     yield from _documents(large, case, runs)
@@ -110,10 +102,8 @@ def _steps(large: Corpus, small: Corpus, case: str, runs: int) -> Iterator[Measu
     """One step of the constraint, selection included."""
     walks = [partial(_search, corpus) for corpus in (large, small)]
     times = [1e3 * taken / STEPS for taken in median_seconds(walks, max(runs, 9))]
-    name = "n-grams: a step"
-    yield quantity(
-        name, f"{case}, beam {BEAM}, against the time asked for", times[0], STEP, "ms", target=1.0
-    )
+    name, on = "n-grams: a step", f"{case}, beam {BEAM}, against the time asked for"
+    yield quantity(name, on, times[0], STEP, "ms", target=1.0)
     rest = f"beam {BEAM}, {case} against {small.index.tokens:,}"
     yield quantity(name, rest, times[0], times[1], "ms", target=0.5)
     walked = _steps_of(large)
@@ -122,13 +112,12 @@ def _steps(large: Corpus, small: Corpus, case: str, runs: int) -> Iterator[Measu
         yield compare(
             f"{name} and its prefix",
             f"{case}, beam {BEAM}, peer: prefixes walked from the root, then listed, {how}",
-            partial(_all_ours, large, walked),
-            partial(_all_walked, large, walked, each),
-            equal=_same,
+            lambda: np.concatenate([np.sort(_advanced(large, step).score) for step in walked]),
+            partial(_walked, large, walked, each),
+            equal=partial(np.allclose, rtol=0, atol=1e-4),
+            runs=runs,
             target=10.0 if each else None,
             per=len(walked),
-            unit="ms",
-            runs=runs,
         )
 
 
@@ -141,45 +130,26 @@ def _documents(corpus: Corpus, case: str, runs: int) -> Iterator[Measurement]:
         return rank_documents(evidence, 1, 1, scoring.documents)
 
     (taken,) = median_seconds([rank], max(runs, 9))
-    yield quantity(
-        "n-grams: documents",
-        f"{case}, beam {BEAM}, against the time asked for",
-        1e3 * taken,
-        DOCUMENTS,
-        "ms/query",
-        target=1.0,
-    )
+    on = f"{case}, beam {BEAM}, against the time asked for"
+    yield quantity("n-grams: documents", on, 1e3 * taken, DOCUMENTS, "ms/query", target=1.0)
 
 
 def _memory(corpus: Corpus, case: str) -> Measurement:
     """What the second process on a host that maps and searches the index adds to its memory."""
-    context = multiprocessing.get_context("spawn")
-    with TemporaryDirectory(prefix="genret-bench.") as root:
+    process = partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
+    scratch = TemporaryDirectory(prefix="genret-bench.")
+    with scratch as root, process() as first, process() as second:
         corpus.index.parts[0].save(Path(root))
-        workers = []
-        for _ in range(2):
-            ours, theirs = context.Pipe()
-            arguments = (theirs, Path(root), corpus.index.vocabulary, corpus.end_token)
-            worker = context.Process(target=_worker, args=arguments)
-            worker.start()
-            theirs.close()  # so that a worker's end is heard
-            workers.append((worker, ours))
-            grown = ours.recv()
-        for worker, ours in workers:
-            ours.send("done")
-            worker.join()
-    return quantity(
-        "n-grams: a second process",
-        f"{case}, its memory, against the share of the index asked for",
-        grown / 1e6,
-        PRIVATE * corpus.index.nbytes / 1e6,
-        "MB",
-        target=1.0,
-    )
+        for worker in (first, second):
+            searched = worker.submit(_worker, Path(root), corpus.index.vocabulary, corpus.end_token)
+            grown = searched.result()
+    on = f"{case}, its memory, against the share of the index asked for"
+    asked = PRIVATE * corpus.index.nbytes / 1e6
+    return quantity("n-grams: a second process", on, grown / 1e6, asked, "MB", target=1.0)
 
 
-def _worker(pipe: Any, folder: Path, vocabulary: int, end: int) -> None:
-    """Search a small index, then the one of a folder; tell what that took, and wait."""
+def _worker(folder: Path, vocabulary: int, end: int) -> int:
+    """Search a small index, then the one of a folder, and keep it; return the bytes that took."""
     tokens = np.append(np.arange(1, vocabulary + 1), 0).astype(np.uint16)
     small = Part.build(Stream(tokens, np.zeros(1, np.int64), np.zeros(1, np.int32)), vocabulary)
     first = _with_index(small, vocabulary, end)
@@ -188,9 +158,9 @@ def _worker(pipe: Any, folder: Path, vocabulary: int, end: int) -> None:
     index = NgramIndex((Part.load(folder),), vocabulary, "", "")
     second = Corpus(index, end, first.logits)
     second.__dict__["partition"] = first.partition
+    _MAPPED.append(second)
     _search(second)
-    pipe.send(psutil.Process().memory_full_info().uss - before)
-    pipe.recv()
+    return psutil.Process().memory_full_info().uss - before
 
 
 # --- the corpus ---------------------------------------------------------------------------------
@@ -265,27 +235,18 @@ def _advanced(corpus: Corpus, step: Step) -> Rows:
     return advance(step, corpus.constraint, corpus.end_token, np.array([BEAM]))
 
 
-def _all_ours(corpus: Corpus, steps: list[Step]) -> list[np.ndarray]:
-    return [np.sort(_advanced(corpus, step).score) for step in steps]
-
-
-def _all_walked(corpus: Corpus, steps: list[Step], each: bool) -> list[np.ndarray]:
-    return [_walked(corpus, step.depth, step.live, each) for step in steps]
-
-
-def _walked(corpus: Corpus, level: int, live: Rows, each: bool) -> np.ndarray:
+def _walked(corpus: Corpus, steps: list[Step], each: bool) -> np.ndarray:
     """The best continuations' scores, every prefix looked up from its first token on."""
-    index, logits = corpus.index, corpus.logits[level]
-    best = [live.score + logits[: len(live.query), corpus.end_token]]
-    rows = np.arange(len(live.query))
-    for part in np.split(rows, len(rows)) if each else [rows]:
-        state = index.root(len(part))
-        for depth in range(level):
-            state = index.refine(state, depth, live.token[part, depth])
-        row, token, _ = index.expand(state, level)
-        best.append(live.score[part[row]] + logits[part[row], token])
-    return np.sort(np.concatenate(best))[-BEAM:]
-
-
-def _same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
-    return all(np.allclose(a, b, rtol=0, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
+    found = []
+    for step in steps:
+        index, live, logits = corpus.index, step.live, corpus.logits[step.depth]
+        best = [live.score + logits[: len(live.query), corpus.end_token]]
+        rows = np.arange(len(live.query))
+        for part in np.split(rows, len(rows)) if each else [rows]:
+            state = index.root(len(part))
+            for depth in range(step.depth):
+                state = index.refine(state, depth, live.token[part, depth])
+            row, token, _ = index.expand(state, step.depth)
+            best.append(live.score[part[row]] + logits[part[row], token])
+        found.append(np.sort(np.concatenate(best))[-BEAM:])
+    return np.concatenate(found)

@@ -9,7 +9,7 @@ import torch
 
 from genret_dask.bench import constraint, coverage, engine, laws, ngrams, scaling, searching
 from genret_dask.bench.measure import Measurement
-from genret_dask.bench.workload import FULL, QUICK, Scale, workload
+from genret_dask.bench.workload import FULL, QUICK, workload
 
 _Benchmarks = dict[str, tuple[Callable[..., Iterator[Measurement]], str]]
 
@@ -65,29 +65,22 @@ def run(
     DeviceError
         The provider is not there.
     """
+    scale = QUICK if quick else FULL
+
+    def measured() -> Iterator[Measurement]:
+        for name, (benchmark, _) in _ALONE.items():
+            if name in cases:
+                yield from benchmark(scale, runs)
+        chosen = [benchmark for name, (benchmark, _) in _ON_A_MODEL.items() if name in cases]
+        for family in families if chosen else ():
+            with workload(family, scale, provider, threads) as made:
+                for benchmark in chosen:
+                    yield from benchmark(made, runs)
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        scale = QUICK if quick else FULL
-        for measurement in _run(cases, families, scale, provider, threads, runs):
+        for measurement in measured():
             yield replace(measurement, target=None) if quick else measurement
     finally:
         torch.set_num_threads(before)
-
-
-def _run(
-    cases: Sequence[str],
-    families: Sequence[str],
-    scale: Scale,
-    provider: str,
-    threads: int,
-    runs: int,
-) -> Iterator[Measurement]:
-    for name, (benchmark, _) in _ALONE.items():
-        if name in cases:
-            yield from benchmark(scale, runs)
-    chosen = [benchmark for name, (benchmark, _) in _ON_A_MODEL.items() if name in cases]
-    for family in families if chosen else ():
-        with workload(family, scale, provider, threads) as made:
-            for benchmark in chosen:
-                yield from benchmark(made, runs)

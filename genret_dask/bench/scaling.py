@@ -61,16 +61,10 @@ def _workers(spec: SweepSpec, folder: Path, runs: int) -> Measurement:
             digests.update(digest for _, digest in rounds)
     queries = spec.inference.queries or 1
     alone, both = (queries / float(np.median(spent)) for spent in times.values())
+    name, equal = "2 workers against 1", len(digests) == 1
     case = f"{queries} queries, {len(spec.inference.beams)} beams, one core a worker"
     return quantity(
-        "2 workers against 1",
-        case,
-        both,
-        alone,
-        "queries/s",
-        target=1.8,
-        larger_is_better=True,
-        equal=len(digests) == 1,
+        name, case, both, alone, "queries/s", target=1.8, larger_is_better=True, equal=equal
     )
 
 
@@ -123,24 +117,20 @@ def _study(folder: Path, queries: int) -> SweepSpec:
 def _overhead(client: Client, tasks: int) -> Iterator[Measurement]:
     """Tasks that do nothing: what is left is the client, the scheduler and the workers' loops."""
     executor = DaskExecutor(client)
-    executor.map(_nothing, range(100), [f"warm-{row}" for row in range(100)])
-    few = tasks // 10
-    executor.map(_nothing, range(few), [f"few-{row}" for row in range(few)])
+
+    def run(name: str, count: int) -> None:
+        executor.map(_nothing, range(count), [f"{name}-{row}" for row in range(count)])
+
+    run("warm", 100)
+    run("few", tasks // 10)
     before, began = resident(), time.perf_counter()
-    executor.map(_nothing, range(tasks), [f"many-{row}" for row in range(tasks)])
+    run("many", tasks)
     spent = 1e3 * (time.perf_counter() - began) / tasks
     case = f"{tasks:,} tasks that do nothing"
-    yield quantity("cost of a task", f"{case}; the peer is the bound", spent, _BUDGET, "ms/task",
-                   target=1.0)  # fmt: skip
-    yield quantity(
-        "memory of the client and scheduler",
-        f"{case}, against a tenth",
-        resident() / 1e6,
-        before / 1e6,
-        "MB",
-        target=0.9,
-    )
+    bound = f"{case}; the peer is the bound"
+    yield quantity("cost of a task", bound, spent, _BUDGET, "ms/task", target=1.0)
+    name, now = "memory of the client and scheduler", resident()
+    yield quantity(name, f"{case}, against a tenth", now / 1e6, before / 1e6, "MB", target=0.9)
 
 
-def _nothing(task: int, report: object) -> None:
-    return None
+def _nothing(task: int, report: object) -> None: ...

@@ -125,9 +125,9 @@ class _AboveBars(logging.StreamHandler[Any]):
     """Writes lines above a progress bar that is open on the same stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from genret_dask.cli.progress import above_bars
+        from tqdm import tqdm
 
-        with above_bars(self.stream):
+        with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
 
 

@@ -46,9 +46,10 @@ def bench(
     A ratio says how many times better ours is. A comparison whose results differ is not reported
     as a speed; the command then ends with an error.
     """
+    from dask.system import cpu_count
+
     from genret_dask.bench.run import CASES, run
     from genret_dask.cli.tables import columns, format_table
-    from genret_dask.clusters.keywords import usable_cores
     from genret_dask.errors import InputError
     from genret_dask.specs.registry import names_of
 
@@ -57,19 +58,16 @@ def bench(
         for name, (_, about) in CASES.items():
             click.echo(f"{name:12} {about}")
         return
-    if unknown := [name for name in cases if name not in CASES]:
-        raise InputError(
-            f"no benchmark is called {', '.join(unknown)}", expected=f"some of {', '.join(CASES)}"
-        )
     installed = names_of("families")
-    if unknown := [name for name in families if name not in installed]:
-        raise InputError(
-            f"no family is called {', '.join(unknown)}", expected=f"some of {', '.join(installed)}"
-        )
+    for what, names, known in (("benchmark", cases, CASES), ("family", families, installed)):
+        if unknown := [name for name in names if name not in known]:
+            raise InputError(
+                f"no {what} is called {', '.join(unknown)}", expected=f"some of {', '.join(known)}"
+            )
     if json_file and not json_file.parent.is_dir():
         raise InputError(f"{json_file.parent} is not a folder", fix="make it, or write elsewhere")
     found = []
-    threads = threads or usable_cores()
+    threads = threads or cpu_count()
     for measurement in run(
         cases or tuple(CASES), families or installed, quick, provider, threads, runs
     ):

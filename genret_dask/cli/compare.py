@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from genret_dask.cli.options import PLACE, resample_options
+from genret_dask.cli.options import path, resample_options
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=PLACE)
+@click.argument("runs", nargs=-1, required=True, type=path)
 @click.option(
     "--model",
     "models",

@@ -11,6 +11,7 @@ import click
 import numpy as np
 from pydantic import ValidationError
 
+from genret_dask.cli.tables import columns, format_table
 from genret_dask.datasets import SPLITS, BeirDataset, Collection, Dataset, summary
 from genret_dask.datasets.checks import check_usable, list_remarks
 from genret_dask.errors import InputError
@@ -131,13 +132,9 @@ def _counts(facts: dict[str, Any]) -> str:
         lines.append(
             f"  answered   {facts['queries_with_answers']:>9,}   queries have answer strings"
         )
-    lines.append(f"  {'split':<9}  {'queries':>9}  {'judgements':>10}  {'relevant':>9}  documents")
-    lines += [
-        f"  {split:<9}  {row['queries']:>9,}  {row['judgements']:>10,}  {row['relevant']:>9,}"
-        f"  {row['documents']:>9,}"
-        for split, row in facts["splits"].items()
-    ]
-    return printable("\n".join(lines))
+    splits = [{"split": split, **row} for split, row in facts["splits"].items()]
+    table = format_table(splits, columns("split; queries; judgements; relevant; documents"))
+    return printable("\n".join([*lines, textwrap.indent(table, "  ")]))
 
 
 def _short(text: str) -> str:

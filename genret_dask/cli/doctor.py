@@ -42,16 +42,22 @@ def examine() -> dict[str, Any]:
     """
     problems: list[str] = []
     warnings: list[str] = []
+    names = ("dask.system", "distributed.system", "psutil")
+    system, limits, psutil = (_import(name, problems) for name in names)
+    memory = psutil and psutil.virtual_memory()
     report: dict[str, Any] = {
         "genret_dask": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": _packages(problems),
         "onnxruntime": _onnxruntime(problems, warnings),
-        "cores": _cores(problems),
-        "memory": _memory(problems),
+        "cores": {"usable": system and system.cpu_count(), "logical": os.cpu_count()},
+        "memory": {
+            "limit_bytes": limits and int(limits.MEMORY_LIMIT),
+            "total_bytes": memory and int(memory.total),
+            "available_bytes": memory and int(memory.available),
+        },
         "gpu": _gpu(problems),
-        "dashboard": _dashboard(warnings),
     }
     if report["gpu"]["available"] and not report["onnxruntime"]["cuda_loads"]:
         warnings.append(
@@ -68,13 +74,15 @@ def _packages(problems: list[str]) -> dict[str, str | None]:
     except metadata.PackageNotFoundError:
         problems.append("genret-dask itself is not installed: pip install -e '.[cpu]'")
         return {}
-    found: dict[str, str | None] = {name: _version(name) for name in _BROUGHT_ALONG}
-    for requirement in map(Requirement, required):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            if any(requirement.marker.evaluate({"extra": extra}) for extra in _RUN_EXTRAS):
-                found[requirement.name] = _version(requirement.name)
+    requirements = list(map(Requirement, required))
+    installed = versions_of([*_BROUGHT_ALONG, *(one.name for one in requirements)])
+    found = {name: installed.get(name) for name in _BROUGHT_ALONG}
+    for requirement in requirements:
+        version, marker = installed.get(requirement.name), requirement.marker
+        if not marker or any(marker.evaluate({"extra": extra}) for extra in ("", *_RUN_EXTRAS)):
+            found[requirement.name] = version
+        if marker and not marker.evaluate({"extra": ""}):
             continue
-        version = found[requirement.name] = _version(requirement.name)
         if version is None:
             problems.append(f"{requirement.name} is not installed: pip install '{requirement}'")
         elif not requirement.specifier.contains(version, prereleases=True):
@@ -96,8 +104,7 @@ def _onnxruntime(problems: list[str], warnings: list[str]) -> dict[str, Any]:
     result["cuda_loads"] = False
     runtime = _import("onnxruntime", problems, fix="pip install 'genret-dask[cpu]' (or [gpu])")
     if runtime is not None:
-        result["version"] = runtime.__version__
-        result["providers"] = runtime.get_available_providers()
+        result |= {"version": runtime.__version__, "providers": runtime.get_available_providers()}
         if "CUDAExecutionProvider" in result["providers"]:
             result["cuda_loads"], result["cuda_error"] = _cuda_loads(runtime)
             if not result["cuda_loads"]:
@@ -107,42 +114,24 @@ def _onnxruntime(problems: list[str], warnings: list[str]) -> dict[str, Any]:
 
 def _cuda_loads(runtime: Any) -> tuple[bool, str | None]:
     """Open a session on CUDA; ONNX Runtime falls back to the CPU without an error."""
-    from onnx import TensorProto, helper
+    from onnx.parser import parse_model
 
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    node = helper.make_node("Neg", ["x"], ["y"])
-    graph = helper.make_graph([node], "probe", value[:1], value[1:])
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    ).SerializeToString()
+    model = parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> probe (float[1] x) => (float[1] y) { y = Neg (x) }'
+    )
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     try:
         if hasattr(runtime, "preload_dlls"):
             runtime.preload_dlls()
         session = runtime.InferenceSession(
-            model, sess_options=options, providers=["CUDAExecutionProvider"]
+            model.SerializeToString(), options, providers=["CUDAExecutionProvider"]
         )
     except Exception as error:
         return False, str(error).strip() or type(error).__name__
     if "CUDAExecutionProvider" in session.get_providers():
         return True, None
     return False, "the session fell back to the CPU (CUDA or cuDNN libraries are missing)"
-
-
-def _cores(problems: list[str]) -> dict[str, int | None]:
-    system = _import("dask.system", problems)
-    return {"usable": system and system.cpu_count(), "logical": os.cpu_count()}
-
-
-def _memory(problems: list[str]) -> dict[str, int | None]:
-    system = _import("distributed.system", problems)
-    psutil = _import("psutil", problems)
-    return {
-        "limit_bytes": system and int(system.MEMORY_LIMIT),
-        "total_bytes": psutil and int(psutil.virtual_memory().total),
-        "available_bytes": psutil and int(psutil.virtual_memory().available),
-    }
 
 
 def _gpu(problems: list[str]) -> dict[str, Any]:
@@ -157,13 +146,6 @@ def _gpu(problems: list[str]) -> dict[str, Any]:
     }
 
 
-def _dashboard(warnings: list[str]) -> dict[str, bool]:
-    available = _import("bokeh", []) is not None
-    if not available:
-        warnings.append("Dask's dashboard needs bokeh: pip install 'bokeh>=3.1'")
-    return {"available": available}
-
-
 def _import(name: str, problems: list[str], *, fix: str | None = None) -> Any:
     try:
         return importlib.import_module(name)
@@ -171,10 +153,6 @@ def _import(name: str, problems: list[str], *, fix: str | None = None) -> Any:
         advice = fix or f"pip install {name.partition('.')[0]}"
         problems.append(f"{name} does not import ({error}): {advice}")
         return None
-
-
-def _version(name: str) -> str | None:
-    return versions_of([name]).get(name)
 
 
 def _text(report: dict[str, Any]) -> str:
@@ -193,7 +171,6 @@ def _text(report: dict[str, Any]) -> str:
         "memory": f"{_gib(memory['limit_bytes'])} limit, {_gib(memory['available_bytes'])} free "
         f"of {_gib(memory['total_bytes'])}",
         "GPU (torch)": ", ".join(devices) or "none",
-        "dashboard": "available" if report["dashboard"]["available"] else "no (bokeh missing)",
     }
     rows |= {name: version or "not installed" for name, version in report["packages"].items()}
     lines = [labelled(rows, width=max(map(len, rows)), gap="  ")]

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from genret_dask.cli.options import PLACE
+from genret_dask.cli.options import path
+from genret_dask.errors import listed
 
 _SHOWN = 4  # documents of an n-gram, n-grams of a document
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @click.option("--query", required=True, help="Any text.")
 @click.option("--model", required=True, help="A model of the run's cube.")
 @click.option("--beam", default=10, show_default=True, type=click.IntRange(min=1))
@@ -44,10 +45,9 @@ def explain(
     name, weighed = found.noun, any("weight" in one for one in found.identifiers)
     click.echo(printable(f"{found.model}, {found.kind}, beam {found.beam}: {found.query}"))
     click.echo()
-    columns = {"identifier": name, "score": "log-probability", "documents": "documents"}
+    weights = {"weight": "weight", "count": "occurrences"} if weighed else {}
+    columns = {"identifier": name, "score": "log-probability", **weights, "documents": "documents"}
     if weighed:
-        measures = {"weight": "weight", "count": "occurrences"}
-        columns = {"identifier": name, "score": columns["score"], **measures, **columns}
         used = sum(one["weight"] > 0 for one in found.identifiers)
         click.echo(f"{used} of {len(found.identifiers)} {name}s weigh something; by weight:")
         click.echo()
@@ -66,13 +66,10 @@ def _line(record: dict[str, Any]) -> dict[str, Any]:
     line = dict(record)
     if "identifier" in line:
         line["identifier"] = repr(line["identifier"])
-        line["documents"] = _few(line["documents"])
+        line["documents"] = listed(line["documents"], _SHOWN)
     else:
         line["relevant"] = "relevant" if line["relevant"] else ""
-        line["evidence"] = _few([f"{text!r} {value:.1f}" for text, value in line["evidence"]])
+        line["evidence"] = listed(
+            [f"{text!r} {value:.1f}" for text, value in line["evidence"]], _SHOWN
+        )
     return line
-
-
-def _few(items: list[str]) -> str:
-    rest = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f", and {rest} more" if rest > 0 else "")

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
-from genret_dask.cli.options import StudyOptions, study_options
+from genret_dask.cli.options import running, spec_of, study_options
 
 
 @click.command()
 @study_options
-def export(options: StudyOptions) -> None:
+def export(config_file: Path | None, name: str | None, **where: Any) -> None:
     """Export every model of a study to ONNX, training those that are not trained yet."""
-    from genret_dask.cli.tables import format_table
+    from genret_dask.cli.tables import columns, format_table
 
-    with options.running() as study:
+    with running(spec_of(config_file, name), **where) as study:
         manifests = study.export()
+    shown = "model; family; n_params=N; precision; max_difference=max |difference|; tolerance"
     rows = [
-        {
-            "model": model,
-            "family": manifest.family,
-            "N": manifest.n_params,
-            "precision": manifest.precision,
-            "max |difference|": manifest.parity.max_difference,
-            "tolerance": manifest.parity.tolerance,
-        }
+        {"model": model, **dict(manifest), **dict(manifest.parity)}
         for model, manifest in manifests.items()
     ]
-    click.echo(format_table(rows))
+    click.echo(format_table(rows, columns(shown)))
     click.echo("difference: in log-probability, against PyTorch")
     click.echo(f"models in {study.folder / 'models'}")

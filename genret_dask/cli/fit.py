@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genret_dask.cli.options import PLACE, resample_options
+from genret_dask.cli.options import path, resample_options
 
 if TYPE_CHECKING:
     from genret_dask.fits.surface import Loss
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=PLACE, required=False)
+@click.argument("run", type=path, required=False)
 @click.option(
     "--points",
     "points_file",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from genret_dask.cli.options import PLACE, resample_options
+from genret_dask.cli.options import path, resample_options
 
 _COLUMNS = (
     "model; beam; recall@1=R@1; recall@10=R@10; recall@100=R@100; mrr@10=MRR@10; ndcg@10=nDCG@10;"
@@ -17,7 +17,7 @@ _COLUMNS = (
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
 @resample_options
 def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, fields
-from functools import partial, wraps
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +25,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Place(click.ParamType):
-    """A path as it was given, or an object store's folder by its URL."""
+def path(value: str | Path) -> Path:
+    """A path as it was given, or an object store's folder by its URL: a type of options.
 
-    name = "path"
+    Raises
+    ------
+    InputError
+        The URL cannot be taken.
+    """
+    from genret_dask.storage.places import place_of
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """`Path`, or `upath.UPath`; `InputError` where the URL cannot be taken."""
-        from genret_dask.storage.places import place_of
+    return place_of(value) if "://" in str(value) else Path(value)
 
-        return place_of(value) if isinstance(value, str) and "://" in value else Path(value)
-
-
-PLACE = Place()
 
 cluster_option = click.option(
     "--cluster",
@@ -58,7 +56,7 @@ _OPTIONS = (
     click.option("--name", help="Name of the run directory, instead of the config's."),
     click.option(
         "--runs",
-        type=PLACE,
+        type=path,
         default=Path("runs"),
         show_default=True,
         help="Where run directories are: a folder that all workers share, or s3://bucket/folder.",
@@ -74,16 +72,13 @@ _OPTIONS = (
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --cluster, --config, --name, --runs and --performance-report, given as `StudyOptions`."""
+    """Add the options that `spec_of` takes, and --cluster, --runs and --performance-report.
 
-    @wraps(command)
-    def with_options(**values: Any) -> Any:
-        study = StudyOptions(**{one.name: values.pop(one.name) for one in fields(StudyOptions)})
-        return command(study, **values)
-
+    The latter are named as the parameters of `running`.
+    """
     for option in reversed(_OPTIONS):
-        with_options = option(with_options)
-    return with_options
+        command = option(command)
+    return command
 
 
 def resample_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,45 +89,19 @@ def resample_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return shown("--draws", type=least, default=1000, help="Bootstrap resamples.")(command)
 
 
-@dataclass(frozen=True)
-class StudyOptions:
-    """What the options say of the study to run, of its cluster and of its files.
+def spec_of(config_file: Path | None, name: str | None, memory: str | None = None) -> SweepSpec:
+    """The study of a file, or the pydoc study, with the values of --name and --memory in it."""
+    from genret_dask.specs import SweepSpec, load_spec
+    from genret_dask.specs.validation import validate
 
-    Attributes
-    ----------
-    cluster_file, config_file : Path
-    name : str or None
-        Of the run directory, instead of the config's.
-    runs : Path
-    page : Path or None
-        Where Dask's performance report goes.
-    """
-
-    cluster_file: Path
-    config_file: Path | None
-    name: str | None
-    runs: Path
-    page: Path | None
-
-    def spec(self, memory: str | None = None) -> SweepSpec:
-        """The study that the options describe."""
-        from genret_dask.specs import SweepSpec, load_spec
-        from genret_dask.specs.validation import validate
-
-        spec = load_spec(self.config_file) if self.config_file else SweepSpec()
-        if self.name is not None:
-            spec = validate(SweepSpec, {**spec.model_dump(), "name": self.name}, source="--name")
-        if memory is not None:
-            inference = {**spec.inference.model_dump(), "memory": memory}
-            content = {**spec.model_dump(), "inference": inference}
-            spec = validate(SweepSpec, content, source="--memory")
-        return spec
-
-    def running(
-        self, memory: str | None = None, redo: bool = False
-    ) -> AbstractContextManager[Study]:
-        """The study connected to its cluster; see `running`."""
-        return running(self.spec(memory), self.cluster_file, self.runs, self.page, redo)
+    spec = load_spec(config_file) if config_file else SweepSpec()
+    if name is not None:
+        spec = validate(SweepSpec, {**spec.model_dump(), "name": name}, source="--name")
+    if memory is not None:
+        inference = {**spec.inference.model_dump(), "memory": memory}
+        content = {**spec.model_dump(), "inference": inference}
+        spec = validate(SweepSpec, content, source="--memory")
+    return spec
 
 
 @contextmanager
@@ -147,6 +116,9 @@ def running(
 
     Parameters
     ----------
+    cluster_file : Path
+    runs : Path
+        Where run directories are.
     page : Path or None
         Where Dask's performance report goes.
     redo : bool
@@ -164,17 +136,12 @@ def running(
     from genret_dask.study.sweep import Study
 
     place = place_of(runs) / spec.name
-    lease = Lease(place)
+    lease, bars = Lease(place), ProgressBars()
+    limits = {str(cluster_file): memory_limit(cluster)}
+    timeout = cluster.lost_timeout
     _hush_dask()
-    bars = ProgressBars()
     study = Study(
-        spec,
-        runs=runs,
-        progress=bars,
-        lost_timeout=cluster.lost_timeout,
-        lease=lease,
-        redo=redo,
-        limits={str(cluster_file): memory_limit(cluster)},
+        spec, runs=runs, progress=bars, lost_timeout=timeout, lease=lease, redo=redo, limits=limits
     )
     with ExitStack() as stack:
         stack.enter_context(_noting_what_is_done(place, spec))
@@ -182,7 +149,8 @@ def running(
         stack.enter_context(lease)
         stack.enter_context(bars)
         client = study.client = stack.enter_context(connect(cluster))
-        stack.enter_context(_reported(client, page))
+        if page:
+            stack.enter_context(_reported(client, page))
         check_cluster(client, spec, place, newcomers=cluster.address is None)
         workers = client.nthreads()
         rows = {
@@ -201,36 +169,32 @@ def _noting_what_is_done(run: Path, spec: SweepSpec) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, ClusterError) as error:
-        from genret_dask.run.summary import what_is_done
+        from genret_dask.run.status import what_is_done
 
         error.add_note(what_is_done(run, spec))
         raise
 
 
 @contextmanager
-def _reported(client: Client, page: Path | None) -> Iterator[None]:
+def _reported(client: Client, page: Path) -> Iterator[None]:
     """Have Dask write its performance report at the end; a run is worth more than its report."""
     from distributed import performance_report
 
-    if page is None:
-        yield
-        return
-    report = performance_report(filename=str(page), mode="inline")
-    with client.as_current(), ExitStack() as stack:
-        stack.callback(_finish_report, report, page)
+    report: Any = performance_report(filename=str(page), mode="inline")
+    with client.as_current():
         report.__enter__()
-        yield
-
-
-def _finish_report(report: Any, page: Path) -> None:
-    try:
-        report.__exit__(None, None, None)
-        html = page.read_text(encoding="utf-8")  # Dask's template asks the web for an icon
-        page.write_text(re.sub(r'<link rel="shortcut icon"[^>]*>', "", html), encoding="utf-8")
-        echo(f"performance report  {page}")
-    except Exception as error:
-        logger.info("the performance report failed", exc_info=True)
-        echo(f"the performance report {page} could not be written: {type(error).__name__}: {error}")
+        try:
+            yield
+        finally:
+            try:
+                report.__exit__(None, None, None)
+                html = page.read_text(encoding="utf-8")  # Dask's template asks the web for an icon
+                page.write_text(re.sub('<link rel="shortcut icon"[^>]*>', "", html), "utf-8")
+                echo(f"performance report  {page}")
+            except Exception as error:
+                logger.info("the performance report failed", exc_info=True)
+                reason = f"{type(error).__name__}: {error}"
+                echo(f"the performance report {page} could not be written: {reason}")
 
 
 def _hush_dask() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from genret_dask.cli.compare import errors_of
-from genret_dask.cli.options import PLACE, resample_options
+from genret_dask.cli.options import path, resample_options
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @click.option("--flops", type=float, default=math.inf, help="FLOPs that a query may cost.")
 @click.option("--train-flops", type=float, default=math.inf, help="FLOPs that training may cost.")
 @click.option("--target-recall", type=float, help="Recall@10 to reach with the fewest FLOPs.")

@@ -15,10 +15,6 @@ from tqdm import tqdm
 
 from genret_dask.monitoring.log import unit_of
 
-_WIDE = "{desc:<20}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit} "
-_WIDE += "[{elapsed}<{remaining}] {rate_fmt}"
-_NARROW = "{desc:.10} {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
-_WIDTH = 72  # columns that the wide form needs, with a bar worth looking at
 _LINE_SECONDS = 10.0
 
 
@@ -47,17 +43,12 @@ class ProgressBars:
         return self
 
     def __exit__(self, *error: object) -> None:
-        try:
+        with _if_read():
             self._close()
-        except (OSError, ValueError):
-            silence_stderr()
 
     def __call__(self, stage: str, done: float, total: float) -> None:
-        try:
+        with _if_read():
             self._show(stage, done, total)
-        except (OSError, ValueError):
-            silence_stderr()
-            self._stream, self._bars, self._bar = io.StringIO(), False, None
 
     def _show(self, stage: str, done: float, total: float) -> None:
         again = self._bars and self._bar is None and done < total
@@ -88,7 +79,6 @@ class ProgressBars:
                 desc=stage,
                 unit=unit_of(stage),
                 unit_scale=True,
-                bar_format=_WIDE if _columns(self._stream) >= _WIDTH else _NARROW,
                 file=self._stream,
                 dynamic_ncols=True,
             )
@@ -111,32 +101,19 @@ class ProgressBars:
 
 def echo(text: str) -> None:
     """Write a line to standard error, if there is still somebody to read it."""
-    try:
-        with above_bars(sys.stderr):
-            click.echo(text, err=True)
-    except (OSError, ValueError):
-        silence_stderr()
+    with _if_read(), tqdm.external_write_mode(file=sys.stderr):
+        click.echo(text, err=True)
 
 
 @contextmanager
-def above_bars(stream: TextIO) -> Iterator[None]:
-    """Take the open bars of a stream away while something is written to it."""
-    with tqdm.external_write_mode(file=stream):
+def _if_read() -> Iterator[None]:
+    """Drop what is written to a standard error that is gone, by the interpreter's end too."""
+    try:
         yield
-
-
-def silence_stderr() -> None:
-    """Drop what is still written to a standard error that is gone, by the interpreter's end too."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    except (OSError, ValueError):
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _goes_back(stream: TextIO) -> bool:
     """Whether a line on this terminal can be written over."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
-
-
-def _columns(stream: TextIO) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (OSError, ValueError):
-        return 80

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from genret_dask.cli.options import PLACE, cluster_option, running
+from genret_dask.cli.options import cluster_option, path, running
 from genret_dask.cli.verify import verified
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @cluster_option
 @click.pass_context
 def repair(ctx: click.Context, run: Path, cluster_file: Path) -> None:

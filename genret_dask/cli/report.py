@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from genret_dask.cli.options import PLACE
+from genret_dask.cli.options import path
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @click.option("--published", is_flag=True, help="Add the points that the study published.")
 @click.option(
     "--draws", type=click.IntRange(min=1), help="Bootstrap resamples; the run's own by default."

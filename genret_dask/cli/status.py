@@ -6,12 +6,13 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from genret_dask.cli.options import PLACE
+from genret_dask.cli.options import path
 from genret_dask.cli.tables import columns, format_table, labelled
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _FAILURES = 10  # listed
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a look.")
 @click.option(
     "--watch",
@@ -39,7 +40,7 @@ def status(run: Path, as_json: bool, watch: float | None) -> None:
     while True:
         found = read_status(run)
         if as_json:
-            click.echo(json.dumps(found.record, indent=None if watch else 1))
+            click.echo(json.dumps(asdict(found), indent=None if watch else 1))
         else:
             if watch and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
                 click.clear()
@@ -50,26 +51,30 @@ def status(run: Path, as_json: bool, watch: float | None) -> None:
 
 
 def _page(found: RunStatus) -> str:
+    from genret_dask.study.estimate import duration
+
     rows: dict[str, object] = {"run": found.folder, "state": _state(found)}
     if found.client:
-        client = {name: found.client.get(name, "?") for name in ("pid", "host", "since")}
-        rows["client"] = "pid {pid} on {host} since {since}".format(**client)
+        rows["client"] = "pid {pid} on {host} since {since}".format(**vars(found.client))
     rows["dashboard"] = found.dashboard or None
     if found.last_event and found.log_age is not None:
         event = found.last_event
         what = event.get("key") or event.get("stage") or ""
-        rows["log"] = f"{_duration(max(0.0, found.log_age))} ago: {event['event']} {what}".rstrip()
-    rows |= {"done": _totals(found), "failures": len(found.failures) or None}
+        rows["log"] = f"{duration(max(0.0, found.log_age))} ago: {event['event']} {what}".rstrip()
+    rows["done"] = ", ".join(text for _, text in found.counts)
+    rows["failures"] = len(found.failures) or None
     lines = [labelled(rows)]
     for one in found.failures[:_FAILURES]:
-        error = " ".join(str(one.get("error")).split())[:200]
-        lines.append(f"  {one.get('key')}, {one.get('attempts')} attempts: {error}")
+        error = " ".join(str(one.error).split())[:200]
+        lines.append(f"  {one.key}, {one.attempts} attempts: {error}")
     headings = columns("kind; model; trained; exported; shards; done; left")
     table = format_table([vars(one) for one in found.models], headings)
     return "\n".join(lines) + "\n\n" + table + "\n"
 
 
 def _state(found: RunStatus) -> str:
+    from genret_dask.study.estimate import duration
+
     stage = found.stage
     if found.why:
         return f"{found.state}: {' '.join(found.why.split())[:300]}"
@@ -79,25 +84,5 @@ def _state(found: RunStatus) -> str:
     if stage.rate:
         text += f", {stage.rate:,.1f} {stage.unit}/s"
     if stage.seconds_left is not None and found.state == "running":
-        text += f", about {_duration(stage.seconds_left)} left"
+        text += f", about {duration(stage.seconds_left)} left"
     return text
-
-
-def _totals(found: RunStatus) -> str:
-    trained = sum(one.trained for one in found.models)
-    exported = sum(one.exported for one in found.models)
-    shards = [one.shards for one in found.models]
-    planned = "?" if None in shards else f"{sum(one or 0 for one in shards):,}"
-    done = sum(one.done for one in found.models)
-    return (
-        f"{found.indexes_done} of {found.indexes} identifier spaces; of {len(found.models)} models "
-        f"{trained} trained, {exported} exported; {done:,} of {planned} shards"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genret_dask.cli.options import StudyOptions, study_options
+from genret_dask.cli.options import running, spec_of, study_options
 from genret_dask.cli.progress import echo
 from genret_dask.cli.tables import fits_table, labelled, metrics_table, precision_table
 
 if TYPE_CHECKING:
+    from genret_dask.specs import SweepSpec
     from genret_dask.study.sweep import Study
 
 logger = logging.getLogger(__name__)
@@ -31,16 +32,24 @@ logger = logging.getLogger(__name__)
     is_flag=True,
     help="Make anew just what was made from other inputs or settings, instead of refusing it.",
 )
-def sweep(options: StudyOptions, memory: str | None, dry_run: bool, redo: bool) -> None:
+def sweep(
+    config_file: Path | None,
+    name: str | None,
+    memory: str | None,
+    dry_run: bool,
+    redo: bool,
+    **where: Any,
+) -> None:
     """Train, export, search and score every model of a study, into one cube.
 
     Finished work is kept: the same command goes on where it was stopped, and with more models,
     queries or beams it adds to what is there.
     """
+    spec = spec_of(config_file, name, memory)
     if dry_run:
-        _print_plan(options, memory, redo)
+        _print_plan(spec, where["cluster_file"], where["runs"], redo)
         return
-    with options.running(memory, redo) as study:
+    with running(spec, redo=redo, **where) as study:
         cube = study.search()
         results = study.analyse()
         report = _write_report(study)
@@ -78,11 +87,12 @@ def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, A
     click.echo("\n\n".join([*parts, f"open it with:\n  {opened}"]))
 
 
-def _print_plan(options: StudyOptions, memory: str | None, redo: bool) -> None:
+def _print_plan(spec: SweepSpec, cluster_file: Path, runs: Path, redo: bool) -> None:
+    from dask.system import cpu_count
     from dask.utils import format_bytes
 
     from genret_dask.clusters import load_cluster_spec
-    from genret_dask.clusters.keywords import memory_limit, usable_cores
+    from genret_dask.clusters.keywords import memory_limit
     from genret_dask.storage.places import place_of
     from genret_dask.study.estimate import duration
     from genret_dask.study.origins import Origins
@@ -90,19 +100,18 @@ def _print_plan(options: StudyOptions, memory: str | None, redo: bool) -> None:
     from genret_dask.study.survey import cost_of, lines_of, shares_left
     from genret_dask.training.memory import summary
 
-    spec, cluster_file = options.spec(memory), options.cluster_file
     limit = memory_limit(load_cluster_spec(cluster_file))
     click.echo(f"loading {spec.dataset.kind} ...", err=True)
-    origins = Origins(spec, place_of(options.runs) / spec.name)
+    origins = Origins(spec, place_of(runs) / spec.name)
     seen = preview(origins, redo=redo, limits={str(cluster_file): limit})
     click.echo("\n".join(lines_of(seen.steps)))
     seen.check()
     stale = [step for step in seen.steps if step.state == "stale"]
-    plan, cores, search = seen.estimate, usable_cores(), spec.inference
+    plan, cores, search = seen.estimate, cpu_count(), spec.inference
     left = duration(plan.seconds(cores, shares_left(seen.steps)))
     rows = {
         "anew": cost_of(stale) if stale else None,
-        "run": options.runs / spec.name,
+        "run": runs / spec.name,
         "documents": f"{plan.documents:,}",
         "queries": f"{plan.queries:,} of the {search.split} split",
         "generating": ", ".join(identifiers.kind for identifiers in spec.identifiers),

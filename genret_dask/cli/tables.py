@@ -96,7 +96,13 @@ def format_table(
     headings = list(columns.values())
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     lines = [headings, ["-" * width for width in widths], *rows]
-    return "\n".join(_aligned(line, widths, right) for line in lines)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
 
 
 def labelled(rows: Mapping[str, Any], width: int = 10, gap: str = " ") -> str:
@@ -104,19 +110,15 @@ def labelled(rows: Mapping[str, Any], width: int = 10, gap: str = " ") -> str:
     return "\n".join(f"{key:<{width}}{gap}{rows[key]}" for key in rows if rows[key] is not None)
 
 
-def metrics_table(records: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:
+def metrics_table(records: Sequence[Mapping[str, Any]]) -> str:
     """The table of model x beam that ends a sweep."""
-    return format_table(records, kinds_told_apart(records, METRIC_COLUMNS), intervals=intervals)
+    return format_table(records, kinds_told_apart(records, METRIC_COLUMNS), intervals=False)
 
 
 def fits_table(records: Sequence[Mapping[str, Any]]) -> str:
     """The table of fitted laws, their forecasts, and what speaks against them."""
-    parts = [
-        format_table(
-            [line for record in records for line in _axes(record)],
-            kinds_told_apart(records, FIT_COLUMNS),
-        )
-    ]
+    lines = [line for record in records for line in _axes(record)]
+    parts = [format_table(lines, kinds_told_apart(records, FIT_COLUMNS))]
     forecasts = [_forecast(record) for record in records if record["forecast"]]
     if forecasts:
         parts.append(format_table(forecasts, kinds_told_apart(records, FORECAST_COLUMNS)))
@@ -249,11 +251,3 @@ def _decimal(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}"
     return f"{value:.3e}"
-
-
-def _aligned(cells: list[str], widths: list[int], right: list[bool]) -> str:
-    placed = (
-        cell.rjust(width) if to_right else cell.ljust(width)
-        for cell, width, to_right in zip(cells, widths, right, strict=True)
-    )
-    return "  ".join(placed).rstrip()

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
-from genret_dask.cli.options import StudyOptions, study_options
+from genret_dask.cli.options import running, spec_of, study_options
 
 
 @click.command()
 @study_options
-def train(options: StudyOptions) -> None:
+def train(config_file: Path | None, name: str | None, **where: Any) -> None:
     """Train every model of a study that is not trained yet."""
-    from genret_dask.cli.tables import format_table
+    from genret_dask.cli.tables import columns, format_table
 
-    with options.running() as study:
+    with running(spec_of(config_file, name), **where) as study:
         records = study.train()
-    rows = [
-        {
-            "model": record["name"],
-            "N": record["n_params"],
-            "D": record["n_train"],
-            "dev loss": record["dev_loss"],
-            "FLOPs": record["train_flops"],
-            "seconds": record["seconds"],
-        }
-        for record in records.values()
-    ]
-    click.echo(format_table(rows))
+    shown = "name=model; n_params=N; n_train=D; dev_loss=dev loss; train_flops=FLOPs; seconds"
+    click.echo(format_table(list(records.values()), columns(shown)))
     click.echo(f"checkpoints in {study.folder / 'checkpoints'}")

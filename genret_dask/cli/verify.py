@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genret_dask.cli.options import PLACE
+from genret_dask.cli.options import path
 
 if TYPE_CHECKING:
     from genret_dask.run.verification import Damage
 
 
 @click.command()
-@click.argument("run", type=PLACE)
+@click.argument("run", type=path)
 @click.pass_context
 def verify(ctx: click.Context, run: Path) -> None:
     """Check every chunk of RUN's cube, and every artefact, model and index against its hash.

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from dask.system import cpu_count
+
 from genret_dask.clusters.security import tls_environment, tls_settings
 from genret_dask.clusters.spec import ClusterSpec
 from genret_dask.errors import SpecError
@@ -40,9 +42,8 @@ def keywords(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def _local_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
-    threads = kwargs.get("threads_per_worker") or 1
     kwargs["n_workers"] = _local_workers(kwargs, spec)
-    kwargs["threads_per_worker"] = threads
+    kwargs["threads_per_worker"] = kwargs.get("threads_per_worker") or 1
     kwargs.setdefault("processes", True)
     if kwargs.get("memory_limit") == "auto":
         # Left out, it is total / n_workers; "auto" itself would be total / cores a thread.
@@ -60,7 +61,7 @@ def _local_workers(kwargs: Mapping[str, Any], spec: ClusterSpec) -> int:
         return int(kwargs["n_workers"])
     if spec.adapt is not None:
         return spec.adapt.minimum
-    return spec.scale or max(1, usable_cores() // (kwargs.get("threads_per_worker") or 1))
+    return spec.scale or max(1, cpu_count() // (kwargs.get("threads_per_worker") or 1))
 
 
 def _queue_keywords(kwargs: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
@@ -132,13 +133,6 @@ def _dashboard(address: str | None) -> str | None:
             logger.info("dashboard port %s is taken; another one is used", port)
             port = "0"
     return f"{host}:{port}"
-
-
-def usable_cores() -> int:
-    """Count the cores this process may use, by its affinity and its cgroup too."""
-    from dask.system import cpu_count
-
-    return cpu_count()
 
 
 def memory_limit(spec: ClusterSpec) -> int | None:

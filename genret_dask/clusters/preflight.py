@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +83,8 @@ def check_cluster(
         if name.startswith(TOKEN):
             _remove(folder / name)
     token = f"{TOKEN}{secrets.token_hex(8)}"
-    kept = False
-    try:
+    with ExitStack() as stack:
+        stack.callback(_remove, folder / token)
         replace_file(folder / token, b"")
         gate = Gate(spec, folder, token)
         if lines := _problems(client, spec, gate):
@@ -98,10 +98,7 @@ def check_cluster(
         if newcomers:
             client.subscribe_topic(Gate.name, _say)
             client.register_plugin(gate)
-            kept = True
-    finally:
-        if not kept:
-            _remove(folder / token)
+            stack.pop_all()  # whoever comes asks for the token
     logger.info("preflight: %.1f s", time.monotonic() - started)
 
 

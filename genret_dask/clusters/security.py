@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,44 +119,38 @@ def has_tls_settings() -> bool:
 
 
 def _check_ca(path: Path) -> None:
-    _check_readable(path, "the CA's certificate")
-    try:
-        ssl.create_default_context(cafile=path)
-    except ssl.SSLError as error:
-        raise SpecError(
-            f"security.ca {path} holds no certificate ({error.reason or error})",
-            expected="a PEM file",
-            fix=_MAKE,
-        ) from error
+    found = f"security.ca {path} holds no certificate"
+    _check([path], lambda: ssl.create_default_context(cafile=path), found, "a PEM file")
 
 
 def _check_pair(pair: Pair) -> None:
-    _check_readable(pair.cert, "a certificate")
-    _check_readable(pair.key, "a private key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _check(
+        [pair.cert, pair.key],
+        # A key under a passphrase would be asked for on the terminal, by every process.
+        lambda: context.load_cert_chain(pair.cert, pair.key, password=lambda: ""),
+        f"security: {pair.cert} and {pair.key} are not a certificate and its key",
+        "two PEM files that belong together, the key without a passphrase",
+    )
     if pair.key.stat().st_mode & 0o077:
         logger.warning(
             "the private key %s can be read by others than its owner: chmod 600 it", pair.key
         )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _check(paths: Sequence[Path], load: Callable[[], Any], found: str, expected: str) -> None:
+    """Refuse files that cannot be read, or that `load` does not take."""
+    for path in paths:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise SpecError(
+                f"security: {path} cannot be read ({error.strerror})",
+                expected="a PEM file; relative paths are taken from the cluster file's folder",
+                fix=_MAKE,
+            ) from error
     try:
-        # A key under a passphrase would be asked for on the terminal, by every process.
-        context.load_cert_chain(pair.cert, pair.key, password=lambda: "")
-    except (ssl.SSLError, OSError) as error:
+        load()
+    except OSError as error:  # SSLError is one
         reason = getattr(error, "reason", None) or error
-        raise SpecError(
-            f"security: {pair.cert} and {pair.key} are not a certificate and its key ({reason})",
-            expected="two PEM files that belong together, the key without a passphrase",
-            fix=_MAKE,
-        ) from error
-
-
-def _check_readable(path: Path, what: str) -> None:
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise SpecError(
-            f"security: {path} cannot be read ({error.strerror})",
-            expected=f"{what}; relative paths are taken from the cluster file's folder",
-            fix=_MAKE,
-        ) from error
+        raise SpecError(f"{found} ({reason})", expected=expected, fix=_MAKE) from error

@@ -11,10 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from genret_dask.clusters.security import ROLES, ClusterSecurity, Role
-from genret_dask.errors import SpecError
 from genret_dask.specs.strict_yaml import read_yaml
 from genret_dask.specs.validation import Record, validate
 
@@ -76,8 +75,6 @@ class Adapt(Record):
 
 class ClusterSpec(Record):
     """The cluster that a sweep runs on: one to start, or the address of one that runs already."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     version: Literal[1] = 1
     module: str | None = None
@@ -172,14 +169,7 @@ def load_cluster_spec(path: Path | str) -> ClusterSpec:
     >>> load_cluster_spec("cluster_specs/local.yaml").label  # doctest: +SKIP
     'dask.distributed.LocalCluster'
     """
-    content = read_yaml(path)
-    keys = [field.alias or name for name, field in ClusterSpec.model_fields.items()]
-    unknown = sorted(str(key) for key in set(content) - set(keys))
-    if unknown:
-        raise SpecError(
-            f"{path}: unknown key {', '.join(unknown)}", expected=f"valid keys: {', '.join(keys)}"
-        )
-    spec = validate(ClusterSpec, content, source=str(path), fix=_FIX)
+    spec = validate(ClusterSpec, read_yaml(path), source=str(path), fix=_FIX)
     if spec.security is None:
         return spec
     folder = Path(path).absolute().parent

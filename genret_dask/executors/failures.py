@@ -112,19 +112,17 @@ def summary(failures: list[tuple[str, BaseException]], tasks: int) -> GenretErro
     If all are the same error of ours, return it. Otherwise list the first few in an error of their
     common class, or in a `GenretError` if they have none of ours.
     """
-    first = failures[0][1]
-    kinds = {type(error) for _, error in failures}
-    ours = isinstance(first, GenretError) and len(kinds) == 1
+    first, kinds = failures[0][1], {type(error) for _, error in failures}
+    ours = first if isinstance(first, GenretError) and len(kinds) == 1 else None
     if ours and len({str(error) for _, error in failures}) == 1:
-        return first  # type: ignore[return-value]
+        return ours
     lines = [f"{len(failures)} of {tasks} tasks failed:"]
     for key, error in failures[:_SHOWN]:
         lines.append(f"  {key}: {_text(error)}")
     if len(failures) > _SHOWN:
         lines.append(f"  and {len(failures) - _SHOWN} more, in failures.json")
-    fix = first.fix if isinstance(first, GenretError) and len(kinds) == 1 else None
     again = "run the same command again: finished work is kept, and these are tried again"
-    kind = type(first) if isinstance(first, GenretError) and len(kinds) == 1 else GenretError
+    kind, fix = (type(ours), ours.fix) if ours else (GenretError, None)
     return kind("\n".join(lines), fix=fix or again)
 
 

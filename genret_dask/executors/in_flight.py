@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from distributed import Client, Future, KilledWorker, Status, get_worker
+import dask
+from distributed import Client, Future, KilledWorker, Status, get_worker, span
 from distributed.scheduler import NoValidWorkerError
+from distributed.utils import key_split
 
 from genret_dask.errors import ClusterError, TaskError
 from genret_dask.executors.backlog import DEATHS, LOSSES, Backlog, Work
 from genret_dask.executors.protocol import Hooks
-from genret_dask.executors.spans import TaskSpans
 from genret_dask.monitoring.meter import measured
 from genret_dask.monitoring.workers import workers_heard
 
@@ -81,7 +83,7 @@ class InFlight:
         self._client, self._function, self._backlog = client, function, backlog
         self._keep, self._progress, self._hooks = keep, progress, hooks
         self._hear_of_workers = workers_heard(hooks.event)
-        self._spans = TaskSpans()
+        self._spans: dict[str, Any] = {}  # annotations, by prefix of the names of tasks
         self._heard: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def __enter__(self) -> InFlight:
@@ -99,12 +101,23 @@ class InFlight:
                 return
             # Never a key twice: what the scheduler says of the first would count for the second.
             key = work.key if work.attempts == 1 else f"{work.key}-{work.attempts}"
-            with self._spans.of(work.key):
+            with self._span(work.key):
                 future = self._client.submit(
                     run_reporting, self._function, work.task, key, key=key, pure=False
                 )
             self.running[key] = work, future
             future.add_done_callback(self._hear_of_end)
+
+    @contextmanager
+    def _span(self, key: str) -> Iterator[None]:
+        """Put what is submitted into a span of its kind and model, again after a failure too."""
+        prefix = key_split(key)
+        if prefix not in self._spans:
+            _, _, model = prefix.partition(".")
+            with span(model or prefix):
+                self._spans[prefix] = dask.get_annotations()["span"]
+        with dask.annotate(span=self._spans[prefix]):
+            yield
 
     def listen(self, seconds: float) -> bool:
         """Handle one report, waiting up to `seconds` for it; return whether there was one."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from dask.system import cpu_count
 
-from genret_dask.clusters.keywords import usable_cores
 from genret_dask.monitoring.log import RunLog, read_log
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "processor": _processor(),
-        "cores": usable_cores(),
+        "cores": cpu_count(),
         "memory_bytes": int(psutil.virtual_memory().total),
         "gpus": _gpus(),
     }

@@ -127,13 +127,14 @@ def explain(
         found = chosen.explain(session, space, tokenizer, beam, *padded)
     except NumericError as error:
         raise error.of(f"{kind}/{model}", repr(query)) from error
-    own = _own(query, collection, spec.inference)
+    rows = _asked(query, collection)
+    own = _own(rows, collection, spec.inference)
     identifiers = [
         {**one, "documents": [collection.document_ids[row] for row in one["documents"]]}
         for one in found.identifiers
         if chosen.choices or not own.issuperset(one["documents"])
     ]
-    documents = _ranked(found, collection, own, _relevant(query, collection))
+    documents = _ranked(found, collection, own, _relevant(rows, collection))
     return Explanation(kind, chosen.noun, model, query, beam, identifiers, documents)
 
 
@@ -165,16 +166,15 @@ def _ranked(
     ]
 
 
-def _own(query: str, collection: Collection, spec: InferenceSpec) -> set[int]:
-    """Documents that a sweep leaves out for the collection's queries of this text."""
-    qrels, rows = collection.qrels[spec.split], _asked(query, collection)
+def _own(rows: np.ndarray, collection: Collection, spec: InferenceSpec) -> set[int]:
+    """Documents that a sweep leaves out for these queries of the collection."""
+    qrels = collection.qrels[spec.split]
     own = own_documents(collection, qrels, rows, spec.ignore_identical_ids)
     return {int(document) for document in own[own >= 0]}
 
 
-def _relevant(query: str, collection: Collection) -> set[int] | None:
-    """Documents that the collection's query of this text is answered by; None where it has none."""
-    rows = _asked(query, collection)
+def _relevant(rows: np.ndarray, collection: Collection) -> set[int] | None:
+    """Documents that these queries of the collection are answered by; None without a query."""
     if not len(rows):
         return None
     judged = [one.relevant() for one in collection.qrels.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -12,20 +12,20 @@ from typing import Any
 from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
 from genret_dask.errors import GenretError
-from genret_dask.executors.failures import read_failures
+from genret_dask.executors.failures import Failure, read_failures
 from genret_dask.identifiers.ngrams import name_of_index
 from genret_dask.kinds import Kind
 from genret_dask.models.manifest import MANIFEST
 from genret_dask.monitoring.log import read_log, unit_of
-from genret_dask.run.lease import read_holder
-from genret_dask.run.spec import read_run_spec
+from genret_dask.run.lease import Holder, read_holder
+from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.shards.plan import plan_shards
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched
 from genret_dask.storage.layout import RunLayout
-from genret_dask.storage.places import names_in
+from genret_dask.storage.places import names_in, place_of
 
 _TAIL = 2**18  # bytes of the log that tell of the present
 _RECENT = 600.0  # seconds that a rate is taken over
@@ -90,10 +90,10 @@ class RunStatus:
     models : tuple of ModelStatus
     indexes, indexes_done : int
         Identifier spaces: codes, and an n-gram index for each tokeniser.
-    failures : tuple of dict
-        Tasks that were given up: key, error, worker, attempts, time.
-    client : dict or None
-        Who works at it: owner, host, pid, since.
+    failures : tuple of Failure
+        Tasks that were given up.
+    client : Holder or None
+        Who works at it.
     dashboard : str or None
         Of the client's cluster, while the run is not over.
     log_age : float or None
@@ -108,16 +108,25 @@ class RunStatus:
     models: tuple[ModelStatus, ...]
     indexes: int
     indexes_done: int
-    failures: tuple[dict[str, Any], ...]
-    client: dict[str, Any] | None
+    failures: tuple[Failure, ...]
+    client: Holder | None
     dashboard: str | None
     log_age: float | None
     last_event: dict[str, Any] | None
 
     @property
-    def record(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+    def counts(self) -> list[tuple[int, str]]:
+        """Count what is done, each number with its text: spaces, trainings, exports, shards."""
+        models = self.models
+        trained, exported = sum(one.trained for one in models), sum(one.exported for one in models)
+        done, shards = sum(one.done for one in models), [one.shards for one in models]
+        planned = "?" if None in shards else f"{sum(one or 0 for one in shards):,}"
+        return [
+            (self.indexes_done, f"{self.indexes_done} of {self.indexes} identifier spaces"),
+            (trained, f"{trained} of {len(models)} models trained"),
+            (exported, f"{exported} of {len(models)} exported"),
+            (done, f"{done:,} of {planned} shards searched"),
+        ]
 
 
 def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
@@ -152,17 +161,49 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     return RunStatus(
         folder=str(folder),
         state=state,
-        why=_why(last) if state == "failed" else None,
+        why=f"{last.get('error')}: {last.get('text')}" if last and state == "failed" else None,
         stage=None if over else _stage(events),
         models=tuple(_models(run, spec)),
         indexes=len(indexes),
         indexes_done=sum(indexes),
-        failures=tuple(asdict(failure) for failure in read_failures(folder)),
-        client=asdict(client) if client else None,
+        failures=tuple(read_failures(folder)),
+        client=client,
         dashboard=None if over or state == "stopped" else began.get("dashboard"),
         log_age=age,
         last_event=last,
     )
+
+
+def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
+    """Say what a run directory holds, and that the same command goes on from there.
+
+    Parameters
+    ----------
+    folder : Path
+    spec : SweepSpec, optional
+        Of the study that is run; what the directory says by default.
+
+    Examples
+    --------
+    >>> what_is_done(Path("runs/none"))
+    'Nothing is done yet. The same command starts anew.'
+    """
+    folder = place_of(folder)
+    run = RunLayout(folder)
+    try:
+        status = read_status(folder, spec if is_run(folder) else None)
+    except GenretError:  # there is no run yet
+        return "Nothing is done yet. The same command starts anew."
+    done = _there(run.collection, run.pairs, run.tokenizer())
+    done += [text for count, text in status.counts if count]
+    done += _there(run.results, run.report)
+    if not done:
+        return "Nothing is done yet. The same command starts anew."
+    return f"Done: {', '.join(done)}. The same command goes on from there."
+
+
+def _there(*artefacts: Path) -> list[str]:
+    return [one.name for one in artefacts if (one / RECORD).is_file()]
 
 
 def _state(last: dict[str, Any] | None, age: float | None) -> str:
@@ -223,10 +264,10 @@ def _identifiers(run: RunLayout, spec: SweepSpec, kind: Kind) -> list[bool]:
     found = []
     for tokenizer in tokenizers:
         try:
-            name = name_of_index(tokenizer)
-        except GenretError:
-            name = ""
-        found.append(bool(name) and (run.identifiers(kind.kind, name) / kind.record_name).is_file())
+            folder = run.identifiers(kind.kind, name_of_index(tokenizer))
+            found.append((folder / kind.record_name).is_file())
+        except GenretError:  # there is no tokeniser yet
+            found.append(False)
     return found
 
 
@@ -249,10 +290,6 @@ def _stage(events: list[dict[str, Any]]) -> StageStatus | None:
     rate = (done - before) / (now - then) if now > then and done > before else None
     left = max(0.0, (total - done) / rate - (_age(spoke) or 0.0)) if rate else None
     return StageStatus(stage, unit_of(stage), done, total, rate, left)
-
-
-def _why(event: dict[str, Any] | None) -> str | None:
-    return f"{event.get('error')}: {event.get('text')}" if event else None
 
 
 def _age(event: dict[str, Any] | None) -> float | None:

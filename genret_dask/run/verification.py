@@ -10,23 +10,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import zarr
+from dask.system import cpu_count
 
-from genret_dask.clusters.keywords import usable_cores
 from genret_dask.cube.open import WholeStore
 from genret_dask.cube.schema import SEARCH
-from genret_dask.cube.store import (
-    ROOT,
-    digest_of,
-    is_sharded,
-    read_attributes,
-    store_at,
-)
+from genret_dask.cube.store import ROOT, digest_of, is_sharded, read_attributes, store_at
 from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.models.manifest import MANIFEST, read_manifest
@@ -34,7 +29,7 @@ from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
 from genret_dask.storage import artefacts
-from genret_dask.storage.fingerprint import sha256_file
+from genret_dask.storage.artefacts import check_hash
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import PARTIAL, files_in, place_of
 from genret_dask.storage.records import read_record
@@ -105,7 +100,7 @@ def verify_run(
         *_cube_checks(run, names),
         partial(_check_sources, run),
     ]
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for done, damages in enumerate(pool.map(lambda check: check(), checks), 1):
             found += damages
             if progress:
@@ -136,26 +131,27 @@ def _artefact_checks(run: Path, names: list[str]) -> Iterator[Check]:
         folder, _, record = name.rpartition("/")
         ours = folder and record in how and not name.startswith(by_shard)
         if ours and _leftover(name) is None:
-            yield partial(_check_artefact, run, folder, how[record])
+            yield partial(_damages, "artefact", folder, how[record], run / folder)
 
 
-def _check_artefact(run: Path, folder: str, check: Callable[[Path], object]) -> list[Damage]:
+def _damages(kind: str, place: str, check: Callable[..., object], *what: Any) -> list[Damage]:
+    """Call a check; where it raises, say so of the place."""
     try:
-        check(run / folder)
+        check(*what)
     except GenretError as error:
-        return [Damage("artefact", folder, error.found)]
+        return [Damage(kind, place, error.found)]
     return []
 
 
 def _check_model(folder: Path) -> None:
     manifest = read_manifest(folder, verify=False)
     for name, digest in manifest.files.items():
-        artefacts.check_hash(folder / name, digest)
+        check_hash(folder / name, digest)
 
 
 def _check_index(folder: Path) -> None:
     for name, digest in artefacts.record_of(folder, INDEX, {"parts": dict})["parts"].items():
-        artefacts.check_hash(folder / name / artefacts.RECORD, digest)
+        check_hash(folder / name / artefacts.RECORD, digest)
 
 
 def _check_sources(run: Path) -> list[Damage]:
@@ -215,28 +211,20 @@ def shards_of(cube: Path) -> list[ShardTask]:
 def _check_seal(
     cube: Path, attributes: dict[str, Any], ledger: Ledger, shards: list[ShardTask]
 ) -> list[Damage]:
-    found = []
-    place = RunLayout(cube.parent).seal
+    place, found = RunLayout(cube.parent).seal, []
     try:
         seal = read_record(place)
-        if seal is None:
-            return [Damage("seal", place.name, "is missing, though the cube is sealed")]
-        for name, digest in seal["files"].items():
-            try:
-                same = sha256_file(cube / name) == digest
-            except OSError:
-                same = False
-            if not same:
-                found.append(Damage("seal", f"{cube.name}/{name}", "is not what the seal says"))
-        if attributes.get("digest") != seal["digest"]:
-            found.append(Damage("seal", cube.name, "carries another digest than its seal"))
-        try:
-            if ledger.digest(shards) != seal["digest"]:
-                found.append(Damage("seal", place.name, "has another digest than the markers"))
-        except CubeError:
-            pass  # a marker is missing or damaged: its shard says so itself
     except GenretError as error:
         return [Damage("seal", place.name, error.found)]
+    if seal is None:
+        return [Damage("seal", place.name, "is missing, though the cube is sealed")]
+    for name, digest in seal["files"].items():
+        found += _damages("seal", f"{cube.name}/{name}", check_hash, cube / name, digest)
+    if attributes.get("digest") != seal["digest"]:
+        found.append(Damage("seal", cube.name, "carries another digest than its seal"))
+    with suppress(CubeError):  # a marker is missing or damaged: its shard says so itself
+        if ledger.digest(shards) != seal["digest"]:
+            found.append(Damage("seal", place.name, "has another digest than the markers"))
     return found
 
 

@@ -92,8 +92,9 @@ def _problem(
     item = items[0]
     if item["type"] == "extra_forbidden":
         parent = _record_at(record, item["loc"][:-1], content)
-        valid = f"valid keys: {', '.join(parent.model_fields)}" if parent else None
-        return f"unknown key {location}", valid
+        fields = parent.model_fields if parent else {}
+        keys = ", ".join(field.alias or name for name, field in fields.items())
+        return f"unknown key {location}", f"valid keys: {keys}" if keys else None
     message, *others = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
     message += "".join(f", or {other.removeprefix('Input should be ')}" for other in others)
     return f"{location}: {message} (found {_shown(item)})"[:400], None

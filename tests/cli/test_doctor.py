@@ -184,10 +184,3 @@ def test_a_gpu_that_the_runtime_does_not_use(imports):
     result = run()
     assert "H200 (141.0 GiB)" in result.stdout
     assert "genret-dask[gpu]" in result.stdout
-
-
-def test_no_bokeh_is_a_warning(imports):
-    imports(bokeh=ImportError("No module named 'bokeh'"))
-    report = module.examine()
-    assert report["dashboard"] == {"available": False}
-    assert any("bokeh" in text for text in report["warnings"])

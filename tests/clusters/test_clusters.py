@@ -97,7 +97,7 @@ def test_shipped_file_is_valid_and_its_class_is_there_or_named(path):
 
 
 def test_shipped_local_file_uses_every_core_on_loopback(monkeypatch):
-    monkeypatch.setattr(arguments, "usable_cores", lambda: 5)
+    monkeypatch.setattr(arguments, "cpu_count", lambda: 5)
     path = next(path for path in SHIPPED if path.stem == "local")
     kwargs = keywords(load_cluster_spec(path))
     assert (kwargs["n_workers"], kwargs["threads_per_worker"], kwargs["processes"]) == (5, 1, True)
@@ -106,7 +106,7 @@ def test_shipped_local_file_uses_every_core_on_loopback(monkeypatch):
 
 
 def test_bare_local_cluster_gets_our_defaults(monkeypatch):
-    monkeypatch.setattr(arguments, "usable_cores", lambda: 6)
+    monkeypatch.setattr(arguments, "cpu_count", lambda: 6)
     kwargs = keywords(spec(LOCAL))
     assert (kwargs["n_workers"], kwargs["threads_per_worker"], kwargs["processes"]) == (6, 1, True)
     assert keywords(spec(LOCAL, scale=4))["n_workers"] == 4

@@ -31,8 +31,7 @@ from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.executors.watch import ClusterWatch
 from genret_dask.monitoring.log import read_log
-from genret_dask.run.status import read_status
-from genret_dask.run.summary import what_is_done
+from genret_dask.run.status import read_status, what_is_done
 from tests.findings.conftest import FEMTO, write_tiny
 from tests.findings.interrupted import Moment
 

@@ -391,7 +391,7 @@ def test_a_damaged_manifest_is_redone(root, run):
 
 
 def test_indexes_of_a_tokeniser_that_is_no_more_go_with_it(root, run):
-    from genret_dask.run.summary import what_is_done
+    from genret_dask.run.status import what_is_done
 
     (before,) = (run / "tiny" / "identifiers" / "ngrams").iterdir()
     changed = spec_of(root, tokenizer={"vocab_size": 380})
@@ -404,7 +404,7 @@ def test_indexes_of_a_tokeniser_that_is_no_more_go_with_it(root, run):
 
 
 def test_a_run_that_grows_says_how_far_it_is_of_what_it_becomes(root, run):
-    from genret_dask.run.summary import what_is_done
+    from genret_dask.run.status import what_is_done
 
     grown = spec_of(root, models=("t5", "llama"))
     Study(grown, runs=run).train()

@@ -95,7 +95,7 @@ def test_a_run_that_did_not_end_is_running_while_it_speaks(run):
 def test_a_lease_tells_who_is_at_it_and_a_dead_one_nothing(run):
     with Lease(run):
         found = read_status(run)
-        assert found.state == "running" and found.client["pid"] == os.getpid()
+        assert found.state == "running" and found.client.pid == os.getpid()
         path = max(RunLayout(run).lease.glob("*.json"))
         mine = json.loads(path.read_text())
     assert read_status(run).state == "failed" and read_status(run).client is None
@@ -204,7 +204,7 @@ def test_the_page_is_plain_text_with_failures(run):
     out = status(str(run))
     assert out.isascii()
     assert "failed: RuntimeError: the disk is on fire" in out
-    assert "4 trained, 4 exported; 2 of 16 shards" in out
+    assert "4 of 4 exported, 2 of 16 shards searched" in out
     assert out.count("search.codes.t5-00-00000016, 3 attempts: Oops: no good") == 10
     assert "failures   12" in out
 
