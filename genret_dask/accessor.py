@@ -6,9 +6,11 @@ plain function of `genret_dask.metrics` or `genret_dask.fits`, and as lazy as th
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
@@ -210,6 +212,23 @@ def documents_of(tree: xr.DataTree, run: Path | str | None = None) -> xr.Dataset
             expected="a cube by genret_dask.open_cube, or its run directory",
             fix="give it, as in documents(run='runs/pydoc')",
         )
+    return open_collection(run)
+
+
+def open_collection(run: Path | str) -> xr.Dataset:
+    """Open the documents of a run, without reading them.
+
+    Returns
+    -------
+    xarray.Dataset
+        id, title and text (str) over `doc`, the rows that the cube's rankings name: lazy, a Dask
+        chunk for each batch of the file.
+
+    Raises
+    ------
+    InputError
+        There is no collection.
+    """
     folder = RunLayout(place_of(run)).collection
     if not (folder / RECORD).is_file():
         raise InputError(
@@ -218,12 +237,21 @@ def documents_of(tree: xr.DataTree, run: Path | str | None = None) -> xr.Dataset
             fix="copy its folder collection beside the cube, or give the run: documents(run=...)",
         )
     found = stored.read_artefact(folder)
-    columns = {"id": found.document_ids, "title": found.titles, "text": found.texts}
+    columns = {"id": "document_ids", "title": "titles", "text": "texts"}
+    blocks = partial(
+        da.map_blocks, _strings, folder, chunks=(found.texts.chunks,), meta=np.empty(0, object)
+    )
     return xr.Dataset(
-        {name: ("doc", np.array(column, dtype=object)) for name, column in columns.items()},
-        coords={"doc": np.arange(len(found))},
+        {name: ("doc", blocks(column, dtype=object)) for name, column in columns.items()},
+        coords={"doc": np.arange(len(found), dtype=np.int32)},
         attrs={"collection": found.name},
     )
+
+
+def _strings(folder: Path, column: str, block_info: Any = None) -> np.ndarray:
+    """Read a chunk of a collection's column."""
+    ((start, stop),) = block_info[None]["array-location"]
+    return np.array(getattr(stored.read_artefact(folder), column)[start:stop], dtype=object)
 
 
 @xr.register_dataset_accessor("genret")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
+from genret_dask.datasets.beir import write_folder
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.exporters import export_model
 from genret_dask.identifiers import Codes
@@ -66,9 +67,7 @@ def make_collection(documents: int = 40, seed: int = 0) -> Collection:
 
 
 def write_beir(collection: Collection, folder: Path) -> Path:
-    from genret_dask.datasets import stored
-
-    stored.write(collection, folder)
+    write_folder(collection, folder)
     return folder
 
 

@@ -14,7 +14,8 @@ from genret_dask.bench.measure import Measurement, quantity
 from genret_dask.bench.workload import QUICK, Scale
 from genret_dask.clusters import ClusterSpec, connect
 from genret_dask.cube.store import read_attributes
-from genret_dask.datasets import BeirDataset, stored
+from genret_dask.datasets import BeirDataset, Strings
+from genret_dask.datasets.beir import write_folder
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.shards.usage import resident
@@ -94,14 +95,14 @@ def _study(folder: Path, queries: int) -> SweepSpec:
     collection = Collection(
         name="bench",
         version="1",
-        document_ids=tuple(f"d{row}" for row in range(len(texts))),
-        titles=("",) * len(texts),
-        texts=texts,
-        query_ids=tuple(f"q{row}" for row in range(len(asked))),
-        queries=asked,
+        document_ids=Strings.of(f"d{row}" for row in range(len(texts))),
+        titles=Strings.of([""] * len(texts)),
+        texts=Strings.of(texts),
+        query_ids=Strings.of(f"q{row}" for row in range(len(asked))),
+        queries=Strings.of(asked),
         qrels={name: Qrels.from_rows(rows[split == name], rows[split == name]) for name in SPLITS},
     )
-    stored.write(collection, folder / "beir")
+    write_folder(collection, folder / "beir")
     return SweepSpec(
         name="scaling",
         dataset=BeirDataset(kind="beir", path=folder / "beir"),

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.beir import BeirDataset
-from genret_dask.datasets.collection import SPLITS, Collection, Qrels, summary
+from genret_dask.datasets.collection import SPLITS, Collection, Qrels
+from genret_dask.datasets.columns import Strings
 from genret_dask.datasets.dpr import DprDataset
 from genret_dask.datasets.irds import IrDatasetsDataset
 from genret_dask.datasets.pydoc import PydocDataset
+from genret_dask.datasets.stored import CollectionWriter
+from genret_dask.datasets.summary import summary
 
 __all__ = [
     "SPLITS",
     "BeirDataset",
     "Collection",
+    "CollectionWriter",
     "Dataset",
     "DprDataset",
     "IrDatasetsDataset",
     "PydocDataset",
     "Qrels",
+    "Strings",
     "summary",
 ]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from genret_dask.datasets import stored
 from genret_dask.datasets.collection import SPLITS, Collection
+from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.specs.validation import Record
 
 
@@ -35,15 +40,42 @@ class Dataset(Record):
         """Return the values of the fields train, dev and test, without those that are None."""
         return {split: found for split in SPLITS if (found := getattr(self, split)) is not None}
 
+    @property
+    def title(self) -> str:
+        """What the collection is called."""
+        return self.kind
+
+    @property
+    def version(self) -> str:
+        """Which build of it this is."""
+        return self.fingerprint()
+
     @abstractmethod
-    def load(self) -> Collection:
-        """Load the collection: a function of the settings and of their sources alone.
+    def read(self, into: CollectionWriter) -> None:
+        """Give the collection to a writer, row by row: a function of the settings and the sources.
 
         Raises
         ------
         DatasetError
             The source is missing, malformed, incomplete or empty.
         """
+
+    def place(self, what: str, row: int) -> str:
+        """Name where row number `row` of the documents or queries stands in the source."""
+        return f"{what} {row + 1}"
+
+    def load(self, folder: Path | None = None) -> Collection:
+        """Read the collection into a folder of columns, or into a file without a name, and map it.
+
+        Raises
+        ------
+        DatasetError
+            What `read` raises; an id is repeated, or judgements name unknown ids.
+        """
+        with ExitStack() as stack:
+            if folder is None:
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix="genret-columns-")))
+            return stored.build(folder, self.title, self.version, self.read, self.place)
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -9,16 +9,19 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from genret_dask.datasets.base import Dataset
-from genret_dask.datasets.collection import SPLITS, Collection, Qrels, encodable
-from genret_dask.errors import DatasetError, listed
+from genret_dask.datasets.collection import SPLITS, Collection
+from genret_dask.datasets.columns import encodable
+from genret_dask.datasets.stored import CollectionWriter
+from genret_dask.errors import DatasetError
 from genret_dask.storage.fingerprint import fingerprint
 from genret_dask.storage.sources import source_hash
 
@@ -45,19 +48,35 @@ class BeirDataset(Dataset):
   path: data/scifact
   allow_unknown_ids: false    # true drops judgements of unknown ids"""
 
-    def load(self) -> Collection:
-        """Load a BEIR folder.
+    @property
+    def title(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    def read(self, into: CollectionWriter) -> None:
+        """Read a BEIR folder.
 
         Raises
         ------
         DatasetError
-            The folder or a file of it is missing, a line is malformed (file and line are named), an
-            id is repeated, the corpus is empty, or judgements name unknown ids and
-            `allow_unknown_ids` is not set.
+            The folder or a file of it is missing, a line is malformed (file and line are named), or
+            there are no documents or queries.
         """
-        return read_folder(
-            self.path, version=self.fingerprint(), allow_unknown_ids=self.allow_unknown_ids
-        )
+        files = _files(self.path)
+        into.allow_unknown_ids = self.allow_unknown_ids
+        _read_corpus(files["corpus.jsonl"], into)
+        answers = _read_answers(files["answers.jsonl"]) if "answers.jsonl" in files else {}
+        _read_queries(files["queries.jsonl"], answers, into)
+        for split in SPLITS:
+            if (path := files.get(f"qrels/{split}.tsv")) is not None:
+                for query, document, grade in _read_qrels(path):
+                    into.judge(split, query, document, grade)
+
+    def place(self, what: str, row: int) -> str:
+        """See `Dataset.place`: the file and the line."""
+        path = _files(self.path)["corpus.jsonl" if what == "document" else "queries.jsonl"]
+        number, _ = next(islice(read_lines(path), row, None))
+        return f"{path}, line {number}"
 
     def fingerprint(self) -> str:
         """Hash of the bytes of the folder's files and of the settings; the path plays no part."""
@@ -65,95 +84,25 @@ class BeirDataset(Dataset):
         return fingerprint("beir", hashes, self.allow_unknown_ids)
 
 
-def read_folder(
-    folder: Path, *, version: str, name: str | None = None, allow_unknown_ids: bool = False
-) -> Collection:
-    """Load a BEIR folder under a name (the folder's, unless given) and a version."""
-    files = _files(folder)
-    document_ids, titles, texts = _read_corpus(files["corpus.jsonl"])
-    query_ids, queries = _read_queries(files["queries.jsonl"])
-    judgements = {
-        split: list(_read_qrels(path))
-        for split in SPLITS
-        if (path := files.get(f"qrels/{split}.tsv")) is not None
+def write_folder(collection: Collection, folder: Path) -> None:
+    """Write a collection as a BEIR folder, which must not be there yet."""
+    (folder / "qrels").mkdir(parents=True)
+    documents = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
+    queries = zip(collection.query_ids, collection.queries, strict=True)
+    records = {
+        "corpus": ({"_id": name, "title": title, "text": text} for name, title, text in documents),
+        "queries": ({"_id": name, "text": text} for name, text in queries),
+        "answers": ({"_id": name, "answers": one} for name, one in collection.answers.items()),
     }
-    answers = _read_answers(files["answers.jsonl"]) if "answers.jsonl" in files else {}
-    strangers = len(answers.keys() - set(query_ids))
-    if strangers:
-        logger.warning("%s: %d answers are to unknown queries; dropped", folder, strangers)
-        answers = {name: answers[name] for name in query_ids if name in answers}
-    return Collection(
-        name=name or folder.resolve().name,
-        version=version,
-        document_ids=document_ids,
-        titles=titles,
-        texts=texts,
-        query_ids=query_ids,
-        queries=queries,
-        qrels=resolve_judgements(
-            judgements,
-            query_ids,
-            document_ids,
-            allow_unknown_ids=allow_unknown_ids,
-            source=str(folder),
-        ),
-        answers=answers,
-    )
-
-
-def resolve_judgements(
-    judgements: Mapping[str, list[Judgement]],
-    query_ids: tuple[str, ...],
-    document_ids: tuple[str, ...],
-    *,
-    allow_unknown_ids: bool,
-    source: str,
-) -> dict[str, Qrels]:
-    """Turn (query id, document id, grade) into rows, for every split.
-
-    Of a pair that is judged twice the higher grade stays; a warning counts those that differ.
-
-    Raises
-    ------
-    DatasetError
-        A judgement names an id that is not there and `allow_unknown_ids` is not set; otherwise
-        such judgements are dropped with a warning.
-    """
-    query_row = {name: row for row, name in enumerate(query_ids)}
-    document_row = {name: row for row, name in enumerate(document_ids)}
-    qrels = {}
-    unknown: dict[str, None] = {}
-    dropped = 0
-    for split in SPLITS:
-        rows = []
-        for query, document, grade in judgements.get(split, ()):
-            missing = [f"query {query!r}"] if query not in query_row else []
-            missing += [f"document {document!r}"] if document not in document_row else []
-            if missing:
-                dropped += 1
-                unknown.update(dict.fromkeys(missing))
-            else:
-                rows.append((query_row[query], document_row[document], grade))
-        qrels[split] = Qrels.from_rows(*([row[column] for row in rows] for column in range(3)))
-        if twice := len(set(rows)) - len(qrels[split]):
-            logger.warning(
-                "%s: %d judgements of the %s split contradict another of the same pair; the higher "
-                "grade counts",
-                source,
-                twice,
-                split,
-            )
-    if unknown:
-        named = listed(list(unknown), 5)
-        found = f"{source}: {dropped} judgements name {len(unknown)} unknown ids: {named}"
-        if not allow_unknown_ids:
-            raise DatasetError(
-                found,
-                expected="judgements of ids in the corpus and the queries",
-                fix="correct the qrels, or set dataset.allow_unknown_ids: true to drop those lines",
-            )
-        logger.warning("%s; dropped", found)
-    return qrels
+    for name, found in records.items():
+        with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in found)
+    for split, qrels in collection.qrels.items():
+        names = collection.query_ids.take(qrels.query), collection.document_ids.take(qrels.document)
+        with open(folder / "qrels" / f"{split}.tsv", "w", encoding="utf-8") as file:
+            file.write("query-id\tcorpus-id\tscore\n")
+            for query, document, grade in zip(*names, qrels.relevance, strict=True):
+                file.write(f"{query}\t{document}\t{grade}\n")
 
 
 # --- the files --------------------------------------------------------------------------------
@@ -253,28 +202,28 @@ def malformed(path: Path, number: int, problem: str, expected: str) -> DatasetEr
 # --- the lines --------------------------------------------------------------------------------
 
 
-def _read_corpus(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _read_corpus(path: Path, into: CollectionWriter) -> None:
     expected = 'a line like {"_id": "d1", "title": "", "text": "..."}'
-    ids, titles, texts = [], [], []
+    name = None
     for name, number, record in _records(path, expected):
-        ids.append(name)
-        titles.append(_string(path, number, record, "title", expected, default=""))
-        texts.append(_string(path, number, record, "text", expected))
-    if not ids:
+        title = _string(path, number, record, "title", expected, default="")
+        into.document(name, title, _string(path, number, record, "text", expected))
+    if name is None:
         raise DatasetError(f"{path} has no documents", expected=expected)
-    return tuple(ids), tuple(titles), tuple(texts)
 
 
-def _read_queries(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _read_queries(path: Path, answers: dict[str, tuple[str, ...]], into: CollectionWriter) -> None:
     expected = 'a line like {"_id": "q1", "text": "..."}'
-    rows = [
-        (name, _string(path, number, record, "text", expected))
-        for name, number, record in _records(path, expected)
-    ]
-    if not rows:
+    strangers = {*answers}
+    name = None
+    for name, number, record in _records(path, expected):
+        text = _string(path, number, record, "text", expected)
+        into.query(name, text, answers.get(name, ()))
+        strangers.discard(name)
+    if name is None:
         raise DatasetError(f"{path} has no queries", expected=expected)
-    ids, texts = zip(*rows, strict=True)
-    return ids, texts
+    if strangers:
+        logger.warning("%s: %d answers are to unknown queries; dropped", path, len(strangers))
 
 
 def _read_answers(path: Path) -> dict[str, tuple[str, ...]]:
@@ -291,8 +240,7 @@ def _read_answers(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _records(path: Path, expected: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Yield (id, line number, record), every id once."""
-    first: dict[str, int] = {}
+    """Yield (id, line number, record)."""
     for number, line in read_lines(path):
         try:
             record = json.loads(line)
@@ -307,11 +255,6 @@ def _records(path: Path, expected: str) -> Iterator[tuple[str, int, dict[str, An
             raise malformed(path, number, "no _id", expected)
         if not (isinstance(name, str) and encodable(name)) or any(c in name for c in "\t\n\r"):
             raise malformed(path, number, f"_id is {name!r}", "a string without tab or line break")
-        if name in first:
-            raise malformed(
-                path, number, f"_id {name!r} again, first on line {first[name]}", "unique ids"
-            )
-        first[name] = number
         yield name, number, record
 
 

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from genret_dask.datasets.words import one_line, words
+from genret_dask.datasets.columns import Strings
 from genret_dask.errors import DatasetError
 
 SPLITS = ("train", "dev", "test")
-_BREAK = re.compile(r"[\t\n\r]")
-
-
-def encodable(text: str) -> bool:
-    """Whether UTF-8 can hold a text; lone surrogates, which JSON lets through, it cannot."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+_UNUSABLE_ID = r"^$|[\t\n\r]"
 
 
 @dataclass(frozen=True)
@@ -75,20 +62,22 @@ class Qrels:
 
 @dataclass(frozen=True)
 class Collection:
-    """A retrieval collection in memory.
+    """A retrieval collection, in columns.
 
     Attributes
     ----------
     name, version : str
         What it is, and of which build.
-    document_ids, titles, texts : tuple of str
-        Equal lengths; a title may be empty.
-    query_ids, queries : tuple of str
+    document_ids, titles, texts : Strings
+        Equal lengths; a title may be empty. Any sequence of str will do.
+    query_ids, queries : Strings
         Equal lengths.
     qrels : dict of split to Qrels
         Always has the keys train, dev and test; a split may be empty.
     answers : dict of query id to tuple of str
         Answer strings, where the collection has them.
+    digest : str, optional
+        Content hash of columns that were checked before; others are checked now.
 
     Raises
     ------
@@ -102,142 +91,82 @@ class Collection:
 
     name: str
     version: str
-    document_ids: tuple[str, ...]
-    titles: tuple[str, ...]
-    texts: tuple[str, ...]
-    query_ids: tuple[str, ...]
-    queries: tuple[str, ...]
+    document_ids: Strings
+    titles: Strings
+    texts: Strings
+    query_ids: Strings
+    queries: Strings
     qrels: dict[str, Qrels]
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    digest: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
-        if not self.document_ids:
+    def __post_init__(self, digest: str | None) -> None:
+        object.__setattr__(self, "_digest", digest)
+        for name in ("document_ids", "titles", "texts", "query_ids", "queries"):
+            object.__setattr__(self, name, Strings.of(getattr(self, name)))
+        if digest is None:
+            self._check()
+
+    def _check(self) -> None:
+        if not len(self):
             raise DatasetError(
                 f"collection {self.name} has no documents", expected="at least one document"
             )
         for kind, ids in (("document", self.document_ids), ("query", self.query_ids)):
-            if len(set(ids)) != len(ids):
-                twice = Counter(ids).most_common(1)[0][0]
+            if twice := ids.repeated():
                 raise DatasetError(
-                    f"collection {self.name} has {kind} id {twice!r} more than once",
+                    f"collection {self.name} has {kind} id {ids[twice[0]]!r} more than once",
                     expected=f"unique {kind} ids",
                 )
-            for name in ids:
-                if not name or _BREAK.search(name):
-                    raise DatasetError(
-                        f"collection {self.name} has the {kind} id {name!r}",
-                        expected="ids that are not empty and hold no tab or line break",
-                    )
-        self._check_columns()
-
-    def _check_columns(self) -> None:
+            bad = pc.index(pc.match_substring_regex(ids.column, _UNUSABLE_ID), True).as_py()
+            if bad >= 0:
+                raise DatasetError(
+                    f"collection {self.name} has the {kind} id {ids[bad]!r}",
+                    expected="ids that are not empty and hold no tab or line break",
+                )
         documents, queries = len(self.document_ids), len(self.query_ids)
         lengths = {len(self.titles), len(self.texts), documents}, {len(self.queries), queries}
         if any(len(found) > 1 for found in lengths):
             raise ValueError(f"columns of collection {self.name} differ in length")
-        if not self.answers.keys() <= set(self.query_ids):
+        if (self.query_ids.find(list(self.answers)) < 0).any():
             raise ValueError(f"answers of collection {self.name} name an unknown query")
         for split in SPLITS:
             judged = self.qrels[split]
             for rows, size in ((judged.query, queries), (judged.document, documents)):
                 if len(rows) and not 0 <= rows.min() <= rows.max() < size:
                     raise ValueError(f"qrels {split} name a row outside 0..{size - 1}")
-        for column in (*self._columns, *self.answers.values()):
-            for row, text in enumerate(column):
-                if not encodable(text):
-                    raise DatasetError(
-                        f"collection {self.name}, row {row}: {text[:60]!r} holds half a character",
-                        expected="text without lone surrogates",
-                    )
-
-    @property
-    def _columns(self) -> tuple[tuple[str, ...], ...]:
-        return self.document_ids, self.titles, self.texts, self.query_ids, self.queries
 
     def __len__(self) -> int:
         return len(self.document_ids)
 
     def document(self, row: int) -> str:
         """Title and text of a document as one string."""
-        return f"{self.titles[row]}\n{self.texts[row]}" if self.titles[row] else self.texts[row]
+        return _joined(self.titles[row], self.texts[row])
+
+    def documents(self, first: int = 0, last: int | None = None) -> Iterator[str]:
+        """Yield title and text of each document of a range of rows."""
+        rows = slice(first, last)
+        return map(_joined, self.titles[rows], self.texts[rows])
 
     @cached_property
     def content_hash(self) -> str:
         """Sixteen hexadecimal digits over every id, text, judgement and answer."""
+        known: str | None = vars(self)["_digest"]
+        if known is not None:
+            return known
         digest = hashlib.sha256()
-        for column in self._columns:
-            for text in column:
-                data = text.encode("utf-8", "surrogatepass")
-                digest.update(len(data).to_bytes(8, "little"))
-                digest.update(data)
-            digest.update(b"\xff" * 8)
+        columns = self.document_ids, self.titles, self.texts, self.query_ids, self.queries
+        for column in columns:
+            digest.update(column.digest())
         for split in SPLITS:
             qrels = self.qrels[split]
             for array in (qrels.query, qrels.document, qrels.relevance):
                 digest.update(len(array).to_bytes(8, "little"))
                 digest.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
-        digest.update(repr(sorted(self.answers.items())).encode("utf-8", "surrogatepass"))
+        answers = sorted((name, found) for name, found in self.answers.items() if found)
+        digest.update(repr(answers).encode())
         return digest.hexdigest()[:16]
 
 
-def count_repeated(collection: Collection) -> int:
-    """How many documents have the text of an earlier one, up to white space."""
-    texts = (one_line(collection.document(row)) for row in range(len(collection)))
-    hashes = np.fromiter((hash(text) for text in texts if text), np.int64)
-    return len(hashes) - len(np.unique(hashes))
-
-
-def summary(collection: Collection) -> dict[str, Any]:
-    """Counts that describe a collection and show what is wrong with it; plain JSON values.
-
-    Returns
-    -------
-    dict
-        name, version, content_hash; documents, queries; splits: for each split its judged
-        queries, judgements, relevant judgements and distinct relevant documents; words: mean
-        words of a document (title included) and of a query; queries_with_answers;
-        queries_without_qrels (in no split, or judged only as irrelevant);
-        queries_in_two_splits; documents_without_text; documents_repeated (those whose text, up to
-        white space, an earlier one has); queries_with_a_documents_id; queries_without_text;
-        documents_without_train_query, test_documents_without_train_query.
-    """
-    splits = {split: collection.qrels[split].relevant() for split in SPLITS}
-    asked = {split: np.unique(qrels.query) for split, qrels in splits.items()}
-    wanted = {split: np.unique(qrels.document) for split, qrels in splits.items()}
-    appearances = np.bincount(
-        np.concatenate(list(asked.values())), minlength=len(collection.query_ids)
-    )
-    texts = [collection.document(row) for row in range(len(collection))]
-    return {
-        "name": collection.name,
-        "version": collection.version,
-        "content_hash": collection.content_hash,
-        "documents": len(collection),
-        "queries": len(collection.query_ids),
-        "splits": {
-            split: {
-                "queries": len(np.unique(collection.qrels[split].query)),
-                "judgements": len(collection.qrels[split]),
-                "relevant": len(splits[split]),
-                "documents": len(wanted[split]),
-            }
-            for split in SPLITS
-        },
-        "words": {
-            "document": _mean_words(texts),
-            "query": _mean_words(collection.queries),
-        },
-        "queries_with_answers": sum(name in collection.answers for name in collection.query_ids),
-        "queries_without_qrels": int((appearances == 0).sum()),
-        "queries_in_two_splits": int((appearances > 1).sum()),
-        "documents_without_text": sum(not text.strip() for text in texts),
-        "documents_repeated": count_repeated(collection),
-        "queries_with_a_documents_id": len({*collection.query_ids} & {*collection.document_ids}),
-        "queries_without_text": sum(not text.strip() for text in collection.queries),
-        "documents_without_train_query": len(collection) - len(wanted["train"]),
-        "test_documents_without_train_query": len(np.setdiff1d(wanted["test"], wanted["train"])),
-    }
-
-
-def _mean_words(texts: Sequence[str]) -> float:
-    return round(sum(len(words(text)) for text in texts) / len(texts), 1) if texts else 0.0
+def _joined(title: str, text: str) -> str:
+    return f"{title}\n{text}" if title else text

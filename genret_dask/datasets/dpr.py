@@ -14,10 +14,9 @@ import logging
 import re
 import sys
 import unicodedata
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +24,7 @@ import numpy as np
 
 from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.beir import hash_of, malformed, read_lines
-from genret_dask.datasets.collection import SPLITS, Collection, Qrels
+from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
 from genret_dask.storage.fingerprint import fingerprint
 
@@ -51,8 +50,13 @@ class DprDataset(Dataset):
   dev: data/nq-dev.qa.csv     # train and dev are optional
   test: data/nq-test.qa.csv"""
 
-    def load(self) -> Collection:
-        """Load passages and the questions of each split; judge them by their answers.
+    @property
+    def title(self) -> str:
+        """The name of the passages' file."""
+        return self.passages.name.partition(".")[0]
+
+    def read(self, into: CollectionWriter) -> None:
+        """Read the questions of each split, then the passages; judge them by their answers.
 
         Questions that no passage answers stay, without judgements; the log says how many. Query ids
         are `<split>-<row>`, rows from 0.
@@ -60,45 +64,36 @@ class DprDataset(Dataset):
         Raises
         ------
         DatasetError
-            A file is missing, a line is malformed (file and line are named), an id is repeated, or
-            there are no passages.
+            A file is missing, a line is malformed (file and line are named), or there are no
+            passages.
         """
-        document_ids, texts, titles = _read_passages(self.passages)
-        names: list[str] = []
-        questions: list[str] = []
+        names: list[tuple[str, str]] = []
         answers: list[tuple[str, ...]] = []
-        spans: dict[str, range] = {}
         for split, path in self.by_split().items():
-            rows = list(_read_questions(path))
-            spans[split] = range(len(names), len(names) + len(rows))
-            names += [f"{split}-{row}" for row in range(len(rows))]
-            questions += [question for question, _ in rows]
-            answers += [found for _, found in rows]
-        query_rows, document_rows = containing(texts, answers)
-        qrels = {}
-        for split in SPLITS:
-            span = spans.get(split, range(0))
-            own = (query_rows >= span.start) & (query_rows < span.stop)
-            qrels[split] = Qrels.from_rows(query_rows[own], document_rows[own])
-        answered = np.unique(query_rows)
-        if len(answered) < len(names):
+            for row, (question, found) in enumerate(_read_questions(path)):
+                name = f"{split}-{row}"
+                into.query(name, question, found)
+                names.append((split, name))
+                answers.append(found)
+        holders = Answers(answers)
+        answered = np.zeros(len(names), dtype=bool)
+        for passage, text, title in _read_passages(self.passages):
+            into.document(passage, title, text)
+            for row in sorted(holders.asked_by(text)):
+                into.judge(*names[row], passage)
+                answered[row] = True
+        if not answered.all():
             logger.info(
                 "%d of %d questions have no passage with an answer in %s",
-                len(names) - len(answered),
+                (~answered).sum(),
                 len(names),
                 self.passages,
             )
-        return Collection(
-            name=self.passages.name.partition(".")[0],
-            version=self.fingerprint(),
-            document_ids=document_ids,
-            titles=titles,
-            texts=texts,
-            query_ids=tuple(names),
-            queries=tuple(questions),
-            qrels=qrels,
-            answers=dict(zip(names, answers, strict=True)),
-        )
+
+    def place(self, what: str, row: int) -> str:
+        """See `Dataset.place`: the file and the line."""
+        lines = (number for number, cells in _rows(self.passages, _PASSAGE) if cells[0] != "id")
+        return f"{self.passages}, line {next(islice(lines, row, None))}"
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes by their role; names and paths play no part."""
@@ -109,27 +104,20 @@ class DprDataset(Dataset):
 # --- the files --------------------------------------------------------------------------------
 
 
-def _read_passages(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    first: dict[str, int] = {}
-    texts, titles = [], []
+def _read_passages(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield id, text and title."""
+    name = None
     for number, cells in _rows(path, _PASSAGE):
         if len(cells) != 3:
             raise malformed(path, number, f"{len(cells)} columns", _PASSAGE)
-        name, text, title = cells
-        if not first and name == "id":
+        if name is None and cells[0] == "id":
             continue
+        name, text, title = cells
         if not name:
             raise malformed(path, number, "no id", _PASSAGE)
-        if name in first:
-            raise malformed(
-                path, number, f"id {name!r} again, first on line {first[name]}", "unique ids"
-            )
-        first[name] = number
-        texts.append(text)
-        titles.append(title)
-    if not first:
+        yield name, text, title
+    if name is None:
         raise DatasetError(f"{path} has no passages", expected=_PASSAGE)
-    return tuple(first), tuple(texts), tuple(titles)
 
 
 def _read_questions(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -157,31 +145,30 @@ def _rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
 # --- which passage holds which answer ---------------------------------------------------------
 
 
-def containing(
-    texts: Iterable[str], answers: Sequence[Iterable[str]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return question rows and text rows, int32 [pairs], where a text holds one of the answers.
+class Answers:
+    """Find which questions a text answers, by the tokens of their answers.
 
-    One pass over the texts: answers are looked up by their first token, then, at each of the
-    lengths that answers with this token have, as a whole.
+    Answers are looked up by their first token, then, at each of the lengths that answers with this
+    token have, as a whole.
     """
-    askers: dict[tuple[str, ...], set[int]] = {}
-    for row, strings in enumerate(answers):
-        for string in strings:
-            if wanted := tuple(tokenize(string)):
-                askers.setdefault(wanted, set()).add(row)
-    by_token = groupby(sorted(askers, key=lambda tokens: tokens[0]), key=lambda tokens: tokens[0])
-    lengths = {token: sorted({len(tokens) for tokens in group}) for token, group in by_token}
-    query_rows, document_rows = array("i"), array("i")
-    for document, text in enumerate(texts):
+
+    def __init__(self, answers: Sequence[Iterable[str]]) -> None:
+        self._askers: dict[tuple[str, ...], set[int]] = {}
+        for row, strings in enumerate(answers):
+            for string in strings:
+                if wanted := tuple(tokenize(string)):
+                    self._askers.setdefault(wanted, set()).add(row)
+        by_token = groupby(sorted(self._askers, key=lambda one: one[0]), key=lambda one: one[0])
+        self._lengths = {token: sorted({len(one) for one in group}) for token, group in by_token}
+
+    def asked_by(self, text: str) -> set[int]:
+        """Return the rows of the questions of which a text holds an answer."""
         tokens = tokenize(text)
         found: set[int] = set()
         for position, token in enumerate(tokens):
-            for length in lengths.get(token, ()):
-                found.update(askers.get(tuple(tokens[position : position + length]), ()))
-        query_rows.extend(found)
-        document_rows.extend([document] * len(found))
-    return np.array(query_rows, dtype=np.int32), np.array(document_rows, dtype=np.int32)
+            for length in self._lengths.get(token, ()):
+                found.update(self._askers.get(tuple(tokens[position : position + length]), ()))
+        return found
 
 
 def tokenize(text: str) -> list[str]:

@@ -12,8 +12,7 @@ from importlib import metadata
 from typing import Any, Literal
 
 from genret_dask.datasets.base import Dataset
-from genret_dask.datasets.beir import Judgement, resolve_judgements
-from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
 from genret_dask.storage.fingerprint import fingerprint
 
@@ -33,8 +32,18 @@ class IrDatasetsDataset(Dataset):
   train: beir/scifact/train  # train and dev are optional
   test: beir/scifact/test"""
 
-    def load(self) -> Collection:
-        """Load the test split's documents, and the queries and judgements of each split.
+    @property
+    def title(self) -> str:
+        """The id of the test split."""
+        return self.test
+
+    @property
+    def version(self) -> str:
+        """That of the catalogue."""
+        return f"ir-datasets-{metadata.version('ir-datasets')}"
+
+    def read(self, into: CollectionWriter) -> None:
+        """Read the test split's documents, and the queries and judgements of each split.
 
         A document with a title and a text keeps them apart; of any other kind `default_text()` is
         the text. Queries are their `default_text()`; a query of several splits is kept once.
@@ -43,9 +52,9 @@ class IrDatasetsDataset(Dataset):
         ------
         DatasetError
             An id is unknown, lacks documents, queries or qrels; splits have different documents, or
-            different queries under one id; a download or a record failed; judgements name unknown
-            ids and `allow_unknown_ids` is not set.
+            different queries under one id; or a download or a record failed.
         """
+        into.allow_unknown_ids = self.allow_unknown_ids
         ids = self.by_split()
         datasets = {split: _dataset(name) for split, name in ids.items()}
         for split, dataset in datasets.items():
@@ -58,45 +67,25 @@ class IrDatasetsDataset(Dataset):
                     fix=f"name ids under one parent, or leave dataset.{split} out",
                 )
         with _source(ids["test"]):
-            documents = [
-                (str(document.doc_id), *_title_and_text(document))
-                for document in datasets["test"].docs_iter()
-            ]
+            for document in datasets["test"].docs_iter():
+                into.document(str(document.doc_id), *_title_and_text(document))
         queries: dict[str, str] = {}
-        judgements: dict[str, list[Judgement]] = {}
         for split, dataset in datasets.items():
             with _source(ids[split]):
                 for query in dataset.queries_iter():
-                    text = _text(query)
-                    if queries.setdefault(str(query.query_id), text) != text:
+                    name, text = str(query.query_id), _text(query)
+                    if name not in queries:
+                        queries[name] = text
+                        into.query(name, text)
+                    elif queries[name] != text:
                         raise DatasetError(
                             f"{ids[split]} ({split}) has query {query.query_id} with another text "
                             "than an earlier split",
                             expected="query ids that mean the same query in every split",
                             fix=f"leave dataset.{split} out",
                         )
-                judgements[split] = [
-                    (str(qrel.query_id), str(qrel.doc_id), int(qrel.relevance))
-                    for qrel in dataset.qrels_iter()
-                ]
-        query_ids = tuple(queries)
-        document_ids = tuple(name for name, _, _ in documents)
-        return Collection(
-            name=ids["test"],
-            version=f"ir-datasets-{metadata.version('ir-datasets')}",
-            document_ids=document_ids,
-            titles=tuple(title for _, title, _ in documents),
-            texts=tuple(text for _, _, text in documents),
-            query_ids=query_ids,
-            queries=tuple(queries.values()),
-            qrels=resolve_judgements(
-                judgements,
-                query_ids,
-                document_ids,
-                allow_unknown_ids=self.allow_unknown_ids,
-                source=ids["test"],
-            ),
-        )
+                for qrel in dataset.qrels_iter():
+                    into.judge(split, str(qrel.query_id), str(qrel.doc_id), int(qrel.relevance))
 
     def fingerprint(self) -> str:
         """Hash of the ids, the settings and the package's version; the catalogue pins the bytes."""

@@ -62,12 +62,13 @@ def build_pairs(collection: Collection, spec: PairsSpec, seed: int) -> Pairs:
         train = collection.qrels["train"].relevant()
         for query, document in zip(train.query.tolist(), train.document.tolist(), strict=True):
             found.setdefault((one_line(collection.queries[query]), document), 0)
-    for document in range(len(collection)):
+    bodies = zip(collection.documents(), collection.texts, strict=True)
+    for document, (text, body) in enumerate(bodies):
         rng = np.random.default_rng((seed, document))
-        text = one_line(collection.document(document))
+        text = one_line(text)
         if spec.documents:
             found.setdefault((text, document), 1)
-        for sentence in _sentences(collection.texts[document], spec.sentences, rng):
+        for sentence in _sentences(body, spec.sentences, rng):
             found.setdefault((sentence, document), 2)
         for span in _spans(text, spec, rng):
             found.setdefault((span, document), 3)

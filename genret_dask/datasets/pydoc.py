@@ -32,8 +32,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from genret_dask.datasets.base import Dataset
-from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.datasets.docstrings import Pair, parse
+from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
 from genret_dask.specs import PositiveInt
 from genret_dask.storage.fingerprint import fingerprint
@@ -71,8 +71,14 @@ class PydocDataset(Dataset):
   documents: 2000             # keep this many; default: all"""
     loading_seconds = 10.0
 
-    def load(self) -> Collection:
-        """Build the collection of `libraries`.
+    @property
+    def version(self) -> str:
+        """The versions of the libraries."""
+        versions = library_versions(self.libraries)
+        return " ".join(f"{name}-{version}" for name, version in versions.items())
+
+    def read(self, into: CollectionWriter) -> None:
+        """Make the pairs of `libraries`.
 
         Of pairs that share a summary or the head of a body (200 characters: more than a model
         reads) the first stays, libraries taken in the order given and names in order of depth, then
@@ -85,7 +91,7 @@ class PydocDataset(Dataset):
         DatasetError
             A library is not installed, its import fails, or no docstring is left.
         """
-        versions = library_versions(self.libraries)
+        library_versions(self.libraries)
         pairs = harvest(self.libraries)
         if self.documents is not None:
             # By another hash than the splits, which would otherwise be cut off one after the other.
@@ -95,21 +101,10 @@ class PydocDataset(Dataset):
                 f"no usable docstrings in {', '.join(self.libraries)}",
                 expected="libraries whose public objects have a summary and a description",
             )
-        splits = [split_of(pair.name) for pair in pairs]
-        qrels = {}
-        for split in SPLITS:
-            rows = [row for row, name in enumerate(splits) if name == split]
-            qrels[split] = Qrels.from_rows(rows, rows)
-        return Collection(
-            name="pydoc",
-            version=" ".join(f"{name}-{version}" for name, version in versions.items()),
-            document_ids=tuple(pair.name for pair in pairs),
-            titles=("",) * len(pairs),
-            texts=tuple(pair.body for pair in pairs),
-            query_ids=tuple(f"q-{pair.name}" for pair in pairs),
-            queries=tuple(pair.summary for pair in pairs),
-            qrels=qrels,
-        )
+        for name, summary, body in pairs:
+            into.document(name, "", body)
+            into.query(f"q-{name}", summary)
+            into.judge(split_of(name), f"q-{name}", name)
 
     def fingerprint(self) -> str:
         """Hash the versions of the libraries and of Python, and the settings; imports nothing."""

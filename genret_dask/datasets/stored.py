@@ -1,92 +1,202 @@
-"""A collection in a run directory: a BEIR folder and the hash of what it must hold."""
+"""A collection as a folder of columns: written while it is read, then mapped by every process.
+
+``documents.arrow`` (id, title, text), ``queries.arrow`` (id, text, answers), ``qrels.arrow``
+(split, query row, document row, relevance) and ``collection.json`` (name, version, counts, hash).
+Any library that reads Arrow IPC files opens them: `pandas.read_feather`, `polars.read_ipc`.
+"""
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterable
+import logging
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from genret_dask.datasets import beir
-from genret_dask.datasets.collection import SPLITS, Collection
-from genret_dask.errors import DatasetError
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genret_dask.datasets.collection import SPLITS, Collection, Qrels
+from genret_dask.datasets.columns import RowWriter, Strings, read_table
+from genret_dask.errors import DatasetError, listed
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.layout import TEXTS
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "collection.json"
+_FILES = ("documents.arrow", "queries.arrow", "qrels.arrow", MANIFEST)
+_DOCUMENTS = dict.fromkeys(("id", "title", "text"), pa.string())
+_QUERIES = {"id": pa.string(), "text": pa.string(), "answers": pa.list_(pa.string())}
+_JUDGED = {"split": pa.int8(), "query": pa.string(), "document": pa.string(), "grade": pa.int32()}
+_QRELS = {"split": pa.int8(), **dict.fromkeys(("query", "document", "relevance"), pa.int32())}
 
 _FIX = "delete the folder to have it built again"
 
 
-def write(collection: Collection, folder: Path) -> None:
-    """Write a collection as a BEIR folder with a manifest; equal collections give equal bytes.
+class CollectionWriter:
+    """Take a collection's documents, queries and judgements, in any order, and write them down.
 
-    The folder must not be there yet; see `genret_dask.storage.places.staged` for one that appears
-    whole or not at all.
+    Parameters
+    ----------
+    folder : Path
+    stack : ExitStack
+        Closes the files.
+
+    Attributes
+    ----------
+    allow_unknown_ids : bool
+        Drop judgements of unknown ids with a warning, instead of refusing them.
     """
-    (folder / "qrels").mkdir(parents=True)
-    documents = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
-    _write_lines(
-        folder / "corpus.jsonl.gz",
-        ({"_id": name, "title": title, "text": text} for name, title, text in documents),
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.allow_unknown_ids = False
+        self._documents = stack.enter_context(RowWriter(folder / _FILES[0], _DOCUMENTS))
+        self._queries = stack.enter_context(RowWriter(folder / _FILES[1], _QUERIES))
+        self._judged = stack.enter_context(RowWriter(folder / "judged.arrow", _JUDGED))
+
+    def document(self, name: str, title: str, text: str) -> None:
+        """Add a document; its title may be empty."""
+        self._documents.add(name, title, text)
+
+    def query(self, name: str, text: str, answers: tuple[str, ...] = ()) -> None:
+        """Add a query, and the strings that answer it where the collection has them."""
+        self._queries.add(name, text, answers)
+
+    def judge(self, split: str, query: str, document: str, grade: int = 1) -> None:
+        """Add a judgement of a split, by ids; a grade above 0 is relevant."""
+        if split not in SPLITS:
+            raise DatasetError(f"a judgement of split {split!r}", expected=", ".join(SPLITS))
+        self._judged.add(SPLITS.index(split), query, document, grade)
+
+
+def build(
+    folder: Path,
+    name: str,
+    version: str,
+    fill: Callable[[CollectionWriter], None],
+    place: Callable[[str, int], str] = "{} {}".format,
+) -> Collection:
+    """Write a collection into a folder, and map it.
+
+    Parameters
+    ----------
+    fill : callable
+        Gives everything to the writer.
+    place : callable
+        Names the place in the source of "document" or "query" and its row, for messages.
+
+    Raises
+    ------
+    DatasetError
+        What `fill` raises; or the collection has no documents, an id is repeated or can stand in no
+        TSV file, or judgements name unknown ids.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        writer = CollectionWriter(folder, stack)
+        fill(writer)
+    documents, queries = (read_table(folder / name) for name in _FILES[:2])
+    ids = {"document": Strings(documents["id"]), "query": Strings(queries["id"])}
+    for what, column in ids.items():
+        if twice := column.repeated():
+            first, again = (place(what, row) for row in twice)
+            raise DatasetError(
+                f"{again}: {what} id {column[twice[0]]!r} again, first at {first}",
+                expected=f"unique {what} ids",
+            )
+    qrels = _resolve(
+        read_table(folder / "judged.arrow"), ids, writer.allow_unknown_ids, source=name
     )
-    queries = zip(collection.query_ids, collection.queries, strict=True)
-    _write_lines(
-        folder / "queries.jsonl.gz", ({"_id": name, "text": text} for name, text in queries)
-    )
-    if collection.answers:
-        _write_lines(
-            folder / "answers.jsonl.gz",
-            ({"_id": name, "answers": found} for name, found in sorted(collection.answers.items())),
-        )
-    for split in SPLITS:
-        qrels = collection.qrels[split]
-        rows = zip(qrels.query, qrels.document, qrels.relevance, strict=True)
-        lines = ["query-id\tcorpus-id\tscore"]
-        lines += [
-            f"{collection.query_ids[q]}\t{collection.document_ids[d]}\t{r}" for q, d, r in rows
-        ]
-        path = folder / "qrels" / f"{split}.tsv"
-        path.write_bytes(("\n".join(lines) + "\n").encode())
+    (folder / "judged.arrow").unlink()
+    with RowWriter(folder / _FILES[2], _QRELS) as file:
+        for number, split in enumerate(SPLITS):
+            one = qrels[split]
+            for row in zip(one.query, one.document, one.relevance, strict=True):
+                file.add(number, *map(int, row))
+    collection = _collection(folder, name, version, digest=None)
     manifest = {
-        "name": collection.name,
-        "version": collection.version,
+        "name": name,
+        "version": version,
         "content_hash": collection.content_hash,
         "documents": len(collection),
         "queries": len(collection.query_ids),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return collection
+
+
+def write(collection: Collection, folder: Path) -> None:
+    """Write a collection that is in memory into an empty folder."""
+
+    def fill(into: CollectionWriter) -> None:
+        rows = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
+        for row in rows:
+            into.document(*row)
+        for name, text in zip(collection.query_ids, collection.queries, strict=True):
+            into.query(name, text, collection.answers.get(name, ()))
+        for split, qrels in collection.qrels.items():
+            names = collection.query_ids.take(qrels.query)
+            for name, document, grade in zip(
+                names, collection.document_ids.take(qrels.document), qrels.relevance, strict=True
+            ):
+                into.judge(split, name, document, int(grade))
+
+    build(folder, collection.name, collection.version, fill)
+
+
+def move(source: Path, folder: Path) -> None:
+    """Move the files of a collection; who has mapped them keeps them."""
+    folder.mkdir(parents=True)
+    for name in _FILES:
+        shutil.move(source / name, folder / name)
 
 
 def read_artefact(folder: Path) -> Collection:
-    """Read the collection of a run directory, its files checked by their hashes."""
+    """Map the collection of a run directory, its files checked by their hashes."""
     return read(fetched(folder) / TEXTS)
 
 
 def read(folder: Path) -> Collection:
-    """Read what `write` wrote, and check it against the manifest.
+    """Map what `build` or `write` wrote; nothing is read but the judgements and the answers.
 
     Raises
     ------
     DatasetError
-        A file is missing or malformed, or the content is not what the manifest says.
+        A file is missing or damaged.
     """
-    name, version, expected = _read_manifest(folder / MANIFEST)
-    collection = beir.read_folder(folder, name=name, version=version)
-    if collection.content_hash != expected:
-        raise DatasetError(
-            f"{folder} holds content {collection.content_hash}",
-            expected=f"content {expected}, as its {MANIFEST} says",
-            fix=_FIX,
-        )
-    return collection
+    manifest = _read_manifest(folder / MANIFEST)
+    return _collection(folder, manifest["name"], manifest["version"], manifest["content_hash"])
 
 
-def _read_manifest(path: Path) -> tuple[str, str, str]:
+def _collection(folder: Path, name: str, version: str, digest: str | None) -> Collection:
+    documents, queries, qrels = (read_table(folder / name) for name in _FILES[:3])
+    answered = queries.filter(pc.greater(pc.list_value_length(queries["answers"]), 0))
+    answers = zip(answered["id"].to_pylist(), answered["answers"].to_pylist(), strict=True)
+    split, *judged = (column.to_numpy() for column in qrels.columns)
+    return Collection(
+        name=name,
+        version=version,
+        document_ids=Strings(documents["id"]),
+        titles=Strings(documents["title"]),
+        texts=Strings(documents["text"]),
+        query_ids=Strings(queries["id"]),
+        queries=Strings(queries["text"]),
+        qrels={
+            one: Qrels(*(column[split == number] for column in judged))
+            for number, one in enumerate(SPLITS)
+        },
+        answers={name: tuple(found) for name, found in answers},
+        digest=digest,
+    )
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        name, version, found = (manifest[key] for key in ("name", "version", "content_hash"))
+        return {key: str(manifest[key]) for key in ("name", "version", "content_hash")}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         missing = isinstance(error, FileNotFoundError)
         found = "missing" if missing else f"damaged ({type(error).__name__}: {error})"
@@ -95,14 +205,55 @@ def _read_manifest(path: Path) -> tuple[str, str, str]:
             expected="name, version and content_hash as JSON, as genret-dask wrote them",
             fix=_FIX,
         ) from error
-    return str(name), str(version), str(found)
 
 
-def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    # No file name and no time in the gzip header: equal content, equal bytes.
-    with (
-        open(path, "wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file,
-    ):
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+# --- judgements ---------------------------------------------------------------------------------
+
+
+def _resolve(
+    judged: pa.Table, ids: dict[str, Strings], allow_unknown_ids: bool, source: str
+) -> dict[str, Qrels]:
+    """Turn judgements by ids into rows, for every split.
+
+    Of a pair that is judged twice the higher grade stays; a warning counts those that differ.
+
+    Raises
+    ------
+    DatasetError
+        A judgement names an id that is not there and `allow_unknown_ids` is not set; otherwise
+        such judgements are dropped with a warning.
+    """
+    split, grade = judged["split"].to_numpy(), judged["grade"].to_numpy()
+    rows = {what: column.find(judged[what]) for what, column in ids.items()}
+    known = (rows["query"] >= 0) & (rows["document"] >= 0)
+    if not known.all():
+        unknown = {
+            f"{what} {judged[what][int(row)].as_py()!r}": None
+            for row in np.flatnonzero(~known)
+            for what in ("query", "document")
+            if rows[what][row] < 0
+        }
+        named = listed(list(unknown), 5)
+        found = f"{source}: {(~known).sum()} judgements name {len(unknown)} unknown ids: {named}"
+        if not allow_unknown_ids:
+            raise DatasetError(
+                found,
+                expected="judgements of ids in the corpus and the queries",
+                fix="correct the qrels, or set dataset.allow_unknown_ids: true to drop those lines",
+            )
+        logger.warning("%s; dropped", found)
+    qrels = {}
+    for number, name in enumerate(SPLITS):
+        own = known & (split == number)
+        columns = rows["query"][own], rows["document"][own], grade[own]
+        qrels[name] = Qrels.from_rows(*columns)
+        distinct = len(np.unique(np.stack(columns), axis=1).T) if own.any() else 0
+        if twice := distinct - len(qrels[name]):
+            logger.warning(
+                "%s: %d judgements of the %s split contradict another of the same pair; the higher "
+                "grade counts",
+                source,
+                twice,
+                name,
+            )
+    return qrels

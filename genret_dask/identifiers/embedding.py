@@ -136,7 +136,7 @@ def _tfidf(collection: Collection, dim: int, seed: int) -> np.ndarray:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-    texts = [collection.document(row) for row in range(len(collection))]
+    texts = list(collection.documents())
     counts = CountVectorizer(analyzer=terms)
     try:
         matrix = counts.fit_transform(texts)
@@ -182,7 +182,7 @@ def _encode(collection: Collection, spec: _Encoder) -> np.ndarray:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder.to(device)
 
-    texts = [one_line(collection.document(row)) for row in range(len(collection))]
+    texts = list(map(one_line, collection.documents()))
     order = np.argsort([len(text) for text in texts], kind="stable")[::-1]
     vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
     cut = 0

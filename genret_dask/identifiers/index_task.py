@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from genret_dask.datasets import stored
 from genret_dask.datasets.collection import Collection
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.stream import tokenize_stream
 from genret_dask.models.reader import Reader
 from genret_dask.storage.artefacts import fetched, is_current, publishing
 from genret_dask.storage.fingerprint import Origin
-from genret_dask.storage.layout import TEXTS
 
 
 @dataclass(frozen=True)
@@ -58,15 +55,15 @@ class IndexTask:
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """(document, text): a document's body, then its title, then its pseudo-queries."""
-        corpus = fetched(self.collection) / TEXTS / "corpus.jsonl.gz"
-        with gzip.open(corpus, "rt", encoding="utf-8") as lines:
-            for document, line in enumerate(islice(lines, self.first, self.last), self.first):
-                record = json.loads(line)
-                yield document, record["text"]
-                if self.titles:
-                    yield document, record["title"]
-                for query in self.queries.get(document, ()):
-                    yield document, query
+        collection = stored.read_artefact(self.collection)
+        rows = slice(self.first, self.last)
+        texts = zip(collection.texts[rows], collection.titles[rows], strict=True)
+        for document, (text, title) in enumerate(texts, self.first):
+            yield document, text
+            if self.titles:
+                yield document, title
+            for query in self.queries.get(document, ()):
+                yield document, query
 
 
 def is_indexed(task: IndexTask) -> bool:
@@ -87,7 +84,7 @@ def run_index(task: IndexTask, report: Callable[[float], None]) -> None:
 
 def plan_parts(collection: Collection, characters: int) -> list[tuple[int, int]]:
     """Half-open ranges of documents, each of about `characters` of text or one document."""
-    ends = np.cumsum([len(text) for text in collection.texts])
+    ends = np.cumsum(collection.texts.lengths)
     number = np.concatenate([[0], ends[:-1]]) // characters
     firsts = np.flatnonzero(np.append(True, number[1:] != number[:-1]))
     return list(zip(firsts.tolist(), [*firsts[1:].tolist(), len(ends)], strict=True))

@@ -42,8 +42,8 @@ def own_documents(
     own = np.full(len(queries), -1, dtype=np.int32)
     if ignore is False:
         return own
-    rows = {collection.query_ids[int(row)]: place for place, row in enumerate(queries)}
-    same = [(row, rows[name]) for row, name in enumerate(collection.document_ids) if name in rows]
+    twins = collection.document_ids.find(collection.query_ids.take(queries))
+    same = sorted((int(twins[place]), int(place)) for place in np.flatnonzero(twins >= 0))
     relevant = qrels.relevant()
     mine = np.isin(relevant.document, [document for document, _ in same])
     judged = {*zip(relevant.query[mine].tolist(), relevant.document[mine].tolist(), strict=True)}

@@ -180,7 +180,7 @@ class NgramsIdentifiers(Kind):
         self, architecture: Architecture, collection: Collection, beams: tuple[int, ...]
     ) -> Decoding:
         """See `Kind.plan`; a text has fewer tokens than letters."""
-        vocabulary, letters = architecture.vocab_size - 1, sum(map(len, collection.texts))
+        vocabulary, letters = architecture.vocab_size - 1, int(collection.texts.lengths.sum())
         nodes = [min(vocabulary**length, letters) for length in range(self.max_tokens)]
         return self.decoding(architecture, "beam", (*nodes, letters), vocabulary, beams)
 

@@ -12,7 +12,8 @@ import numpy as np
 from genret_dask.cube.open import cube_path
 from genret_dask.cube.store import read_attributes
 from genret_dask.datasets import stored
-from genret_dask.datasets.collection import Collection, encodable
+from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.columns import encodable
 from genret_dask.datasets.words import one_line
 from genret_dask.errors import InputError, NumericError
 from genret_dask.inference.own import own_documents

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-TEXTS = "beir"
+TEXTS = "columns"
 """The folder of the texts within the artefact of a collection."""
 
 _DIGEST = 12  # digits of a tokeniser's hash that name what is made of its tokens

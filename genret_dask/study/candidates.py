@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from genret_dask.datasets.collection import Collection, Qrels
-from genret_dask.datasets.dpr import containing
+from genret_dask.datasets.dpr import Answers
 
 
 def select_queries(collection: Collection, split: str, limit: int | None, seed: int) -> np.ndarray:
@@ -130,5 +130,6 @@ def sample_negatives(
 
 def _with_answer(collection: Collection, query_id: str, rows: np.ndarray) -> np.ndarray:
     """Those of the documents that hold one of a query's answers."""
-    texts = [collection.document(int(row)) for row in rows]
-    return rows[np.unique(containing(texts, [collection.answers[query_id]])[1])]
+    answers = Answers([collection.answers[query_id]])
+    held = [bool(answers.asked_by(collection.document(int(row)))) for row in rows]
+    return rows[np.array(held, dtype=bool)]

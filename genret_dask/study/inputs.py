@@ -16,8 +16,9 @@ from distributed import span
 
 from genret_dask.datasets import stored
 from genret_dask.datasets.checks import nothing_to_train_on
-from genret_dask.datasets.collection import Collection, count_repeated
+from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs, build_pairs, read_pairs, write_pairs
+from genret_dask.datasets.summary import count_repeated
 from genret_dask.inference.own import own_documents
 from genret_dask.kinds import Kind
 from genret_dask.kinds.base import Sampler, Source
@@ -76,7 +77,7 @@ class Inputs:
             )
         facts = {"content_hash": collection.content_hash}
         with publishing(made.folder, made.made_from, **facts) as partial_folder:
-            stored.write(collection, partial_folder / TEXTS)
+            stored.move(self.origins.loaded_in, partial_folder / TEXTS)
         self._report("dataset", 1, 1)
         return collection
 
@@ -98,12 +99,12 @@ class Inputs:
                 write_pairs(pairs, partial_folder / "train.jsonl.gz")
                 chosen = np.random.default_rng(spec.seed).permutation(len(dev))
                 chosen = np.sort(chosen[: spec.training.dev_queries])
-                texts = [collection.queries[row] for row in dev.query[chosen]]
+                texts = collection.queries.take(dev.query[chosen])
                 write_pairs(
                     Pairs(texts, dev.document[chosen], np.zeros(len(texts), np.int8)),
                     partial_folder / "dev.jsonl.gz",
                 )
-                texts = [collection.document(row) for row in range(len(collection))]
+                texts = list(collection.documents())
                 rows = np.arange(len(texts), dtype=np.int32)
                 write_pairs(
                     Pairs(texts, rows, np.ones(len(rows), np.int8)),
@@ -189,7 +190,7 @@ class Inputs:
         """The identifiers that stand for each candidate: candidates.npy; None as above."""
         if not kind.choices:
             return None
-        queries = [self.collection.queries[row] for row in self.queries]
+        queries = self.collection.queries.take(self.queries)
         documents = self.candidates["doc"]
 
         def sample(sampler: Sampler, folder: Path) -> None:

@@ -7,8 +7,10 @@ both read the same origins, so a plan and a run cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache as memoised
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from genret_dask.specs.grid import Cell, models_of
 from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
+from genret_dask.storage.places import cache
 from genret_dask.storage.sources import contents, model_hash, tokenizer_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
@@ -45,10 +48,10 @@ class Origins:
 
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self.spec, self.layout = spec, RunLayout(folder)
-        self._weights = cache(_weights)
+        self._weights = memoised(_weights)
         kinds = {kind.kind: kind for kind in spec.identifiers}
-        self._settings = cache(lambda kind: kinds[kind].settings())
-        self._space_origin = cache(
+        self._settings = memoised(lambda kind: kinds[kind].settings())
+        self._space_origin = memoised(
             lambda kind, digest: kinds[kind].made_from(self.content_hash, spec.seed, digest)
         )
         self._excluded_rows: np.ndarray | None = None
@@ -64,12 +67,22 @@ class Origins:
         return Artefact(self.layout.collection, Origin("collection", {"dataset": settings}))
 
     @cached_property
+    def _reading(self) -> TemporaryDirectory[str]:
+        cache().mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(prefix="collection-", dir=cache())
+
+    @property
+    def loaded_in(self) -> Path:
+        """Where the columns of a collection lie that is no artefact yet."""
+        return Path(self._reading.name)
+
+    @cached_property
     def loaded(self) -> Collection:
-        """The collection in memory: the run's where that is current, else as its source has it."""
+        """The collection: the run's where that is current, else as its source has it."""
         if self.collection.state == "done":
             collection = stored.read_artefact(self.collection.folder)
         else:
-            collection = self.spec.dataset.load()
+            collection = self.spec.dataset.load(self.loaded_in)
         check_usable(collection, self.spec.inference.split, self.spec.training.pairs)
         return collection
 

@@ -340,7 +340,7 @@ class Study:
         if todo:
             report = partial(self._report, "search")
             report(0, sum(task.queries for task in todo))
-            queries = [self.collection.queries[row] for row in self.inputs.queries]
+            queries = self.collection.queries.take(self.inputs.queries)
             split, max_tokens = self.spec.inference.split, self.spec.max_tokens
             warn_of_cut_queries(queries, split, max_tokens, context.models)
             with span(self.spec.name, "search"):

@@ -119,8 +119,8 @@ def _group(
             "checkpoint": np.array([manifest.fingerprint for manifest in manifests.values()]),
         },
         query={
-            "query": np.array([collection.query_ids[row] for row in rows]),
-            "text": np.array([collection.queries[row] for row in rows]),
+            "query": np.array(collection.query_ids.take(rows)),
+            "text": np.array(collection.queries.take(rows)),
             "own": inputs.own,
         },
         beam={"beam": np.array(spec.beams)},

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -41,10 +42,8 @@ def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTo
 
     def texts() -> Iterator[str]:
         nonlocal long
-        asked = sorted(set(collection.qrels["train"].query.tolist()))
-        queries = (collection.queries[row] for row in asked)
-        documents = (collection.document(row) for row in range(len(collection)))
-        for text in chain(documents, queries):
+        queries = collection.queries.take(np.unique(collection.qrels["train"].query))
+        for text in chain(collection.documents(), queries):
             line, cut = _in_pieces(f" {one_line(text)}")
             long += cut
             yield line

@@ -243,7 +243,6 @@ def test_a_missing_folder_and_a_broken_line_are_named(root, tmp_path):
     refused(run(root, "sweep", spec=spec), "none")
     broken = tmp_path / "broken"
     write_beir(make_collection(), broken)
-    (broken / "corpus.jsonl.gz").unlink()
     (broken / "corpus.jsonl").write_text('{"_id": "d0", "text": "x"}\nnot json\n')
     spec["dataset"]["path"] = str(broken)
     refused(run(root, "sweep", spec=spec), "corpus.jsonl", "line 2")

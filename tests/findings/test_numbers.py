@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from genret_dask import open_cube
 from genret_dask.cli import main
-from genret_dask.datasets import beir
+from genret_dask.datasets import BeirDataset
 from genret_dask.datasets.collection import Collection, Qrels
 from genret_dask.errors import DatasetError, InputError, NumericError, TrainingError
 from genret_dask.executors.failures import read_failures
@@ -521,7 +521,7 @@ def test_headers_of_qrels_and_lines_that_contradict(header, tmp_path, caplog):
     folder = small(tmp_path / "beir", "test")
     lines = [header, "q0\td0\t1", "q0\td0\t2", "q0\td0\t2", "q1\td1\t0", "q1\td1\t1", "q2\td2\t1"]
     (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
-    qrels = beir.read_folder(folder, version="1").qrels["test"]
+    qrels = BeirDataset(path=folder).load().qrels["test"]
     assert qrels.relevance.tolist() == [2, 1, 1]
     assert "2 judgements of the test split contradict another of the same pair" in caplog.text
 

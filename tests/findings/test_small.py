@@ -263,9 +263,9 @@ def test_a_row_leads_to_its_document(run: Path, tmp_path: Path):
     tree = genret_dask.open_cube(run)
     documents = tree["codes"].genret.documents()
     assert documents["text"].values.tolist() == tiny_documents()
-    assert documents["id"].sel(doc=3).item() == "d3" and set(documents) == {"id", "title", "text"}
+    assert documents["id"].sel(doc=3).values == "d3" and set(documents) == {"id", "title", "text"}
     first = tree["codes/search"]["doc"].isel(model=0, query=0, beam=-1, rank=0).compute().item()
-    assert documents["id"].sel(doc=first).item() == f"d{first}"
+    assert documents["id"].sel(doc=first).values == f"d{first}"
     with pytest.raises(InputError, match="no collection at"):
         tree.genret.documents(tmp_path)
     other = xr.DataTree.from_dict({"codes/search": xr.Dataset(), "codes/contrast": xr.Dataset()})

@@ -356,10 +356,10 @@ def test_a_gzip_bomb_is_read_as_a_stream(tmp_path):
     (folder / "qrels" / "test.tsv").write_text("q\td\t1\n")
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from genret_dask.datasets import beir\n"
+        "from genret_dask.datasets import BeirDataset\n"
         "from genret_dask.errors import DatasetError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try: beir.read_folder(Path(sys.argv[1]), version='1')\n"
+        "try: BeirDataset(path=Path(sys.argv[1])).load()\n"
         "except DatasetError as error: print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )

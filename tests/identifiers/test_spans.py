@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rapidfuzz import fuzz
 
+from genret_dask.datasets import stored
 from genret_dask.datasets.words import one_line, words
 from genret_dask.identifiers.index_task import IndexTask, plan_parts, run_index
 from genret_dask.identifiers.ngrams import close, index_of_parts, open_parts
@@ -13,10 +14,11 @@ from genret_dask.identifiers.spans import SpanSampler
 from genret_dask.kinds import NgramsIdentifiers
 from genret_dask.models.reader import Reader
 from genret_dask.specs import TokenizerSpec
+from genret_dask.storage import layout
 from genret_dask.storage.artefacts import publishing
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
-from tests.conftest import make_collection, write_beir
+from tests.conftest import make_collection
 
 TEXTS = (
     "Chlorophyll absorbs light; oxygen is evolved by green plants, algae and some bacteria.",
@@ -98,7 +100,7 @@ def test_places_are_drawn_by_the_softmax_of_their_overlap(reader):
 def test_spans_are_in_the_index_whatever_its_parts(reader, tmp_path):
     collection = make_collection()
     with publishing(tmp_path / "collection", ORIGIN) as folder:
-        write_beir(collection, folder / "beir")
+        stored.write(collection, folder / layout.TEXTS)
     with publishing(tmp_path / "tokenizer", ORIGIN) as folder:
         (folder / "tokenizer.json").write_text(reader.tokenizer.to_str())
     spec = NgramsIdentifiers(part_characters=1000)

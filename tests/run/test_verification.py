@@ -137,7 +137,7 @@ ARTEFACTS = [
     "identifiers/ngrams/*/index.json",
     "identifiers/ngrams/*/part-00001/suffixes.npy",
     "identifiers/codes/codes.npy",
-    "collection/beir/corpus.jsonl.gz",
+    "collection/columns/documents.arrow",
     "checkpoints/codes/t5/model.safetensors",
     "checkpoints/codes/llama/artefact.json",
     "tokenizer/tokenizer.json",
