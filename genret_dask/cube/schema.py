@@ -153,7 +153,7 @@ class Template:
 
 COORDINATE_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "n_params": {"units": "1", "long_name": "non-embedding parameters"},
-    "n_train": {"units": "1", "long_name": "distinct training pairs"},
+    "n_train": {"units": "1", "long_name": "training pairs"},
     "train_fraction": {"units": "1", "long_name": "fraction of the training pairs"},
     "train_flops": {"units": "FLOP", "long_name": "floating-point operations of training"},
     "family": {"long_name": "model family"},

@@ -26,7 +26,7 @@ def check_usable(collection: Collection, split: str, pairs: PairsSpec) -> None:
         No document has text, the settings make no training pair, or the split has no relevant
         judgement.
     """
-    if not any(map(str.strip, collection.documents())):
+    if len(collection.blank) == len(collection):
         raise DatasetError(
             f"none of the {len(collection):,} documents of {collection.name} has a text: there is "
             "nothing to train on",

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -76,8 +77,9 @@ class Collection:
         Always has the keys train, dev and test; a split may be empty.
     answers : dict of query id to tuple of str
         Answer strings, where the collection has them.
-    digest : str, optional
-        Content hash of columns that were checked before; others are checked now.
+    known : dict, optional
+        The values of `content_hash` and `blank` for columns that were checked before; others are
+        checked now.
 
     Raises
     ------
@@ -98,13 +100,14 @@ class Collection:
     queries: Strings
     qrels: dict[str, Qrels]
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    digest: InitVar[str | None] = None
+    known: InitVar[dict[str, Any] | None] = None
+    _known: dict[str, Any] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self, digest: str | None) -> None:
-        object.__setattr__(self, "_digest", digest)
+    def __post_init__(self, known: dict[str, Any] | None) -> None:
+        object.__setattr__(self, "_known", known or {})
         for name in ("document_ids", "titles", "texts", "query_ids", "queries"):
             object.__setattr__(self, name, Strings.of(getattr(self, name)))
-        if digest is None:
+        if known is None:
             self._check()
 
     def _check(self) -> None:
@@ -149,11 +152,18 @@ class Collection:
         return map(_joined, self.titles[rows], self.texts[rows])
 
     @cached_property
+    def blank(self) -> np.ndarray:
+        """Rows of the documents without a text: int64[n]."""
+        if "blank" in self._known:
+            return np.array(self._known["blank"], dtype=np.int64)
+        rows = (row for row, text in enumerate(self.documents()) if not text.strip())
+        return np.fromiter(rows, np.int64)
+
+    @cached_property
     def content_hash(self) -> str:
         """Sixteen hexadecimal digits over every id, text, judgement and answer."""
-        known: str | None = vars(self)["_digest"]
-        if known is not None:
-            return known
+        if "content_hash" in self._known:
+            return str(self._known["content_hash"])
         digest = hashlib.sha256()
         columns = self.document_ids, self.titles, self.texts, self.query_ids, self.queries
         for column in columns:

@@ -181,11 +181,17 @@ class RowWriter:
     ----------
     path : Path
     fields : dict of name to pyarrow.DataType
+
+    Attributes
+    ----------
+    rows : int
+        That were added.
     """
 
     def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
         self._schema = pa.schema([pa.field(name, kind, False) for name, kind in fields.items()])
         self._file = pa.ipc.new_file(str(path), self._schema)
+        self.rows = 0
         self._rows: list[tuple[Any, ...]] = []
         self._characters = 0
 
@@ -207,6 +213,7 @@ class RowWriter:
     def add(self, *row: Any) -> None:
         """Add a row, a value a field."""
         self._rows.append(row)
+        self.rows += 1
         self._characters += sum(len(value) for value in row if isinstance(value, str))
         if len(self._rows) == _ROWS or self._characters >= _CHARACTERS:
             self._write()

@@ -1,143 +1,178 @@
-"""Training pairs: texts, each with the document whose identifier it should generate."""
+"""Training pairs: texts, each with the document whose identifier it should generate.
+
+A pair is a function of the collection, the seed and the pair's number. None is held or written:
+a training draws the pairs of a batch when it comes to it, whatever the size of the corpus.
+"""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.order import in_random_order
 from genret_dask.datasets.words import one_line, sentences, words
-from genret_dask.errors import ModelError
 from genret_dask.specs import PairsSpec
-
-SOURCES = ("query", "document", "sentence", "span")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Distinct (text, document) pairs.
+    """Some (text, document) pairs.
 
     Attributes
     ----------
     texts : list of str
-    document : int32[n]
+    document : int64[n]
         Collection rows.
-    source : int8[n]
-        Index into `SOURCES`.
-    spans : int32[n, spans, 2]
-        For n-gram identifiers: spans of the document that look like the text (see
-        `genret_dask.identifiers.spans`); empty for others.
     """
 
     texts: list[str]
     document: np.ndarray
-    source: np.ndarray
-    spans: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 2), np.int32))
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, rows: np.ndarray) -> Pairs:
-        return Pairs(
-            [self.texts[row] for row in rows],
-            self.document[rows],
-            self.source[rows],
-            self.spans[rows] if len(self.spans) else self.spans,
+        return Pairs([self.texts[row] for row in rows], self.document[rows])
+
+
+class TrainingPairs:
+    """The pairs of the train split's queries, of documents and of pseudo-queries, by their numbers.
+
+    Train queries come first, each distinct pair of a text and a document once. Every document with
+    a text follows, with the same count of pairs: itself, where `documents` is set, `sentences`
+    sentences of three words or more, and `spans` random runs of words. Where a document has fewer
+    sentences, further runs of words stand for them. Two pseudo-queries of a document may be equal,
+    as those of a short one are: they count as they are numbered.
+
+    Parameters
+    ----------
+    collection : Collection
+    spec : PairsSpec
+    seed : int
+    fraction : float
+        Of the queries' pairs and of the documents'. Smaller fractions lie within larger ones.
+    excluded : iterable of int
+        Documents without an identifier.
+
+    Attributes
+    ----------
+    queries, others : int
+        Pairs of train queries, and of documents and pseudo-queries.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        spec: PairsSpec,
+        seed: int,
+        fraction: float = 1.0,
+        excluded: Iterable[int] = (),
+    ) -> None:
+        self._collection, self._spec, self._seed = collection, spec, seed
+        self._without = np.union1d(collection.blank, np.fromiter(excluded, np.int64))
+        self._asked = self._train_queries() if spec.queries else np.empty((0, 2), np.int64)
+        self._slots = spec.documents + spec.sentences + spec.spans
+        self._all_others = (len(collection) - len(self._without)) * self._slots
+        self.queries = round(fraction * len(self._asked))
+        self.others = round(fraction * self._all_others)
+        if not len(self):
+            self.queries = min(1, len(self._asked))
+            self.others = min(1 - self.queries, self._all_others)
+
+    def __len__(self) -> int:
+        return self.queries + self.others
+
+    def take(self, numbers: np.ndarray) -> Pairs:
+        """Draw some pairs.
+
+        Parameters
+        ----------
+        numbers : int64[n]
+            From 0, below the length; those of train queries are below `queries`.
+        """
+        asks = numbers < self.queries
+        document = np.empty(len(numbers), dtype=np.int64)
+        texts = [""] * len(numbers)
+        asked = self._asked[in_random_order(numbers[asks], len(self._asked), (self._seed, 7))]
+        document[asks] = asked[:, 1]
+        for place, query in zip(np.flatnonzero(asks), asked[:, 0], strict=True):
+            texts[place] = one_line(self._collection.queries[int(query)])
+        places = numbers[~asks] - self.queries
+        slots = in_random_order(places, self._all_others, (self._seed, 8))
+        rank, slot = np.divmod(slots, max(self._slots, 1))
+        # Number i of the documents left over is row i plus the excluded ones at or below it.
+        below = self._without - np.arange(len(self._without))
+        document[~asks] = rank + np.searchsorted(below, rank, side="right")
+        for place, one in zip(np.flatnonzero(~asks), slot.tolist(), strict=True):
+            texts[place] = self._of_document(int(document[place]), one)
+        return Pairs(texts, document)
+
+    def _train_queries(self) -> np.ndarray:
+        """Rows of queries and of their documents, each pair of a text and a document once."""
+        train = self._collection.qrels["train"].relevant()
+        rows, place = np.unique(train.query, return_inverse=True)
+        texts = [one_line(text) for text in self._collection.queries.take(rows)]
+        _, same = np.unique(np.array(texts, dtype=object), return_inverse=True)
+        _, first = np.unique(
+            np.stack([same[place], train.document], axis=1), axis=0, return_index=True
         )
+        first.sort()
+        kept = np.array([bool(text) for text in texts], dtype=bool)[place[first]]
+        kept &= ~np.isin(train.document[first], self._without)
+        first = first[kept]
+        return np.stack([train.query[first], train.document[first]], axis=1).astype(np.int64)
+
+    def _of_document(self, document: int, slot: int) -> str:
+        text = one_line(self._collection.document(document))
+        if slot < self._spec.documents:
+            return text
+        number = slot - self._spec.documents
+        if number < self._spec.sentences:
+            found = _sentences(self._collection.texts[document])
+            if number < len(found):
+                rng = np.random.default_rng((self._seed, document))
+                return found[rng.permutation(len(found))[number]]
+        return _span(text, self._spec.span_words, (self._seed, document, slot))
 
 
-def build_pairs(collection: Collection, spec: PairsSpec, seed: int) -> Pairs:
-    """Pairs of the train split's queries, of documents and of pseudo-queries, without repeats.
-
-    A pseudo-query is a sentence of three words or more, or a random run of words of the document:
-    where a document has no train query, it is all that a model can learn its identifier from.
-    """
-    found: dict[tuple[str, int], int] = {}
-    if spec.queries:
-        train = collection.qrels["train"].relevant()
-        for query, document in zip(train.query.tolist(), train.document.tolist(), strict=True):
-            found.setdefault((one_line(collection.queries[query]), document), 0)
-    bodies = zip(collection.documents(), collection.texts, strict=True)
-    for document, (text, body) in enumerate(bodies):
-        rng = np.random.default_rng((seed, document))
-        text = one_line(text)
-        if spec.documents:
-            found.setdefault((text, document), 1)
-        for sentence in _sentences(body, spec.sentences, rng):
-            found.setdefault((sentence, document), 2)
-        for span in _spans(text, spec, rng):
-            found.setdefault((span, document), 3)
-    found = {pair: source for pair, source in found.items() if pair[0]}
-    return Pairs(
-        [text for text, _ in found],
-        np.fromiter((document for _, document in found), np.int32, len(found)),
-        np.fromiter(found.values(), np.int8, len(found)),
-    )
+def _sentences(text: str) -> list[str]:
+    return [sentence for sentence in sentences(text) if len(words(sentence, 3)) == 3]
 
 
-def _sentences(text: str, limit: int, rng: np.random.Generator) -> list[str]:
-    found = [sentence for sentence in sentences(text) if len(words(sentence, 3)) == 3]
-    if len(found) > limit:
-        found = [found[row] for row in np.sort(rng.permutation(len(found))[:limit])]
-    return found
-
-
-def _spans(text: str, spec: PairsSpec, rng: np.random.Generator) -> list[str]:
-    """Random runs of words, from where the first begins to where the last ends."""
-    shortest, longest = spec.span_words
+def _span(text: str, bounds: tuple[int, int], key: tuple[int, ...]) -> str:
+    """Draw a run of words, from where the first begins to where the last ends."""
     places = words(text)
-    if len(places) < shortest:
-        return []
-    spans = []
-    for length in rng.integers(shortest, longest + 1, spec.spans):
-        first = int(rng.integers(0, max(len(places) - length, 0) + 1))
-        run = places[first : first + length]
-        spans.append(text[run[0][0] : run[-1][1]])
-    return spans
+    if not places:
+        return text
+    rng = np.random.default_rng(key)
+    length = int(rng.integers(bounds[0], bounds[1] + 1))
+    first = int(rng.integers(0, max(len(places) - length, 0) + 1))
+    run = places[first : first + length]
+    return text[run[0][0] : run[-1][1]]
 
 
-def subset(pairs: Pairs, fraction: float, seed: int) -> Pairs:
-    """The first `fraction` of a seeded permutation: smaller subsets lie within larger ones."""
-    size = max(1, round(fraction * len(pairs)))
-    order = np.random.default_rng((seed, len(pairs))).permutation(len(pairs))
-    return pairs.take(np.sort(order[:size]))
+def dev_split(collection: Collection) -> str | None:
+    """Return the split whose queries tell when to stop: dev, else train, else none."""
+    splits = ("dev", "train")
+    return next((name for name in splits if len(collection.qrels[name].relevant())), None)
 
 
-def write_pairs(pairs: Pairs, path: Path) -> None:
-    """Save as gzipped JSON lines with keys text, document, source."""
-    with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as file:
-        for text, document, source in zip(
-            pairs.texts, pairs.document.tolist(), pairs.source.tolist(), strict=True
-        ):
-            line = {"text": text, "document": document, "source": SOURCES[source]}
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+def dev_pairs(collection: Collection, count: int, seed: int, excluded: Iterable[int] = ()) -> Pairs:
+    """Return at most `count` pairs of the queries of `dev_split`, in the order of their rows.
 
-
-def read_pairs(path: Path) -> Pairs:
-    """Read what `write_pairs` wrote.
-
-    Raises
-    ------
-    ModelError
-        The file is missing or damaged.
+    Parameters
+    ----------
+    excluded : iterable of int
+        Documents without an identifier.
     """
-    texts, documents, sources = [], [], []
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                record = json.loads(line)
-                texts.append(record["text"])
-                documents.append(record["document"])
-                sources.append(SOURCES.index(record["source"]))
-        return Pairs(texts, np.array(documents, np.int32), np.array(sources, np.int8))
-    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
-        raise ModelError(
-            f"{path} is damaged: {type(error).__name__}: {str(error)[:200]}",
-            expected="the training pairs that genret-dask wrote",
-            fix=f"remove {path.parent} and run again",
-        ) from error
+    split = dev_split(collection)
+    if split is None:
+        return Pairs([], np.empty(0, np.int64))
+    judged = collection.qrels[split].relevant()
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(judged))[:count])
+    chosen = chosen[~np.isin(judged.document[chosen], np.fromiter(excluded, np.int64))]
+    texts = collection.queries.take(judged.query[chosen])
+    return Pairs(texts, judged.document[chosen].astype(np.int64))

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from genret_dask.storage.layout import TEXTS
 logger = logging.getLogger(__name__)
 
 MANIFEST = "collection.json"
+_MANIFEST = ("name", "version", "content_hash", "blank")
 _FILES = ("documents.arrow", "queries.arrow", "qrels.arrow", MANIFEST)
 _DOCUMENTS = dict.fromkeys(("id", "title", "text"), pa.string())
 _QUERIES = {"id": pa.string(), "text": pa.string(), "answers": pa.list_(pa.string())}
@@ -49,16 +51,21 @@ class CollectionWriter:
     ----------
     allow_unknown_ids : bool
         Drop judgements of unknown ids with a warning, instead of refusing them.
+    blank : list of int
+        Rows of the documents without a text.
     """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.allow_unknown_ids = False
+        self.blank: list[int] = []
         self._documents = stack.enter_context(RowWriter(folder / _FILES[0], _DOCUMENTS))
         self._queries = stack.enter_context(RowWriter(folder / _FILES[1], _QUERIES))
         self._judged = stack.enter_context(RowWriter(folder / "judged.arrow", _JUDGED))
 
     def document(self, name: str, title: str, text: str) -> None:
         """Add a document; its title may be empty."""
+        if not (title.strip() or text.strip()):
+            self.blank.append(self._documents.rows)
         self._documents.add(name, title, text)
 
     def query(self, name: str, text: str, answers: tuple[str, ...] = ()) -> None:
@@ -116,13 +123,14 @@ def build(
             one = qrels[split]
             for row in zip(one.query, one.document, one.relevance, strict=True):
                 file.add(number, *map(int, row))
-    collection = _collection(folder, name, version, digest=None)
+    collection = _collection(folder, name, version)
     manifest = {
         "name": name,
         "version": version,
         "content_hash": collection.content_hash,
         "documents": len(collection),
         "queries": len(collection.query_ids),
+        "blank": writer.blank,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return collection
@@ -168,10 +176,13 @@ def read(folder: Path) -> Collection:
         A file is missing or damaged.
     """
     manifest = _read_manifest(folder / MANIFEST)
-    return _collection(folder, manifest["name"], manifest["version"], manifest["content_hash"])
+    known = {name: manifest[name] for name in ("content_hash", "blank")}
+    return _collection(folder, manifest["name"], manifest["version"], known)
 
 
-def _collection(folder: Path, name: str, version: str, digest: str | None) -> Collection:
+def _collection(
+    folder: Path, name: str, version: str, known: dict[str, Any] | None = None
+) -> Collection:
     documents, queries, qrels = (read_table(folder / name) for name in _FILES[:3])
     answered = queries.filter(pc.greater(pc.list_value_length(queries["answers"]), 0))
     answers = zip(answered["id"].to_pylist(), answered["answers"].to_pylist(), strict=True)
@@ -189,20 +200,21 @@ def _collection(folder: Path, name: str, version: str, digest: str | None) -> Co
             for number, one in enumerate(SPLITS)
         },
         answers={name: tuple(found) for name, found in answers},
-        digest=digest,
+        known=known,
     )
 
 
-def _read_manifest(path: Path) -> dict[str, str]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        return {key: str(manifest[key]) for key in ("name", "version", "content_hash")}
+        found: dict[str, Any] = {key: manifest[key] for key in _MANIFEST}
+        return found
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         missing = isinstance(error, FileNotFoundError)
-        found = "missing" if missing else f"damaged ({type(error).__name__}: {error})"
+        what = "missing" if missing else f"damaged ({type(error).__name__}: {error})"
         raise DatasetError(
-            f"{path} is {found}",
-            expected="name, version and content_hash as JSON, as genret-dask wrote them",
+            f"{path} is {what}",
+            expected=f"{', '.join(_MANIFEST)} as JSON, as genret-dask wrote them",
             fix=_FIX,
         ) from error
 

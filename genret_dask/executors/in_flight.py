@@ -234,7 +234,7 @@ class InFlight:
                     expected="workers that outlive it",
                     fix="look at the workers' logs for a crash or memory: a larger memory_limit "
                     "gives them more; searches need less with a smaller inference.batch_queries or "
-                    "--memory, trainings with a smaller batch_size or fewer training.pairs",
+                    "--memory, trainings with a smaller batch_size",
                 ),
             )
 

@@ -99,20 +99,22 @@ def pseudo_queries(collection: Collection) -> dict[int, list[str]]:
     return found
 
 
-def first_texts(collection: Collection, views: Sequence[str]) -> list[str]:
+class FirstTexts:
     """The text of each document that its index has first: the body, or where it is blank, another.
 
     Spans of documents are spans of it.
     """
-    found = [list(collection.texts)]
-    if "titles" in views:
-        found.append(list(collection.titles))
-    if "queries" in views:
-        asked = pseudo_queries(collection)
-        found.append([next(iter(asked.get(row, ())), "") for row in range(len(collection))])
-    return [
-        next((text for text in texts if text.split()), "") for texts in zip(*found, strict=True)
-    ]
+
+    def __init__(self, collection: Collection, views: Sequence[str]) -> None:
+        self._collection, self._titles = collection, "titles" in views
+        self._asked = pseudo_queries(collection) if "queries" in views else {}
+
+    def __getitem__(self, document: int) -> str:
+        texts = [self._collection.texts[document]]
+        if self._titles:
+            texts.append(self._collection.titles[document])
+        texts += self._asked.get(document, ())[:1]
+        return next((text for text in texts if text.split()), "")
 
 
 def index_tasks(

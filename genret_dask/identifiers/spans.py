@@ -9,9 +9,9 @@ over the query's three-word runs, of the edit similarity with the three words th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from rapidfuzz import fuzz, process
@@ -33,13 +33,19 @@ class _Places:
     stops: np.ndarray  # the token at which a span that begins there ends
 
 
+class Rows(Protocol):
+    """Texts by their rows."""
+
+    def __getitem__(self, row: int, /) -> str: ...
+
+
 class SpanSampler:
     """Samples spans of documents; what it draws depends on seed, query and document alone.
 
     Parameters
     ----------
-    texts, ids : sequence of str
-        Text and id of each document.
+    texts, ids : of int to str
+        Text and id of each document, by its row.
     reader : Reader
         Of the index.
     seed : int
@@ -55,8 +61,8 @@ class SpanSampler:
 
     def __init__(
         self,
-        texts: Sequence[str],
-        ids: Sequence[str],
+        texts: Rows,
+        ids: Rows,
         reader: Reader,
         seed: int,
         *,

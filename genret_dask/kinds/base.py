@@ -106,18 +106,14 @@ class Targets(Protocol):
 
     length: int
 
-    def labels(self, pairs: Pairs, rows: np.ndarray, visit: np.random.Generator) -> np.ndarray:
-        """Return labels of pairs, int64[rows, length], `IGNORED` behind the end.
+    def labels(self, pairs: Pairs, visit: np.random.Generator) -> np.ndarray:
+        """Return labels of pairs, int64[pairs, length], `IGNORED` behind the end.
 
         Parameters
         ----------
         visit : numpy.random.Generator
             Chooses where a pair has several identifiers.
         """
-        ...
-
-    def distinct(self, pairs: Pairs) -> int:
-        """Count the distinct (text, identifier) pairs."""
         ...
 
 
@@ -283,7 +279,9 @@ class Kind(Record):
         raise NotImplementedError
 
     @abstractmethod
-    def targets(self, space: Any, start_token: int, end_token: int) -> Targets:
+    def targets(
+        self, space: Any, start_token: int, end_token: int, sampler: Sampler | None
+    ) -> Targets:
         """Return the labels that a model is taught.
 
         Parameters
@@ -292,6 +290,8 @@ class Kind(Record):
             The token that opens an identifier; new vocabulary rows follow it.
         end_token : int
             Of the model's text.
+        sampler : Sampler or None
+            What `sampler` returned, of kinds with `choices`.
         """
 
     def new_rows(self, space: Any) -> Codes | None:

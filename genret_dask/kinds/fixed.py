@@ -32,7 +32,17 @@ from genret_dask.inference.memory import Decoding
 from genret_dask.inference.resident import searcher
 from genret_dask.inference.score import score
 from genret_dask.inference.session import Session
-from genret_dask.kinds.base import Arrays, Decoder, Explained, Kind, Shape, Source, Targets, costs
+from genret_dask.kinds.base import (
+    Arrays,
+    Decoder,
+    Explained,
+    Kind,
+    Sampler,
+    Shape,
+    Source,
+    Targets,
+    costs,
+)
 from genret_dask.models.flops import Architecture
 from genret_dask.storage.artefacts import Artefact
 from genret_dask.storage.fingerprint import Origin
@@ -102,7 +112,9 @@ class FixedLength(Kind):
         """See `Kind.open`."""
         return read_codes(folder)
 
-    def targets(self, space: Codes, start_token: int, end_token: int) -> Targets:
+    def targets(
+        self, space: Codes, start_token: int, end_token: int, sampler: Sampler | None
+    ) -> Targets:
         """See `Kind.targets`."""
         return CodeTargets(space, start_token)
 
@@ -147,15 +159,11 @@ class CodeTargets:
 
     def __init__(self, codes: Codes, start_token: int) -> None:
         self.length = codes.length
-        self._tokens = codes.tokens + start_token + 1
+        self._codes, self._starts = codes.codes, codes.block_starts + start_token + 1
 
-    def labels(self, pairs: Pairs, rows: np.ndarray, visit: np.random.Generator) -> np.ndarray:
+    def labels(self, pairs: Pairs, visit: np.random.Generator) -> np.ndarray:
         """See `Targets.labels`."""
-        return self._tokens[pairs.document[rows]]
-
-    def distinct(self, pairs: Pairs) -> int:
-        """See `Targets.distinct`."""
-        return len(pairs)
+        return self._codes[pairs.document].astype(np.int64) + self._starts
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from genret_dask.cube.schema import (
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.errors import DatasetError, ModelError
-from genret_dask.identifiers.index_task import first_texts, index_tasks, is_indexed, run_index
+from genret_dask.identifiers.index_task import FirstTexts, index_tasks, is_indexed, run_index
 from genret_dask.identifiers.ngrams import (
     INDEX,
     NgramIndex,
@@ -74,7 +74,6 @@ View = Literal["body", "titles", "queries"]
 
 _GENERATED = ("model", "query", "beam", "ngram")
 _LISTED = 20  # ids in an error's text
-_COUNTED = 2**14  # pairs whose identifiers are compared at a time
 _NAN = float("nan")
 
 
@@ -293,7 +292,7 @@ class NgramsIdentifiers(Kind):
     def sampler(self, collection: Collection, tokenizer: Path, seed: int) -> Sampler:
         """See `Kind.sampler`."""
         return SpanSampler(
-            first_texts(collection, self.views),
+            FirstTexts(collection, self.views),
             collection.document_ids,
             Reader.at(tokenizer),
             seed,
@@ -304,9 +303,13 @@ class NgramsIdentifiers(Kind):
             temperature=self.temperature,
         )
 
-    def targets(self, space: NgramIndex, start_token: int, end_token: int) -> Targets:
+    def targets(
+        self, space: NgramIndex, start_token: int, end_token: int, sampler: Sampler | None
+    ) -> Targets:
         """See `Kind.targets`."""
-        return NgramTargets(space, self.max_tokens, end_token)
+        if sampler is None:
+            raise ValueError("n-grams of a document are sampled")
+        return NgramTargets(space, self.max_tokens, end_token, sampler)
 
     # --- search -------------------------------------------------------------------------------
 
@@ -391,26 +394,18 @@ def _text(tokens: np.ndarray, tokenizer: Tokenizer, end_token: int) -> str:
 
 
 class NgramTargets:
-    """The spans that were sampled for a pair, one of them at every visit."""
+    """The spans that are sampled for a pair, one of them at every visit."""
 
-    def __init__(self, index: NgramIndex, length: int, end_token: int) -> None:
+    def __init__(self, index: NgramIndex, length: int, end_token: int, sampler: Sampler) -> None:
         self.length = length
-        self._index, self._end = index, end_token
+        self._index, self._end, self._sampler = index, end_token, sampler
 
-    def labels(self, pairs: Pairs, rows: np.ndarray, visit: np.random.Generator) -> np.ndarray:
+    def labels(self, pairs: Pairs, visit: np.random.Generator) -> np.ndarray:
         """See `Targets.labels`."""
-        which = visit.integers(0, pairs.spans.shape[1], len(rows))
-        return self._tokens(pairs.document[rows], pairs.spans[rows, which])
-
-    def distinct(self, pairs: Pairs) -> int:
-        """See `Targets.distinct`."""
-        many, total = pairs.spans.shape[1], 0
-        for first in range(0, len(pairs), _COUNTED):
-            few = pairs.take(np.arange(first, min(first + _COUNTED, len(pairs))))
-            pair = np.repeat(np.arange(len(few)), many)
-            tokens = self._tokens(np.repeat(few.document, many), few.spans.reshape(-1, 2))
-            total += len(np.unique(np.column_stack([pair, tokens]), axis=0))
-        return total
+        rows = zip(pairs.texts, pairs.document.tolist(), strict=True)
+        spans = np.stack([self._sampler.sample(text, document) for text, document in rows])
+        which = visit.integers(0, spans.shape[1], len(spans))
+        return self._tokens(pairs.document, spans[np.arange(len(spans)), which])
 
     def _tokens(self, documents: np.ndarray, spans: np.ndarray) -> np.ndarray:
         return close(self._index.spans(documents, spans, self.length), self._end, IGNORED)

@@ -69,7 +69,7 @@ class Training(_Frozen):
     made_from : str
         Fingerprint of what the checkpoint was made from.
     n_train : int
-        Distinct (text, identifier) pairs.
+        (text, identifier) pairs, as docs/laws.md counts them.
     train_fraction : float
         Of all pairs.
     train_flops : float

@@ -92,13 +92,15 @@ class Reader:
         room = None
         if self.max_tokens is not None:
             room = max(0, self.max_tokens - len(self.opening) - len(self.closing))
-        parts, lengths, cut = [np.empty(0, np.int32)], [0], 0
+        parts, lengths, cut = [np.empty(0, np.int32)], [0], list[bool]()
         for chunk in self.bare(texts):
-            cut += sum(room is not None and len(ids) > room for ids in chunk)
+            cut += [room is not None and len(ids) > room for ids in chunk]
             rows = [(*self.opening, *ids[:room], *self.closing) or (self.empty,) for ids in chunk]
             parts.append(np.fromiter(chain.from_iterable(rows), np.int32))
             lengths += map(len, rows)
-        return Tokens(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64), cut)
+        return Tokens(
+            np.concatenate(parts), np.cumsum(lengths, dtype=np.int64), np.array(cut, bool)
+        )
 
     def bare(self, texts: Iterable[str]) -> Iterator[list[list[int]]]:
         """Token ids of the texts alone, uncut, by chunks of texts."""

@@ -20,13 +20,13 @@ class Tokens:
     ----------
     flat : int32[n]
     offsets : int64[rows + 1]
-    cut : int
-        Rows of texts that had more tokens than were kept.
+    cut : bool[rows]
+        Whether the text had more tokens than were kept.
     """
 
     flat: np.ndarray
     offsets: np.ndarray
-    cut: int = 0
+    cut: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:

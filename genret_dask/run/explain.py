@@ -111,7 +111,7 @@ def explain(
         folder / "tokenizer.json", session.manifest.require_reading(), spec.max_tokens
     )
     tokens = reader.read([query])
-    if tokens.cut:
+    if tokens.cut.any():
         logger.warning(
             "the query has more than %d tokens; the first are read, as in the sweep",
             spec.max_tokens,

@@ -194,7 +194,7 @@ def what_is_done(folder: Path, spec: SweepSpec | None = None) -> str:
         status = read_status(folder, spec if is_run(folder) else None)
     except GenretError:  # there is no run yet
         return "Nothing is done yet. The same command starts anew."
-    done = _there(run.collection, run.pairs, run.tokenizer())
+    done = _there(run.collection, run.tokenizer())
     done += [text for count, text in status.counts if count]
     done += _there(run.results, run.report)
     if not done:

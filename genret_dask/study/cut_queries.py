@@ -35,7 +35,7 @@ def warn_of_cut_queries(
         names = readers.setdefault(key, (reader, []))[1]
         names += [] if name in names else [name]
     for reader, names in readers.values():
-        if cut := reader.read(queries).cut:
+        if cut := int(reader.read(queries).cut.sum()):
             logger.warning(
                 "%d of %d queries of the %s split have more than %d tokens for %s and are cut; "
                 "max_tokens sets how many are read",

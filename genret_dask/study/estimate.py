@@ -195,7 +195,7 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
     Parameters
     ----------
     texts : Texts
-        `texts_of` the collection and `spec.training.pairs`.
+        `texts_of` the collection.
     steps : sequence of Step
         Of `genret_dask.study.survey.survey`; what is done needs nothing.
     """
@@ -214,8 +214,6 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
             texts,
             max_tokens=spec.max_tokens,
             steps=identifiers.planned(texts.documents).steps,
-            fraction=cell.fraction,
-            spans=identifiers.choices,
             tied=tied,
             pretrained=cell.model.pretrained is not None,
         )

@@ -15,9 +15,7 @@ import numpy as np
 from distributed import span
 
 from genret_dask.datasets import stored
-from genret_dask.datasets.checks import nothing_to_train_on
 from genret_dask.datasets.collection import Collection
-from genret_dask.datasets.pairs import Pairs, build_pairs, read_pairs, write_pairs
 from genret_dask.datasets.summary import count_repeated
 from genret_dask.inference.own import own_documents
 from genret_dask.kinds import Kind
@@ -83,36 +81,6 @@ class Inputs:
 
     # --- text ---------------------------------------------------------------------------------
 
-    @cached_property
-    def pairs(self) -> Artefact:
-        """(text, document) pairs: train.jsonl.gz, dev.jsonl.gz and documents.jsonl.gz."""
-        spec, collection, made = self.spec, self.collection, self.origins.pairs
-        if not made.is_current:
-            self._report("pairs", 0, 1)
-            pairs = build_pairs(collection, spec.training.pairs, spec.seed)
-            if not len(pairs):
-                raise nothing_to_train_on(collection)
-            split = "dev" if len(collection.qrels["dev"].relevant()) else "train"
-            dev = collection.qrels[split].relevant()
-            dev_split = split if len(dev) else None
-            with publishing(made.folder, made.made_from, dev_split=dev_split) as partial_folder:
-                write_pairs(pairs, partial_folder / "train.jsonl.gz")
-                chosen = np.random.default_rng(spec.seed).permutation(len(dev))
-                chosen = np.sort(chosen[: spec.training.dev_queries])
-                texts = collection.queries.take(dev.query[chosen])
-                write_pairs(
-                    Pairs(texts, dev.document[chosen], np.zeros(len(texts), np.int8)),
-                    partial_folder / "dev.jsonl.gz",
-                )
-                texts = list(collection.documents())
-                rows = np.arange(len(texts), dtype=np.int32)
-                write_pairs(
-                    Pairs(texts, rows, np.ones(len(rows), np.int8)),
-                    partial_folder / "documents.jsonl.gz",
-                )
-            self._report("pairs", 1, 1)
-        return made
-
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
         collection, made = self.collection, self.origins.tokenizer(model)
@@ -168,63 +136,30 @@ class Inputs:
 
     # --- spans --------------------------------------------------------------------------------
 
-    def pair_spans(self, kind: Kind, model: ModelSpec) -> Artefact | None:
-        """The identifiers that stand for each pair's document: train.npy and dev.npy.
+    def candidate_spans(self, kind: Kind, model: ModelSpec) -> Artefact | None:
+        """The identifiers that stand for each candidate: candidates.npy.
 
         None where a document has just one.
         """
         if not kind.choices:
             return None
-
-        def sample(sampler: Sampler, folder: Path) -> None:
-            source = fetched(self.pairs.folder)
-            for name in ("train", "dev"):
-                pairs = read_pairs(source / f"{name}.jsonl.gz")
-                self._sample(
-                    sampler, pairs.texts, pairs.document[:, None], folder / f"{name}.npy", flat=True
-                )
-
-        return self._spans(kind, model, self.origins.pair_spans, sample)
-
-    def candidate_spans(self, kind: Kind, model: ModelSpec) -> Artefact | None:
-        """The identifiers that stand for each candidate: candidates.npy; None as above."""
-        if not kind.choices:
-            return None
         queries = self.collection.queries.take(self.queries)
         documents = self.candidates["doc"]
-
-        def sample(sampler: Sampler, folder: Path) -> None:
-            self._sample(sampler, queries, documents, folder / "candidates.npy")
-
-        return self._spans(kind, model, self.origins.candidate_spans, sample)
-
-    def _spans(
-        self,
-        kind: Kind,
-        model: ModelSpec,
-        origin: Callable[[Kind, ModelSpec], Artefact],
-        sample: Callable[[Sampler, Path], None],
-    ) -> Artefact:
         tokenizer, _ = self.tokenizer(model), self.space(kind, model)
-        made = origin(kind, model)
+        made = self.origins.candidate_spans(kind, model)
         if not made.is_current:
             file = fetched(tokenizer.folder) / "tokenizer.json"
             sampler = kind.sampler(self.collection, file, self.spec.seed)
             with publishing(made.folder, made.made_from) as partial_folder:
-                sample(sampler, partial_folder)
+                spans = self._sample(sampler, queries, documents)
+                np.save(partial_folder / "candidates.npy", spans)
         return made
 
     def _sample(
-        self,
-        sampler: Sampler,
-        queries: Sequence[str],
-        documents: np.ndarray,
-        path: Path,
-        *,
-        flat: bool = False,
-    ) -> None:
+        self, sampler: Sampler, queries: Sequence[str], documents: np.ndarray
+    ) -> np.ndarray:
         """Spans of documents [queries, candidates], -1 being none; int32 [..., spans, 2]."""
-        stage = f"spans of {path.stem}"
+        stage = "spans of candidates"
         none = np.full_like(sampler.sample("", 0), -1)
         found = np.tile(none, (*documents.shape, 1, 1))
         for row, (query, candidates) in enumerate(zip(queries, documents.tolist(), strict=True)):
@@ -233,8 +168,8 @@ class Inputs:
                     found[row, column] = sampler.sample(query, document)
             if row % 64 == 0:
                 self._report(stage, row, len(queries))
-        np.save(path, found[:, 0] if flat else found)
         self._report(stage, len(queries), len(queries))
+        return found
 
     # --- candidates ---------------------------------------------------------------------------
 

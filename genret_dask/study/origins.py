@@ -93,14 +93,6 @@ class Origins:
             return str(record_of(self.collection.folder)["content_hash"])
         return self.loaded.content_hash
 
-    @property
-    def pairs(self) -> Artefact:
-        """Training and dev pairs."""
-        spec = self.spec
-        settings = spec.training.model_dump(mode="json", include={"pairs", "dev_queries"})
-        parts = {"collection": self.content_hash, "training": settings, "seed": spec.seed}
-        return Artefact(self.layout.pairs, Origin("pairs", {**parts, "words": RULES}))
-
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
         if model.pretrained is not None:
@@ -132,32 +124,18 @@ class Origins:
         origin = self._space_origin(kind.kind, digest)
         return Artefact(self.layout.identifiers(kind.kind, digest), origin, kind.record_name)
 
-    def pair_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
-        """The identifiers that stand for each pair's document, of kinds with many."""
-        return self._spans("pairs", kind, model, self.pairs)
-
     def candidate_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that stand for each candidate; those of more queries hold these."""
-        return self._spans("candidates", kind, model, self.candidates, grows=("candidates",))
-
-    def _spans(
-        self,
-        name: str,
-        kind: Kind,
-        model: ModelSpec,
-        texts: Artefact,
-        grows: tuple[str, ...] = (),
-    ) -> Artefact:
         space = self.space(kind, model)
         parts = {
-            name: texts.fingerprint,
+            "candidates": self.candidates.fingerprint,
             "index": space.fingerprint,
             "identifiers": kind.sampled_from(),
             "seed": self.spec.seed,
             "words": RULES,
         }
-        folder = self.layout.spans(f"{name}-{space.folder.name}")
-        return Artefact(folder, Origin("spans", parts), grows=grows)
+        folder = self.layout.spans(f"candidates-{space.folder.name}")
+        return Artefact(folder, Origin("spans", parts), grows=("candidates",))
 
     # --- candidates ---------------------------------------------------------------------------
 
@@ -209,20 +187,17 @@ class Origins:
     def checkpoint(self, cell: Cell) -> Artefact:
         """The trained weights of a cell."""
         kind, model = cell.identifiers, cell.model
-        read = {
-            "pairs": self.pairs,
-            "tokenizer": self.tokenizer(model),
-            "identifiers": self.space(kind, model),
-        }
-        if kind.choices:
-            read["spans"] = self.pair_spans(kind, model)
+        read = {"tokenizer": self.tokenizer(model), "identifiers": self.space(kind, model)}
         parts = {
+            "collection": self.content_hash,
+            "words": RULES,
             "model": self.model(model),
             "fraction": cell.fraction,
             "training": cell.training(self.spec),
             "seed": self.spec.seed,
             "max_tokens": self.spec.max_tokens,
             "steps": kind.steps,
+            "sampled": kind.sampled_from() if kind.choices else None,
             **{name: one.fingerprint for name, one in read.items()},
         }
         folder = self.layout.checkpoint(cell.kind, cell.name)

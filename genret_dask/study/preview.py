@@ -43,7 +43,7 @@ class Preview:
         if not any(s.state != "done" for s in self.steps if s.stage in ("train", "export")):
             return []
         spec = self.origins.spec
-        texts = texts_of(self.origins.loaded, spec.training.pairs)
+        texts = texts_of(self.origins.loaded)
         return memory_needs(spec, texts, self.steps)
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ from genret_dask.storage.places import names_in, remove
 from genret_dask.storage.records import read_record
 from genret_dask.study.origins import UNKNOWN, Origins
 
-STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates")
+STAGES = ("collection", "tokenizer", "identifiers", "spans", "candidates")
 """Stages before training, in order; then come train, export and search."""
 
 _LISTED = 12  # results in an error's text
@@ -73,12 +73,9 @@ def survey(origins: Origins) -> list[Step]:
         return seen.setdefault(made.folder, step)
 
     add("collection", origins.collection)
-    add("pairs", origins.pairs)
     for cell in cells_of(spec):
         add("tokenizer", origins.tokenizer(cell.model))
         add("identifiers", origins.space(cell.identifiers, cell.model))
-        if cell.identifiers.choices:
-            add("spans", origins.pair_spans(cell.identifiers, cell.model))
     add("candidates", origins.candidates)
     for cell in cells_of(spec):
         if cell.identifiers.choices:
@@ -104,7 +101,7 @@ def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
     step = _step("train", made, origins.layout)
     # What follows from its tokeniser is known again when that is made.
     waits = step.state == "stale" and _waits_for_tokenizer(origins, cell)
-    waits = waits and {*made.differing} <= {"identifiers", "spans"}
+    waits = waits and {*made.differing} <= {"identifiers"}
     if waits:
         step = replace(step, state="done", why=())
     record = read_record(made.folder / "training.json") or {}

@@ -426,10 +426,10 @@ def _say_how_many_are_cut(trained: Sequence[dict[str, Any]], max_tokens: int) ->
     most = max(trained, key=lambda record: record["texts_cut"], default=None)
     if most is not None and most["texts_cut"]:
         logger.warning(
-            "%d of the %d training texts of %s have more than %d tokens and are cut; max_tokens "
-            "sets how many are read",
+            "%d of the %d texts that %s was trained on have more than %d tokens and are cut; "
+            "max_tokens sets how many are read",
             most["texts_cut"],
-            most["texts"],
+            most["examples"],
             most["name"],
             max_tokens,
         )

@@ -20,9 +20,8 @@ def training_tasks(inputs: Inputs) -> list[TrainTask]:
 
 def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
     model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
-    pairs, tokenizer = inputs.pairs, inputs.tokenizer(cell.model)
+    tokenizer = inputs.tokenizer(cell.model)
     space = inputs.space(cell.identifiers, cell.model)
-    spans = inputs.pair_spans(cell.identifiers, cell.model)
     made = inputs.origins.checkpoint(cell)
     return TrainTask(
         name=f"{cell.kind}/{cell.name}",
@@ -33,10 +32,9 @@ def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
         max_tokens=inputs.spec.max_tokens,
         weights=inputs.origins.weights(cell.model),
         identifiers=cell.identifiers,
-        pairs=pairs.folder,
+        collection=inputs.origins.collection.folder,
         tokenizer=tokenizer.folder,
         space=space.folder,
-        spans=spans.folder if spans else None,
         folder=made.folder,
         made_from=made.made_from,
     )

@@ -1,65 +1,106 @@
-"""Batches of token ids: seeded, bucketed by length, addressable by step.
+"""Batches of training pairs and their tokens: seeded, bucketed by length, addressable by step.
 
 Batch number i depends on the seed and i alone, so a resumed run sees what an unbroken one sees.
+Pairs are drawn and read when their block of batches is reached.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from genret_dask.datasets.pairs import SOURCES, Pairs
+from genret_dask.datasets.order import in_random_order
+from genret_dask.datasets.pairs import Pairs, TrainingPairs
+from genret_dask.models.reader import Reader
 
 _BLOCK = 16  # batches drawn together, then sorted by length
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Pairs and their padded tokens.
+
+    Attributes
+    ----------
+    pairs : Pairs
+    tokens : int64[pairs, width]
+    lengths : int64[pairs]
+    cut : int
+        Texts with more tokens than are kept.
+    """
+
+    pairs: Pairs
+    tokens: np.ndarray
+    lengths: np.ndarray
+    cut: int
+
+
 class Batches:
-    """Endless batches of pair rows.
+    """Endless batches.
 
     Parameters
     ----------
+    pairs : TrainingPairs
+    reader : Reader
+    batch_size : int
     query_share : float
-        Share of rows drawn from train queries; the rest comes from the other sources. Where one
-        side is empty the other gives all.
+        Share of pairs of train queries; the rest comes from the other sources. Where one side is
+        empty the other gives all.
+    seed : int
     """
 
     def __init__(
-        self, pairs: Pairs, lengths: np.ndarray, batch_size: int, query_share: float, seed: int
+        self, pairs: TrainingPairs, reader: Reader, batch_size: int, query_share: float, seed: int
     ) -> None:
-        is_query = pairs.source == SOURCES.index("query")
-        self._pools = [
-            (np.flatnonzero(is_query), query_share),
-            (np.flatnonzero(~is_query), 1 - query_share),
-        ]
-        self._lengths = lengths
-        self._batch_size = batch_size
-        self._seed = seed
-        self._block: tuple[int, list[np.ndarray]] = (-1, [])
+        self._pairs, self._reader = pairs, reader
+        self._batch_size, self._seed = batch_size, seed
+        self._share = query_share if pairs.queries and pairs.others else float(pairs.queries > 0)
+        self._block: tuple[int, list[Batch]] = (-1, [])
 
-    def rows(self, step: int) -> np.ndarray:
-        """Pair rows of batch number `step`."""
+    def at(self, step: int) -> Batch:
+        """Return batch number `step`."""
         number, position = divmod(step, _BLOCK)
         if self._block[0] != number:
             self._block = (number, self._draw(number))
         return self._block[1][position]
 
-    def _draw(self, number: int) -> list[np.ndarray]:
-        rng = np.random.default_rng((self._seed, 1, number))
+    def numbers(self, block: int) -> np.ndarray:
+        """Return the pairs of a block of batches by their numbers, in no order of use."""
+        return self._numbers(block, np.random.default_rng((self._seed, 1, block)))
+
+    def _numbers(self, block: int, rng: np.random.Generator) -> np.ndarray:
         size = _BLOCK * self._batch_size
-        pools = [(rows, share) for rows, share in self._pools if len(rows)]
-        if len(pools) == 2:
-            pools = [(rows, share) for rows, share in pools if share]
-        # Of two pools the first gives its share; of one, everything.
-        first = rng.binomial(size, pools[0][1]) if len(pools) == 2 else size
-        counts = (first, size - first)
-        rows = np.concatenate(
-            [self._visit(rows, count, rng) for (rows, _), count in zip(pools, counts, strict=False)]
+        asked = int(rng.binomial(size, self._share))
+        return np.concatenate(
+            [
+                self._visit(self._pairs.queries, asked, (self._seed, 9, block)),
+                self._pairs.queries
+                + self._visit(self._pairs.others, size - asked, (self._seed, 10, block)),
+            ]
         )
-        rows = rows[np.lexsort((rng.random(size), self._lengths[rows]))]
-        batches = np.split(rows, _BLOCK)
-        return [batches[i] for i in rng.permutation(_BLOCK)]
+
+    def _draw(self, block: int) -> list[Batch]:
+        rng = np.random.default_rng((self._seed, 1, block))
+        numbers = self._numbers(block, rng)
+        pairs = self._pairs.take(numbers)
+        tokens = self._reader.read(pairs.texts)
+        order = np.lexsort((rng.random(len(numbers)), tokens.lengths))
+        parts = np.split(order, _BLOCK)
+        return [
+            Batch(pairs.take(rows), *tokens.padded(rows), int(tokens.cut[rows].sum()))
+            for rows in (parts[place] for place in rng.permutation(_BLOCK))
+        ]
 
     @staticmethod
-    def _visit(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        """`size` rows: whole passes without replacement, then a part of one."""
-        passes = [rng.permutation(rows) for _ in range(-(-size // len(rows)))]
-        return np.concatenate(passes)[:size] if passes else rows[:0]
+    def _visit(pool: int, count: int, key: tuple[int, ...]) -> np.ndarray:
+        """Numbers below `pool`: whole passes without replacement, then a part of one."""
+        if not count:
+            return np.empty(0, dtype=np.int64)
+        passes, place = np.divmod(np.arange(count), pool)
+        return np.concatenate(
+            [
+                in_random_order(place[passes == number], pool, (*key, number))
+                for number in range(int(passes[-1]) + 1)
+            ]
+        )

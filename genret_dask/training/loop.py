@@ -18,7 +18,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from genret_dask.datasets.pairs import read_pairs, subset
+from genret_dask.datasets import stored
+from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.pairs import TrainingPairs, dev_pairs, dev_split
 from genret_dask.errors import TrainingError
 from genret_dask.identifiers import Codes
 from genret_dask.models.architectures import architecture_of, count_parameters
@@ -28,7 +30,7 @@ from genret_dask.models.flops import training_flops_per_example
 from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.models.torch_state import alone_in_torch
-from genret_dask.storage.artefacts import fetched, publishing, record_of
+from genret_dask.storage.artefacts import fetched, publishing
 from genret_dask.storage.host_cache import working_folder
 from genret_dask.storage.places import beside, replace_file, writing
 from genret_dask.storage.records import dump_record
@@ -36,13 +38,13 @@ from genret_dask.training.batches import Batches
 from genret_dask.training.build import build_model
 from genret_dask.training.loss import identifier_loss
 from genret_dask.training.task import TrainTask, finished
-from genret_dask.training.warmstart import warm_start
+from genret_dask.training.warmstart import sample_rows, warm_start
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 _DOCUMENT_TOKENS = 512  # that a warm start sees
-_COUNTERS = ("step", "tokens_seen", "seconds", "history")
+_COUNTERS = ("step", "tokens_seen", "texts_cut", "seconds", "history")
 
 
 def training_flops(task: TrainTask) -> float:
@@ -99,34 +101,32 @@ class _Run:
             seed=task.seed,
         )
         self.reader = self.family.reader(self.tokenizer, task.max_tokens)
+        collection = stored.read_artefact(task.collection)
         if task.model.pretrained is None and spec.init == "lsa":
-            self._warm_start(kind.new_rows(space))
-        self.targets = kind.targets(space, self.start, self.tokenizer.eos_token_id)
+            self._warm_start(collection, kind.new_rows(space))
+        sampler = None
+        if kind.choices:
+            file = fetched(task.tokenizer) / "tokenizer.json"
+            sampler = kind.sampler(collection, file, task.seed)
+        self.targets = kind.targets(space, self.start, self.tokenizer.eos_token_id, sampler)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
-        pairs = task.read_pairs("train")
-        if not len(pairs):
+        excluded = kind.without_identifiers(task.space)
+        self.pairs = TrainingPairs(collection, spec.pairs, task.seed, task.fraction, excluded)
+        if not len(self.pairs):
             raise TrainingError(
                 f"{task.name}: no training pair is of a document that has an identifier",
                 expected="documents that n-grams lead to",
                 fix="lower identifiers.min_tokens",
             )
-        self.pairs = subset(pairs, task.fraction, task.seed)
-        self.tokens = self.reader.read(self.pairs.texts)
-        logger.info(
-            "%s: %d of %d training texts have more than %d tokens and are cut",
-            task.name,
-            self.tokens.cut,
-            len(self.pairs),
-            task.max_tokens,
+        self.batches = Batches(
+            self.pairs, self.reader, spec.batch_size, spec.query_share, task.seed
         )
-        self.dev = task.read_pairs("dev")
+        self.dev = dev_pairs(collection, spec.dev_queries, task.seed, excluded)
+        self.dev_split = dev_split(collection)
         if not len(self.dev):
             logger.warning("%s has no dev pair: it trains to the end and is kept as is", task.name)
         self.dev_tokens = self.reader.read(self.dev.texts)
-        self.batches = Batches(
-            self.pairs, self.tokens.lengths, spec.batch_size, spec.query_share, task.seed
-        )
         self.steps = max(1, math.ceil(spec.examples / spec.batch_size))
         self.interval = max(1, math.ceil(self.steps / spec.evaluations))
         decay = [p for p in self.model.parameters() if p.ndim > 1]
@@ -141,7 +141,7 @@ class _Run:
             betas=(0.9, 0.98),
             fused=True,
         )
-        self.step, self.tokens_seen, self.seconds = 0, 0, 0.0
+        self.step, self.tokens_seen, self.texts_cut, self.seconds = 0, 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.state = working_folder(task.folder, ".training")
 
@@ -191,19 +191,20 @@ class _Run:
     def _train_step(self) -> torch.Tensor:
         spec = self.task.training
         torch.manual_seed(seed_of(self.task.seed, self.step))
-        rows = self.batches.rows(self.step)
-        tokens, lengths = self.tokens.padded(rows)
+        batch = self.batches.at(self.step)
+        tokens, lengths = batch.tokens.copy(), batch.lengths
         self.tokens_seen += int(lengths.sum())
+        self.texts_cut += batch.cut
         if spec.word_dropout:
             rng = np.random.default_rng((self.task.seed, 2, self.step))
             hidden = rng.random(tokens.shape) < spec.word_dropout
             hidden[:, : len(self.reader.opening)] = False
-            hidden[np.arange(len(rows)), lengths - 1] = False
+            hidden[np.arange(len(lengths)), lengths - 1] = False
             tokens[hidden] = self.start  # a token that no text holds
         for group in self.optimizer.param_groups:
             group["lr"] = spec.learning_rate * self._schedule()
         visit = np.random.default_rng((self.task.seed, 5, self.step))
-        loss = self._losses(tokens, lengths, self.targets.labels(self.pairs, rows, visit)).mean()
+        loss = self._losses(tokens, lengths, self.targets.labels(batch.pairs, visit)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -239,14 +240,15 @@ class _Run:
             for start in range(0, len(order), 64):
                 rows = order[start : start + 64]
                 tokens, lengths = self.dev_tokens.padded(rows)
-                labels = self.targets.labels(self.dev, rows, np.random.default_rng(start))
+                labels = self.targets.labels(self.dev.take(rows), np.random.default_rng(start))
                 total += float(self._losses(tokens, lengths, labels).sum())
         return total / len(order)
 
-    def _warm_start(self, codes: Codes | None) -> None:
-        pairs = read_pairs(fetched(self.task.pairs) / "documents.jsonl.gz")
+    def _warm_start(self, collection: Collection, codes: Codes | None) -> None:
+        rows = sample_rows(len(collection), self.task.seed)
         reader = replace(self.reader, max_tokens=_DOCUMENT_TOKENS, opening=(), closing=())
-        warm_start(self.family, self.model, reader.read(pairs.texts), codes, self.start)
+        documents = reader.read(map(collection.document, rows.tolist()))
+        warm_start(self.family, self.model, documents, codes, rows, self.start)
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -267,6 +269,7 @@ class _Run:
             "made_from": self.task.made_from.fingerprint,
             "step": self.step,
             "tokens_seen": self.tokens_seen,
+            "texts_cut": self.texts_cut,
             "seconds": self.seconds,
             "history": self.history,
         }
@@ -321,21 +324,20 @@ class _Run:
             "name": self.task.name,
             "family": self.task.model.family,
             "n_params": count_parameters(self.model),
-            "n_train": self.targets.distinct(self.pairs),
+            "n_train": len(self.pairs) * max(1, self.task.identifiers.choices),
             "train_fraction": self.task.fraction,
             "train_flops": float(flops),
             "examples": seen,
             "start_token": self.start,
             "max_tokens": self.task.max_tokens,
-            "texts": len(self.pairs),
-            "texts_cut": self.tokens.cut,
+            "texts_cut": self.texts_cut,
             "begin_tokens": list(self.reader.opening),
             "end_tokens": list(self.reader.closing),
             "eos_token": self.tokenizer.eos_token_id,
             "step": best["step"],
             "dev_loss": best["dev_loss"],
             "dev_pairs": len(self.dev),
-            "dev_split": record_of(fetched(self.task.pairs)).get("dev_split"),
+            "dev_split": self.dev_split,
             "seconds": self.seconds,
             "history": self.history,
         }

@@ -1,7 +1,8 @@
 """What a worker holds while it trains or exports a model, in bytes, before it starts.
 
-Counted from above: the process with its libraries, the pairs and their tokens, the decomposition
-that a model from scratch starts from, and the model with its gradients, moments and activations.
+Counted from above: the process with its libraries, the decomposition that a model from scratch
+starts from, and the model with its gradients, moments and activations. Pairs are drawn a few
+batches at a time and do not count.
 """
 
 from __future__ import annotations
@@ -14,28 +15,24 @@ from dask.utils import format_bytes
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import BudgetError
 from genret_dask.models.flops import Architecture
-from genret_dask.specs import PairsSpec, TrainingSpec
+from genret_dask.specs import TrainingSpec
 
-PROCESS = 510_000_000
+PROCESS = 585_000_000
 """A worker that has imported what training or an export needs."""
 
 MARGIN = 1.15
 """For what the allocator keeps between two phases."""
 
-SMALLER_TRAINING = (
-    "train smaller models, with a smaller training.batch_size or fewer training.pairs "
-    "(sentences, spans)"
-)
+SAMPLED = 100_000
+"""Documents, at most, that a model from scratch starts from."""
+
+SMALLER_TRAINING = "train smaller models, with a smaller training.batch_size"
 SMALLER_EXPORT = "train smaller models"
 
 _FLOAT = 4
 _CHUNK = 64_000_000  # texts that are tokenised together
-_WORD = 7  # letters of a word and its blank
 _LETTERS = 3  # of a token, at least; a document's are counted by its letters
 _DOCUMENT_TOKENS = 512  # that the start of a model from scratch reads of a document
-_PAIR = 60  # a pair's row, source, place in lists, and the object of its text, without letters
-_SPAN = 16  # of n-grams, a pair's span, read and taken
-_COUNTED = 2**14  # pairs whose n-grams are compared at a time
 _TERM = 80  # of the token-document matrix, an entry and its copies while it is weighted
 _SESSION = 50_000_000  # ONNX Runtime's, of a model without weights
 _EXPORT = 5.1  # times the weights, nearly all of it the check against PyTorch in float64
@@ -43,19 +40,17 @@ _EXPORT = 5.1  # times the weights, nearly all of it the check against PyTorch i
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts that a model is trained on, from above.
+    """The documents of a collection.
 
     Attributes
     ----------
-    documents, pairs : int
-    document_bytes, pair_bytes : int
-        Of their letters in memory.
+    documents : int
+    nbytes : int
+        Of their letters.
     """
 
     documents: int
-    pairs: int
-    document_bytes: int
-    pair_bytes: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -81,23 +76,9 @@ class Need:
         return f"{format_bytes(self.nbytes)} for the {self.stage} of {self.task}"
 
 
-def texts_of(collection: Collection, spec: PairsSpec) -> Texts:
-    """Count the pairs of a collection without building them."""
-    size = len(collection)
-    letters = collection.texts.nbytes + collection.titles.nbytes
-    queries = len(collection.qrels["train"].relevant()) if spec.queries else 0
-    words = sum(spec.span_words) / 2
-    sentences = min(spec.sentences * size, letters // (3 * _WORD))
-    return Texts(
-        documents=size,
-        pairs=queries + size * (spec.documents + spec.spans) + sentences,
-        document_bytes=letters,
-        pair_bytes=int(
-            queries * 12 * _WORD
-            + letters * (spec.documents + bool(spec.sentences))
-            + size * spec.spans * words * _WORD
-        ),
-    )
+def texts_of(collection: Collection) -> Texts:
+    """Count the documents of a collection, and the bytes of their letters."""
+    return Texts(len(collection), collection.texts.nbytes + collection.titles.nbytes)
 
 
 def weight_bytes(architecture: Architecture, *, tied: bool) -> int:
@@ -115,8 +96,6 @@ def training_bytes(
     *,
     max_tokens: int,
     steps: int,
-    fraction: float = 1.0,
-    spans: int = 0,
     tied: bool = True,
     pretrained: bool = False,
 ) -> int:
@@ -126,26 +105,17 @@ def training_bytes(
     ----------
     max_tokens, steps : int
         Tokens of a text and of an identifier, at most.
-    fraction : float
-        Of the pairs that it is trained on; all are read.
-    spans : int
-        Of n-grams, a pair's.
     tied : bool
         Whether the output head is the embeddings.
     """
     weights = weight_bytes(architecture, tied=tied)
-    tokens = min(texts.pair_bytes / _LETTERS, texts.pairs * max_tokens)
-    pairs = texts.pair_bytes + texts.pairs * (_PAIR + spans * _SPAN)
-    pairs += 2 * _FLOAT * int(fraction * tokens) + _CHUNK
     start = 0
     if not pretrained and training.init == "lsa":
         start = _start_bytes(architecture, texts) + _CHUNK
     model = 4 * weights  # with gradients and two moments
     # Saving copies the moments.
-    counting = 3 * 8 * _COUNTED * spans * (steps + 1) if spans else 0
     batch = max(_batch_bytes(architecture, training.batch_size, max_tokens, steps), 2 * weights)
-    batch += counting
-    return int(PROCESS + MARGIN * max(weights + start, pairs + model + batch))
+    return int(PROCESS + MARGIN * max(weights + start, model + batch))
 
 
 def export_bytes(architecture: Architecture, *, tied: bool = True) -> int:
@@ -154,11 +124,12 @@ def export_bytes(architecture: Architecture, *, tied: bool = True) -> int:
 
 
 def _start_bytes(architecture: Architecture, texts: Texts) -> int:
-    """The latent start: documents, their token matrix, and its singular vectors in float64."""
-    dim, rows = architecture.d_model, texts.documents + architecture.vocab_size
-    tokens = min(texts.document_bytes // _LETTERS, _DOCUMENT_TOKENS * texts.documents)
-    dense = 3 * 8 * (rows * (dim + 10) + texts.documents * dim)
-    return texts.document_bytes + _TERM * tokens + dense
+    """The latent start: the sample's token matrix, and its singular vectors in float64."""
+    documents = min(texts.documents, SAMPLED)
+    dim, rows = architecture.d_model, documents + architecture.vocab_size
+    letters = texts.nbytes * documents // max(texts.documents, 1)
+    tokens = min(letters // _LETTERS, _DOCUMENT_TOKENS * documents)
+    return _TERM * tokens + 3 * 8 * (rows * (dim + 10) + documents * dim)
 
 
 def _batch_bytes(architecture: Architecture, rows: int, source: int, steps: int) -> int:

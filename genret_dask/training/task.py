@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from genret_dask.datasets.pairs import Pairs, read_pairs
 from genret_dask.errors import ModelError
 from genret_dask.kinds.base import Kind
 from genret_dask.specs import ModelSpec, TrainingSpec
-from genret_dask.storage.arrays import read_array
-from genret_dask.storage.artefacts import fetched, is_current, record_of
+from genret_dask.storage.artefacts import is_current, record_of
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.sources import model_hash
 
@@ -32,10 +28,8 @@ class TrainTask:
     max_tokens : int
         Kept of each text.
     identifiers : Kind
-    pairs, tokenizer, space, folder : Path
+    collection, tokenizer, space, folder : Path
         Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
-    spans : Path or None
-        Where a document has many identifiers: those that stand for each pair's.
     weights : str or None
         Fingerprint of the bytes of the pretrained weights, where they are files.
     made_from : Origin
@@ -49,12 +43,11 @@ class TrainTask:
     seed: int
     max_tokens: int
     identifiers: Kind
-    pairs: Path
+    collection: Path
     tokenizer: Path
     space: Path
     folder: Path
     made_from: Origin
-    spans: Path | None = None
     weights: str | None = None
 
     def check_weights(self) -> None:
@@ -76,15 +69,6 @@ class TrainTask:
                 expected=f"a copy of the same files ({self.weights}) on every host",
                 fix="copy the weights again, or put them on a folder that all workers share",
             )
-
-    def read_pairs(self, name: str) -> Pairs:
-        """Read the pairs of a file, with their spans where a document has many identifiers."""
-        pairs = read_pairs(fetched(self.pairs) / f"{name}.jsonl.gz")
-        if self.spans is None:
-            return pairs
-        spans = read_array(fetched(self.spans) / f"{name}.npy", mapped=False, dims=3)
-        pairs = replace(pairs, spans=spans)
-        return pairs.take(np.flatnonzero(pairs.spans[:, 0, 0] >= 0))  # others have no identifier
 
 
 def finished(task: TrainTask) -> dict[str, Any] | None:

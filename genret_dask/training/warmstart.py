@@ -16,17 +16,31 @@ import scipy.sparse
 import torch
 from sklearn.utils.extmath import randomized_svd
 
+from genret_dask.datasets.order import in_random_order
 from genret_dask.identifiers import Codes
 from genret_dask.models.families import Family
 from genret_dask.models.tokens import Tokens
+from genret_dask.training.memory import SAMPLED
 
 ROW_SCALE = 0.1
 """Root mean square of the embedding rows: small enough for the first steps to move them, large
 enough for the latent directions to be heard. Best of 0.02, 0.1 and 0.3 on the dev loss."""
 
 
+def sample_rows(documents: int, seed: int) -> np.ndarray:
+    """Return the rows of the documents that a start is computed from: all, or so many; int64[n]."""
+    if documents <= SAMPLED:
+        return np.arange(documents)
+    return np.sort(in_random_order(np.arange(SAMPLED), documents, (seed, 11)))
+
+
 def warm_start(
-    family: Family, model: Any, documents: Tokens, codes: Codes | None, start: int
+    family: Family,
+    model: Any,
+    documents: Tokens,
+    codes: Codes | None,
+    sample: np.ndarray,
+    start: int,
 ) -> None:
     """Set a model's embeddings and reading attention, in place.
 
@@ -35,15 +49,17 @@ def warm_start(
     family : Family
         The model's.
     documents : Tokens
-        Token ids of every document.
+        Token ids of the sampled documents.
     codes : Codes or None
-        None where identifiers are made of text.
+        Of all documents; None where identifiers are made of text.
+    sample : int64[n]
+        Rows of the sampled documents.
     start : int
         The start token: text rows come before it, code rows after it.
     """
     rows = model.get_input_embeddings().weight
     cells_of, level_sizes = (
-        (codes.codes, codes.level_sizes)
+        (np.asarray(codes.codes[sample]), codes.level_sizes)
         if codes
         else (np.empty((len(documents.lengths), 0), np.int32), ())
     )
@@ -51,7 +67,8 @@ def warm_start(
     with torch.no_grad():
         rows.mul_(ROW_SCALE / rows.square().mean().sqrt())
         rows[:start][torch.from_numpy(seen)] = torch.from_numpy(terms[seen]) * ROW_SCALE
-        rows[start + 1 :] = torch.from_numpy(cells) * ROW_SCALE
+        told = cells.any(axis=1)  # a sample may lack a code
+        rows[start + 1 :][torch.from_numpy(told)] = torch.from_numpy(cells[told]) * ROW_SCALE
         family.undo_head_scale(model)
         for value, output in family.reading_attention(model):
             if value.weight.shape == output.weight.T.shape:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from distributed.system import MEMORY_LIMIT
 from genret_dask.cli import main
 from genret_dask.clusters import ClusterSpec
 from genret_dask.clusters.keywords import memory_limit
-from genret_dask.datasets.pairs import build_pairs
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
 from genret_dask.models.families import family_of
-from genret_dask.specs import ModelSpec, PairsSpec, PretrainedSpec, SweepSpec
+from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import cells_of
 from genret_dask.specs.registry import names_of
 from genret_dask.study.estimate import START_SECONDS, duration, estimate, memory_needs
@@ -29,8 +27,7 @@ from genret_dask.study.model_checks import check_models, model_problems
 from genret_dask.study.survey import Step
 from genret_dask.study.sweep import Study
 from genret_dask.training.loop import _Run
-from genret_dask.training.memory import Texts, check_memory, summary, texts_of
-from tests.conftest import make_collection
+from genret_dask.training.memory import Texts, check_memory, summary
 from tests.findings.conftest import FEMTO, PLACES, tiny_spec
 
 # --- the tokeniser of pretrained weights ------------------------------------------------------
@@ -382,14 +379,14 @@ def test_every_command_refuses_with_the_same_words_and_writes_nothing(tmp_path, 
 
 # --- memory -----------------------------------------------------------------------------------
 
-SMALL = Texts(documents=2000, pairs=34100, document_bytes=943_491, pair_bytes=2_791_382)
-LARGE = Texts(documents=20_000, pairs=340_100, document_bytes=9_437_562, pair_bytes=27_843_524)
+SMALL = Texts(documents=2000, nbytes=943_491)
+LARGE = Texts(documents=20_000, nbytes=9_437_562)
 PEAKS = {
-    "t5-femto": ("t5", "femto", CodesIdentifiers(), SMALL, 619, 544),
+    "t5-femto": ("t5", "femto", CodesIdentifiers(), SMALL, 653, 544),
     "t5-femto-ngrams": ("t5", "femto", NgramsIdentifiers(), SMALL, 690, 544),
     "t5-small": ("t5", "small", CodesIdentifiers(), SMALL, 2239, 1347),
     "llama-small": ("llama", "small", CodesIdentifiers(), SMALL, 3538, 1546),
-    "llama-femto-20k": ("llama", "femto", CodesIdentifiers(), LARGE, 870, 550),
+    "llama-femto-20k": ("llama", "femto", CodesIdentifiers(), LARGE, 850, 550),
 }
 """Largest resident MB of processes that trained and exported on 2,000 and 20,000 documents of 100
 words: batches of 64, texts of at most 24 tokens, default pairs and vocabulary, on a CPU."""
@@ -429,7 +426,7 @@ def test_the_need_bounds_what_processes_held(family, size, kind, texts, trained,
 
 def test_a_worker_too_small_for_a_training_is_refused_in_one_line(tiny):
     """B10"""
-    texts = replace(SMALL, documents=50_000, pairs=850_000, document_bytes=50_000_000)
+    texts = Texts(documents=50_000, nbytes=50_000_000)
     needs = memory_needs(SweepSpec(), texts, to_train(SweepSpec()))
     check_memory({"a": None, "b": 0}, needs)
     check_memory({"a": 8 * 10**9}, needs)
@@ -439,15 +436,8 @@ def test_a_worker_too_small_for_a_training_is_refused_in_one_line(tiny):
     (line,) = caught.value.found.splitlines()
     assert line.startswith("a memory limit of 1.12 GiB (tcp://b), and about ")
     assert line.endswith(" for the training of codes/t5-micro")
-    assert "training.pairs" in caught.value.fix
+    assert "training.batch_size" in caught.value.fix
     assert summary(needs).count("about") == 2 and "training of codes/t5-micro" in summary(needs)
-
-
-def test_pairs_are_bounded_without_building_them():
-    collection, pairs = make_collection(60), PairsSpec()
-    built, bound = build_pairs(collection, pairs, 0), texts_of(collection, pairs)
-    assert len(built) <= bound.pairs <= 2.5 * len(built)
-    assert sum(map(len, built.texts)) <= bound.pair_bytes
 
 
 @pytest.mark.parametrize("command", ["sweep", "sweep --dry-run"])

@@ -36,7 +36,7 @@ from tests.findings.conftest import FEMTO, write_tiny
 from tests.findings.interrupted import Moment
 
 STAGES = (
-    "dataset", "pairs", "tokenizer", "identifiers", "index", "spans of train", "train", "export",
+    "dataset", "tokenizer", "identifiers", "index", "train", "export",
     "spans of candidates", "search", "results", "report",
 )  # fmt: skip
 ON_THE_CLUSTER = ("index", "train", "export", "search")
@@ -133,7 +133,7 @@ def test_ctrl_c_at_any_moment_says_what_is_done_and_goes_on(tmp_path, cluster, m
     assert result.exit_code == 0, result.output
     assert read_status(run).state == "sealed"
     assert what_is_done(run) == (
-        "Done: collection, pairs, tokenizer, 2 of 2 identifier spaces, 4 of 4 models trained, "
+        "Done: collection, tokenizer, 2 of 2 identifier spaces, 4 of 4 models trained, "
         "4 of 4 exported, 12 of 12 shards searched, results, report. "
         "The same command goes on from there."
     )
@@ -208,7 +208,7 @@ def test_a_cluster_that_is_lost_says_what_is_done(tmp_path, cluster, monkeypatch
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1
     assert "Error: the scheduler does not answer" in result.stderr
-    assert "\nDone: collection, pairs, tokenizer" in result.stderr
+    assert "\nDone: collection, tokenizer" in result.stderr
     assert "Traceback" not in result.output
 
 

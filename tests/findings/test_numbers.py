@@ -34,7 +34,7 @@ from genret_dask.inference.session import BeamSession
 from genret_dask.kinds import CodesIdentifiers
 from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.table import records
-from genret_dask.run.explain import _own, explain
+from genret_dask.run.explain import _asked, _own, explain
 from genret_dask.shards import task
 from genret_dask.specs import InferenceSpec, load_spec
 from genret_dask.study.candidates import build_candidates, count_negatives
@@ -280,7 +280,8 @@ def test_a6_a_query_that_is_explained_has_the_same_own_document_however_it_is_sp
     collection = replace(arguments(), queries=("Cats are better", *"bcde"))
     own = own_documents(collection, collection.qrels["test"], np.array([0]), True)
     for text in ("Cats are better", " Cats\u00a0are  better\n"):
-        assert _own(text, collection, InferenceSpec(ignore_identical_ids=True)) == {int(own[0])}
+        rows = _asked(text, collection)
+        assert _own(rows, collection, InferenceSpec(ignore_identical_ids=True)) == {int(own[0])}
 
 
 def test_a6_a_collection_that_is_validated_says_so(tmp_path):

@@ -152,7 +152,7 @@ def test_a3_other_bytes_at_the_same_place_are_stale(ready, tmp_path, change, sta
     spec = pretrained(moved, moved / "weights")
     found = states(spec, moved / "runs")
     now = {name for name, state in found.items() if state == "stale"}
-    assert now == stale if stale else {"collection", "pairs", "identifiers/codes"} <= now
+    assert now == stale if stale else {"collection", "identifiers/codes"} <= now
     with pytest.raises(StaleError, match="other inputs or settings"):
         search(spec, moved / "runs")
 
@@ -250,7 +250,7 @@ def test_b7_everything_stale_is_named_at_once_and_redone_alone(root, run):
 
 
 def kept_names(run: Path) -> list[str]:
-    names = ("collection/", "pairs/", "tokenizer/", "identifiers/", "candidates/", "spans/")
+    names = ("collection/", "tokenizer/", "identifiers/", "candidates/", "spans/")
     return [name for name in files_in(run / "tiny") if name.startswith(names)]
 
 
@@ -399,7 +399,7 @@ def test_indexes_of_a_tokeniser_that_is_no_more_go_with_it(root, run):
     (after,) = (run / "tiny" / "identifiers" / "ngrams").iterdir()
     assert after.name != before.name
     spans = {path.name for path in (run / "tiny" / "spans").iterdir()}
-    assert spans == {f"pairs-{after.name}", f"candidates-{after.name}"}
+    assert spans == {f"candidates-{after.name}"}
     assert "2 of 2 identifier spaces" in what_is_done(run / "tiny")
 
 

@@ -16,7 +16,7 @@ from tokenizers import processors
 
 from genret_dask.cube.open import open_cube
 from genret_dask.datasets.collection import Collection, Qrels
-from genret_dask.datasets.pairs import SOURCES, build_pairs
+from genret_dask.datasets.pairs import TrainingPairs
 from genret_dask.datasets.words import sentences, terms, words
 from genret_dask.errors import DatasetError, InputError
 from genret_dask.identifiers.embedding import SentenceEmbedding, TfidfEmbedding, embed
@@ -330,14 +330,17 @@ def twin(request) -> Collection:
 
 
 def test_a_twin_has_sentences_and_spans(twin):
-    pairs = build_pairs(twin, PairsSpec(), seed=0)
-    counts = np.bincount(pairs.source, minlength=4)
-    assert counts[SOURCES.index("sentence")] == 80
-    assert counts[SOURCES.index("span")] > 5 * len(twin)
-    for text, document in zip(pairs.texts, pairs.document.tolist(), strict=True):
-        assert text in twin.document(document) or text in twin.queries
-    spans = [text for text, one in zip(pairs.texts, pairs.source, strict=True) if one == 3]
-    assert all(4 <= len(words(text)) <= 12 for text in spans)
+    sides = {"sentences": PairsSpec(sentences=2, spans=0), "spans": PairsSpec(sentences=0)}
+    drawn = {}
+    for name, spec in sides.items():
+        pairs = TrainingPairs(twin, spec.model_copy(update={"documents": False}), 0)
+        drawn[name] = pairs.take(np.arange(pairs.queries, len(pairs)))
+    found = zip(drawn["sentences"].texts, drawn["sentences"].document.tolist(), strict=True)
+    assert len({*found}) == 80
+    for one in drawn.values():
+        for text, document in zip(one.texts, one.document.tolist(), strict=True):
+            assert text in twin.document(document)
+    assert all(4 <= len(words(text)) <= 12 for text in drawn["spans"].texts)
 
 
 def test_a_twin_has_a_span_start_at_every_word(twin):
@@ -404,8 +407,8 @@ def test_an_odd_document_passes_all_that_reads_texts(name, caplog):
     long = name in ("B5-one-letter", "B5-one-sign", "B5-marks")
     warned = [one for one in caplog.messages if "1 words of the collection have more" in one]
     assert len(warned) == long
-    pairs = build_pairs(collection, PairsSpec(), seed=0)
-    tokens = reader.read([*pairs.texts, text])
+    pairs = TrainingPairs(collection, PairsSpec(), 0)
+    tokens = reader.read([*pairs.take(np.arange(len(pairs))).texts, text])
     assert tokens.lengths.max() <= 32 and tokens.lengths.min() >= 1
     stream = tokenize_stream(enumerate(collection.texts), reader, reader.vocabulary)
     Part.build(stream, reader.vocabulary)
@@ -520,7 +523,7 @@ def test_texts_that_are_cut_are_said(tmp_path, caplog):
     spec = tiny_spec(folder, max_tokens=4)
     sweep(spec, runs=tmp_path)
     assert re.search(
-        r"\d+ of the \d+ training texts of codes/t5 have more than 4 tokens", caplog.text
+        r"\d+ of the \d+ texts that codes/t5 was trained on have more than 4 tokens", caplog.text
     )
     caplog.clear()
     explain(tmp_path / "tiny", "harvest", "t5", 3)

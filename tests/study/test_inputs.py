@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from genret_dask import open_cube
+from genret_dask.datasets.pairs import TrainingPairs
 from genret_dask.errors import DatasetError, ModelError, StaleError
 from genret_dask.identifiers.ngrams import INDEX, read_index
 from genret_dask.kinds import NgramsIdentifiers
@@ -120,23 +121,21 @@ def test_a_model_of_an_ngram_has_no_rows_but_the_texts(study):
 
 def test_labels_are_the_sampled_spans_and_d_counts_them(study):
     task = study.training_tasks()[0]
-    pairs, index = task.read_pairs("train"), read_index(task.space)
-    targets = NgramTargets(index, 4, end_token=1)
-    rows = np.arange(0, len(pairs), 7)
-    labels = targets.labels(pairs, rows, np.random.default_rng(0))
-    for row, label in zip(rows, labels, strict=True):
+    index, collection = read_index(task.space), study.collection
+    sampler = task.identifiers.sampler(collection, task.tokenizer / "tokenizer.json", task.seed)
+    targets = NgramTargets(index, 4, 1, sampler)
+    drawn = TrainingPairs(collection, task.training.pairs, task.seed)
+    pairs = drawn.take(np.arange(0, len(drawn), 7))
+    labels = targets.labels(pairs, np.random.default_rng(0))
+    for text, document, label in zip(pairs.texts, pairs.document, labels, strict=True):
         options = []
-        for span in pairs.spans[row]:
-            tokens = index.spans(pairs.document[[row]], span[None], 4)[0]
+        for span in sampler.sample(text, int(document)):
+            tokens = index.spans(document[None], span[None], 4)[0]
             tokens = tokens[tokens >= 0].tolist()
             options.append((tokens + [1] * (len(tokens) < 4) + [IGNORED] * 4)[:4])
         assert label.tolist() in options
-    distinct = {
-        (row, tuple(index.spans(pairs.document[[row]], span[None], 4)[0]))
-        for row in range(len(pairs))
-        for span in pairs.spans[row]
-    }
-    assert targets.distinct(pairs) == len(distinct) > len(pairs)
+    trained = read_manifest(study.folder / "models" / "ngrams" / "t5").training
+    assert trained.n_train == 3 * len(drawn)
 
 
 def test_finished_parts_are_kept_and_an_unfinished_index_is_finished(study, tmp_path):

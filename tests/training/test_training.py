@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from genret_dask.datasets import BeirDataset
-from genret_dask.datasets.pairs import SOURCES, Pairs, build_pairs, subset
+from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.order import in_random_order
+from genret_dask.datasets.pairs import Pairs, TrainingPairs
 from genret_dask.errors import ModelError, SpecError, TrainingError
 from genret_dask.kinds import CodesIdentifiers
 from genret_dask.models.architectures import count_parameters
 from genret_dask.models.configs import config_of
 from genret_dask.models.families import family_of
+from genret_dask.models.reader import Reader, plain
 from genret_dask.specs import (
     ModelSpec,
     PairsSpec,
@@ -68,57 +71,132 @@ def elsewhere(task: TrainTask, folder: Path, **changes) -> TrainTask:
 # --- pairs and batches --------------------------------------------------------------------------
 
 
-def test_pairs_are_distinct_and_name_their_document():
+def all_pairs(collection: Collection, spec: PairsSpec, **options) -> tuple[TrainingPairs, Pairs]:
+    pairs = TrainingPairs(collection, spec, 0, **options)
+    return pairs, pairs.take(np.arange(len(pairs)))
+
+
+def test_pairs_are_of_queries_and_of_every_document_alike():
     collection = make_collection()
-    pairs = build_pairs(collection, PairsSpec(sentences=3, spans=4), seed=0)
-    assert len(set(zip(pairs.texts, pairs.document.tolist(), strict=True))) == len(pairs)
-    for text, document, source in zip(pairs.texts, pairs.document, pairs.source, strict=True):
-        if SOURCES[source] == "query":
-            assert text in collection.queries
-        else:
-            assert text in " ".join(collection.document(document).split())
-    assert set(pairs.document.tolist()) == set(range(len(collection)))
-    again = build_pairs(collection, PairsSpec(sentences=3, spans=4), seed=0)
-    assert again.texts == pairs.texts
+    pairs, drawn = all_pairs(collection, PairsSpec(sentences=3, spans=4))
+    train = len(collection.qrels["train"].relevant())
+    assert (pairs.queries, pairs.others) == (train, len(collection) * (1 + 3 + 4))
+    assert set(drawn.texts[:train]) <= set(collection.queries)
+    for text, document in zip(drawn.texts[train:], drawn.document[train:], strict=True):
+        assert text in " ".join(collection.document(int(document)).split())
+    assert set(np.bincount(drawn.document[train:])) == {8}
+    lines = {" ".join(text.split()) for text in collection.documents()}
+    assert lines <= set(drawn.texts[train:])
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(30)))
+def test_a_pair_is_what_it_is_in_any_order(order):
+    pairs, drawn = all_pairs(make_collection(12), PairsSpec(sentences=2, spans=3))
+    numbers = np.array(order)
+    again = pairs.take(numbers)
+    assert again.texts == [drawn.texts[number] for number in order]
+    assert again.document.tolist() == drawn.document[numbers].tolist()
+
+
+def test_equal_train_queries_of_a_document_are_one_pair():
+    collection = make_collection()
+    rows = collection.qrels["train"].query[:2]
+    texts = list(collection.queries)
+    texts[rows[1]] = f" {texts[rows[0]]}  "
+    train = replace(
+        collection.qrels["train"], document=np.zeros_like(collection.qrels["train"].document)
+    )
+    same = replace(collection, queries=texts, qrels={**collection.qrels, "train": train})
+    assert TrainingPairs(same, PairsSpec(), 0).queries == len(train) - 1
+
+
+def test_documents_without_a_text_or_an_identifier_have_no_pairs():
+    collection = make_collection()
+    texts = list(collection.texts)
+    texts[3] = " \n"
+    bare = replace(collection, texts=texts)
+    _, drawn = all_pairs(bare, PairsSpec(queries=False), excluded=[0, 7, 39])
+    assert {*range(40)} - {*drawn.document.tolist()} == {0, 3, 7, 39}
+    asked = bare.qrels["train"].document
+    pairs = TrainingPairs(bare, PairsSpec(), 0, excluded=[int(asked[0])])
+    assert pairs.queries == (asked != asked[0]).sum() - ((asked == 3) & (asked[0] != 3)).sum()
 
 
 def test_test_queries_are_not_trained_on():
     collection = make_collection()
     held_out = {collection.queries[row] for row in collection.qrels["test"].query}
-    pairs = build_pairs(collection, PairsSpec(spans=0), seed=0)
-    queries = {t for t, s in zip(pairs.texts, pairs.source, strict=True) if SOURCES[s] == "query"}
+    pairs, drawn = all_pairs(collection, PairsSpec(spans=0))
+    queries = set(drawn.texts[: pairs.queries])
     assert queries and not queries & held_out
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.integers(0, 9))
 def test_fractions_are_nested(first, second, seed):
-    pairs = Pairs([str(i) for i in range(97)], np.arange(97), np.zeros(97, np.int8))
-    small, large = (subset(pairs, part, seed) for part in sorted((first, second)))
-    assert set(small.texts) <= set(large.texts)
-    assert len(large) == max(1, round(max(first, second) * 97))
+    collection, spec = make_collection(30), PairsSpec(sentences=0, spans=2)
+    sides = []
+    for part in sorted((first, second)):
+        pairs = TrainingPairs(collection, spec, seed, part)
+        assert pairs.queries == round(part * 30) and pairs.others == round(part * 90)
+        drawn = pairs.take(np.arange(len(pairs)))
+        sides.append({*zip(drawn.texts, drawn.document.tolist(), strict=True)})
+    assert sides[0] <= sides[1]
 
 
-@given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 8), st.sampled_from([0.25, 1.0]))
-def test_batches_are_full_valid_and_addressable(queries, others, batch_size, share):
-    source = np.array([0] * queries + [2] * others, np.int8)
-    pairs = Pairs([""] * len(source), np.zeros(len(source), np.int32), source)
-    lengths = np.arange(len(source))
-    batches = Batches(pairs, lengths, batch_size, share, seed=1)
-    drawn = [batches.rows(step) for step in range(40)]
-    assert all(len(rows) == batch_size for rows in drawn)
-    assert max(rows.max() for rows in drawn) < len(source)
-    fresh = Batches(pairs, lengths, batch_size, share, seed=1)
-    for step in (17, 3, 39):
-        np.testing.assert_array_equal(fresh.rows(step), drawn[step])
-    if share == 1:
-        assert max(rows.max() for rows in drawn) < queries
+def test_the_smallest_fraction_is_a_pair():
+    pairs, drawn = all_pairs(make_collection(5), PairsSpec(), fraction=1e-6)
+    assert len(pairs) == len(drawn.texts) == 1
 
 
-def test_every_pair_is_visited_before_any_twice():
-    pairs = Pairs([""] * 64, np.zeros(64, np.int32), np.ones(64, np.int8))
-    batches = Batches(pairs, np.ones(64), 4, 0.5, seed=0)
-    seen = np.concatenate([batches.rows(step) for step in range(16)])
+@given(st.integers(1, 400), st.integers(0, 5))
+def test_a_random_order_holds_every_number_once(size, seed):
+    found = in_random_order(np.arange(size), size, (seed, 1))
+    assert sorted(found.tolist()) == list(range(size))
+
+
+def test_a_random_order_is_even():
+    """The place of number 0, and the next number's, over many orders."""
+    orders = np.stack([in_random_order(np.arange(8), 8, (seed,)) for seed in range(4000)])
+    for place in range(8):
+        counts = np.bincount(orders[:, place], minlength=8)
+        assert abs(counts - 500).max() < 6 * np.sqrt(500)
+    steps = np.bincount((orders[:, 1] - orders[:, 0]) % 8, minlength=8)[1:]
+    assert abs(steps - 4000 / 7).max() < 6 * np.sqrt(4000 / 7)
+
+
+@pytest.mark.parametrize("queries", [0, 1, 7])
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize(("batch_size", "share"), [(1, 1.0), (3, 0.25), (8, 1.0)])
+def test_batches_are_full_and_addressable(reader, queries, others, batch_size, share):
+    collection = make_collection(max(queries, 1))
+    spec = PairsSpec(queries=bool(queries), documents=others or not queries, sentences=0, spans=0)
+    pairs = TrainingPairs(collection, spec, 0)
+    batches, fresh = (Batches(pairs, reader, batch_size, share, seed=1) for _ in range(2))
+    drawn = [batches.at(step) for step in range(33)]
+    assert all(len(batch.pairs) == len(batch.lengths) == batch_size for batch in drawn)
+    for step in (17, 3, 32):
+        assert fresh.at(step).pairs.texts == drawn[step].pairs.texts
+        np.testing.assert_array_equal(fresh.at(step).tokens, drawn[step].tokens)
+    if share == 1 and queries:
+        asked = set(collection.queries)
+        assert all(text in asked for batch in drawn for text in batch.pairs.texts)
+    row = drawn[0]
+    again = reader.read(row.pairs.texts)
+    assert again.lengths.tolist() == row.lengths.tolist()
+
+
+def test_every_pair_is_visited_before_any_twice(reader):
+    pairs = TrainingPairs(make_collection(64), PairsSpec(queries=False, sentences=0, spans=0), 0)
+    batches = Batches(pairs, reader, 4, 0.5, seed=0)
+    seen = np.concatenate([batches.at(step).pairs.document for step in range(16)])
     assert sorted(seen.tolist()) == list(range(64))
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    tokenizer = train_tokenizer(make_collection(), TokenizerSpec(vocab_size=300))
+    return Reader(plain(tokenizer.backend_tokenizer), max_tokens=8)
 
 
 # --- models -------------------------------------------------------------------------------------
@@ -149,11 +227,13 @@ def test_presets_span_a_factor_of_thirty(family):
 def test_teacher_forcing_ignores_padding_and_batch_mates(tasks, family):
     run = _Run(tasks[family])
     run.model.eval()
-    rows = np.argsort(run.tokens.lengths)[[0, 5, -1]]
-    labels = torch.from_numpy(run.targets.labels(run.pairs, rows, np.random.default_rng(0)))
+    pairs = run.pairs.take(np.arange(len(run.pairs)))
+    read = run.reader.read(pairs.texts)
+    rows = np.argsort(read.lengths)[[0, 5, -1]]
+    labels = torch.from_numpy(run.targets.labels(pairs.take(rows), np.random.default_rng(0)))
 
     def losses(rows, labels):
-        tokens, lengths = run.tokens.padded(rows)
+        tokens, lengths = read.padded(rows)
         with torch.inference_mode():
             logits = run.family.logits(
                 run.model, torch.from_numpy(tokens), torch.from_numpy(lengths), labels
@@ -307,8 +387,8 @@ def test_a_latent_start_points_documents_at_their_codes(tasks):
         rows = run.model.shared.weight.detach()
         tokens = [torch.tensor(run.tokenizer(text)["input_ids"]) for text in texts]
         documents = torch.stack([rows[ids].sum(0) for ids in tokens])
-        everyone = replace(run.pairs, document=np.arange(len(texts)))
-        labels = run.targets.labels(everyone, np.arange(len(texts)), np.random.default_rng(0))
+        everyone = Pairs(list(texts), np.arange(len(texts)))
+        labels = run.targets.labels(everyone, np.random.default_rng(0))
         first = torch.from_numpy(labels[:, 0])
         cells = torch.arange(run.start + 1, int(first.max()) + 1)
         nearest = cells[(documents - documents.mean(0)).matmul(rows[cells].T).argmax(-1)]
