@@ -41,6 +41,13 @@ def in_random_order(places: np.ndarray, size: int, key: tuple[int, ...]) -> np.n
     return found.astype(np.int64)
 
 
+def sample_rows(size: int, most: int, key: tuple[int, ...]) -> np.ndarray:
+    """Return `most` numbers below `size` in ascending order, or all where they are fewer; int64."""
+    if size <= most:
+        return np.arange(size)
+    return np.sort(in_random_order(np.arange(most), size, key))
+
+
 def _mixed(numbers: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarray:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = numbers >> half, numbers & mask

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from genret_dask.datasets import stored
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.order import sample_rows
 from genret_dask.datasets.pairs import TrainingPairs, dev_pairs, dev_split
 from genret_dask.errors import TrainingError
 from genret_dask.identifiers import Codes
@@ -37,8 +38,9 @@ from genret_dask.storage.records import dump_record
 from genret_dask.training.batches import Batches
 from genret_dask.training.build import build_model
 from genret_dask.training.loss import identifier_loss
+from genret_dask.training.memory import SAMPLED
 from genret_dask.training.task import TrainTask, finished
-from genret_dask.training.warmstart import sample_rows, warm_start
+from genret_dask.training.warmstart import warm_start
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -245,7 +247,7 @@ class _Run:
         return total / len(order)
 
     def _warm_start(self, collection: Collection, codes: Codes | None) -> None:
-        rows = sample_rows(len(collection), self.task.seed)
+        rows = sample_rows(len(collection), SAMPLED, (self.task.seed, 11))
         reader = replace(self.reader, max_tokens=_DOCUMENT_TOKENS, opening=(), closing=())
         documents = reader.read(map(collection.document, rows.tolist()))
         warm_start(self.family, self.model, documents, codes, rows, self.start)

@@ -13,10 +13,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.order import sample_rows
 from genret_dask.datasets.words import one_line, words
 from genret_dask.specs import TokenizerSpec
 
 logger = logging.getLogger(__name__)
+
+SAMPLED = 200_000
+"""Documents, at most, that a tokeniser is trained on."""
 
 LONGEST_WORD = 1000
 """Letters, digits or signs in a row that a tokeniser is trained on in one piece."""
@@ -33,7 +37,7 @@ _UNSPACED = re.compile(  # Thai, Lao, Burmese, Khmer; Han, kana, bopomofo and th
 
 
 def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTokenizerFast:
-    """Learn a lower-casing byte-level BPE from the documents and the train queries.
+    """Learn a lower-casing byte-level BPE from documents, at most `SAMPLED`, and the train queries.
 
     No token spans words, of scripts without blanks between them as little as of others: whole
     phrases of a small collection would become tokens that no query has.
@@ -43,7 +47,8 @@ def train_tokenizer(collection: Collection, spec: TokenizerSpec) -> PreTrainedTo
     def texts() -> Iterator[str]:
         nonlocal long
         queries = collection.queries.take(np.unique(collection.qrels["train"].query))
-        for text in chain(collection.documents(), queries):
+        rows = sample_rows(len(collection), SAMPLED, (0,))
+        for text in chain(map(collection.document, rows.tolist()), queries):
             line, cut = _in_pieces(f" {one_line(text)}")
             long += cut
             yield line

@@ -16,22 +16,13 @@ import scipy.sparse
 import torch
 from sklearn.utils.extmath import randomized_svd
 
-from genret_dask.datasets.order import in_random_order
 from genret_dask.identifiers import Codes
 from genret_dask.models.families import Family
 from genret_dask.models.tokens import Tokens
-from genret_dask.training.memory import SAMPLED
 
 ROW_SCALE = 0.1
 """Root mean square of the embedding rows: small enough for the first steps to move them, large
 enough for the latent directions to be heard. Best of 0.02, 0.1 and 0.3 on the dev loss."""
-
-
-def sample_rows(documents: int, seed: int) -> np.ndarray:
-    """Return the rows of the documents that a start is computed from: all, or so many; int64[n]."""
-    if documents <= SAMPLED:
-        return np.arange(documents)
-    return np.sort(in_random_order(np.arange(SAMPLED), documents, (seed, 11)))
 
 
 def warm_start(

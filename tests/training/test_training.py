@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from genret_dask.datasets import BeirDataset
 from genret_dask.datasets.collection import Collection
-from genret_dask.datasets.order import in_random_order
+from genret_dask.datasets.order import in_random_order, sample_rows
 from genret_dask.datasets.pairs import Pairs, TrainingPairs
 from genret_dask.errors import ModelError, SpecError, TrainingError
 from genret_dask.kinds import CodesIdentifiers
@@ -153,6 +153,25 @@ def test_the_smallest_fraction_is_a_pair():
 def test_a_random_order_holds_every_number_once(size, seed):
     found = in_random_order(np.arange(size), size, (seed, 1))
     assert sorted(found.tolist()) == list(range(size))
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 5))
+def test_a_sample_is_of_distinct_rows_in_order(size, most, seed):
+    rows = sample_rows(size, most, (seed,))
+    assert len(rows) == min(size, most) and 0 <= rows[0] <= rows[-1] < size
+    assert (np.diff(rows) > 0).all()
+
+
+def test_a_tokeniser_of_many_documents_is_that_of_its_sample(monkeypatch):
+    collection, spec = make_collection(), TokenizerSpec(vocab_size=300)
+    monkeypatch.setattr("genret_dask.training.tokenizer.SAMPLED", 10)
+    rows = set(sample_rows(40, 10, (0,)).tolist())
+    others = [text if row in rows else "zebra " * 50 for row, text in enumerate(collection.texts)]
+    found, expected = (
+        train_tokenizer(one, spec).backend_tokenizer.to_str()
+        for one in (replace(collection, texts=others), collection)
+    )
+    assert found == expected
 
 
 def test_a_random_order_is_even():
@@ -375,6 +394,15 @@ def test_divergence_is_an_error(tasks, tmp_path, monkeypatch):
     )
     with pytest.raises(TrainingError, match="loss became nan"):
         train(elsewhere(tasks["t5"], tmp_path))
+
+
+def test_a_latent_start_of_many_documents_is_that_of_its_sample(tasks, monkeypatch):
+    monkeypatch.setattr("genret_dask.training.loop.SAMPLED", 12)
+    first, second = (_Run(tasks["t5"]).model.shared.weight.detach() for _ in range(2))
+    monkeypatch.undo()
+    everything = _Run(tasks["t5"]).model.shared.weight.detach()
+    assert torch.equal(first, second) and not torch.equal(first, everything)
+    assert torch.isfinite(first).all() and (first.abs().sum(1) > 0).all()
 
 
 def test_a_latent_start_points_documents_at_their_codes(tasks):
