@@ -24,6 +24,7 @@ from genret_dask.datasets.columns import RowWriter, Strings, read_table
 from genret_dask.errors import DatasetError, listed
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.layout import TEXTS
+from genret_dask.storage.places import writing
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +102,8 @@ def build(
         What `fill` raises; or the collection has no documents, an id is repeated or can stand in no
         TSV file, or judgements name unknown ids.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    with writing(folder), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
         writer = CollectionWriter(folder, stack)
         fill(writer)
     documents, queries = (read_table(folder / name) for name in _FILES[:2])

@@ -7,6 +7,7 @@ both read the same origins, so a plan and a run cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache as memoised
 from functools import cached_property
 from pathlib import Path
@@ -68,8 +69,10 @@ class Origins:
 
     @cached_property
     def _reading(self) -> TemporaryDirectory[str]:
-        cache().mkdir(parents=True, exist_ok=True)
-        return TemporaryDirectory(prefix="collection-", dir=cache())
+        with suppress(OSError):  # a host whose cache cannot be written to
+            cache().mkdir(parents=True, exist_ok=True)
+            return TemporaryDirectory(prefix="collection-", dir=cache())
+        return TemporaryDirectory(prefix="collection-")
 
     @property
     def loaded_in(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from genret_dask.datasets import BeirDataset, Collection, Qrels, stored
 from genret_dask.datasets.beir import write_folder
-from genret_dask.errors import DatasetError
+from genret_dask.errors import DatasetError, GenretError
 from tests.strategies import collections
 
 
@@ -91,3 +92,12 @@ def test_a_missing_manifest(small, tmp_path):
     stored.write(small, tmp_path / "c")
     manifest = json.loads((tmp_path / "c" / "collection.json").read_text())
     assert manifest["documents"] == 2 and manifest["content_hash"] == small.content_hash
+
+
+def test_a_full_disk_is_told_plainly(small, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.ipc.RecordBatchFileWriter.write_batch", full)
+    with pytest.raises(GenretError, match="cannot write to .*No space left"):
+        stored.write(small, tmp_path / "c")
