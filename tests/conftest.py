@@ -20,6 +20,7 @@ from genret_dask.identifiers import Codes
 from genret_dask.identifiers.codes import make_unique
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.session import Session, open_session
+from genret_dask.kinds import Source
 from genret_dask.study.sweep import Study
 from tests.runs import make_spec
 
@@ -63,6 +64,19 @@ def make_collection(documents: int = 40, seed: int = 0) -> Collection:
         query_ids=tuple(f"q{row}" for row in rows),
         queries=tuple(queries),
         qrels=qrels,
+    )
+
+
+def source_of(collection: Collection, seed: int = 0) -> Source:
+    """What identifiers are made from, of a collection so small that it is no tasks."""
+    return Source(
+        collection=collection,
+        place=Path(),
+        tokenizer=None,
+        working=Path(),
+        seed=seed,
+        report=lambda stage, done, total: None,
+        map=lambda *tasks, **options: [],
     )
 
 

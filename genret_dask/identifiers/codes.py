@@ -11,21 +11,28 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from genret_dask.datasets.collection import Collection
 from genret_dask.errors import NumericError
-from genret_dask.identifiers.embedding import EmbeddingSpec, embed
 from genret_dask.identifiers.evenly import assign_evenly
 from genret_dask.identifiers.trie import Trie
+from genret_dask.identifiers.vectors import BLOCK, Vectors
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched, publishing, record_of
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.records import damaged
 
 logger = logging.getLogger(__name__)
+
+CROWD = 2000
+"""Documents below one prefix of all levels but the last, above which a warning is due."""
+
+MOST_CODES = 65_536
+
+_TRAINED = 256  # vectors a centroid: faiss takes no more, by its default
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,14 @@ class Codes:
 
 
 def build_cells(
-    collection: Collection, embedding: EmbeddingSpec, levels: int, codes: int, seed: int = 0
+    vectors: Vectors, names: Sequence[str], levels: int, codes: int, seed: int = 0
 ) -> np.ndarray:
-    """Embed the documents, quantise the embeddings and make the cells unique.
+    """Quantise documents' embeddings and make the cells unique.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the documents, for messages.
 
     Returns
     -------
@@ -102,28 +114,76 @@ def build_cells(
     NumericError
         A document's embedding is not finite.
     """
-    vectors = embed(collection, embedding, seed)
-    _check_vectors(vectors, collection.document_ids)
+    _check_vectors(vectors, names)
     return make_unique(residual_quantise(vectors, levels, min(codes, len(vectors)), seed))
 
 
-def _check_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
+def crowded(documents: int, levels: int, codes: int) -> str | None:
+    """Say that too many documents share all codes but the last, and what would suit; or None."""
+
+    def fits(levels: int, codes: int) -> bool:
+        return documents <= CROWD * codes ** (levels - 1)
+
+    if fits(levels, codes):
+        return None
+    fix = f"levels to {next(more for more in count(levels) if fits(more, codes))}"
+    wider = range(codes, MOST_CODES + 1) if levels > 1 else ()
+    if found := next((more for more in wider if fits(levels, more)), None):
+        fix += f" or codes to {found}"
+    crowd = round(documents / codes ** (levels - 1))
+    return (
+        f"levels {levels} and codes {codes} leave {crowd} of {documents} documents to be told "
+        f"apart by the last level: set {fix}, which leaves {CROWD} or fewer"
+    )
+
+
+def _check_vectors(vectors: Vectors, names: Sequence[str]) -> None:
     """Refuse embeddings that are not finite; say so where they tell no document from another."""
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
+    bad, first_bad, differ = 0, 0, False
+    first = vectors.take(np.arange(1))
+    for rows in vectors.blocks():
+        block = vectors.take(rows)
+        finite = np.isfinite(block).all(axis=1)
+        if not bad and not finite.all():
+            first_bad = int(rows[finite.argmin()])
+        bad += int((~finite).sum())
+        differ = differ or bool((block != first).any())
+    if bad:
         raise NumericError(
-            f"the embeddings of {int((~finite).sum())} documents are not finite, the first that of "
-            f"{names[int(finite.argmin())]}",
+            f"the embeddings of {bad} documents are not finite, the first that of "
+            f"{names[first_bad]}",
             expected="finite numbers",
             fix="choose another identifiers.embedding",
         )
-    if len(vectors) > 1 and not np.ptp(vectors, axis=0).any():
+    if len(vectors) > 1 and not differ:
         logger.warning(
             "all %d documents have the same embedding: their codes mean nothing", len(vectors)
         )
 
 
-def residual_quantise(vectors: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
+@dataclass(frozen=True)
+class _Residual:
+    """What the levels that are done leave of the vectors, computed where it is asked for.
+
+    Attributes
+    ----------
+    centroids : list of float32[codes, dim]
+        Of each level that is done.
+    """
+
+    vectors: Vectors
+    cells: np.ndarray
+    centroids: list[np.ndarray] = field(default_factory=list)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Residuals of some rows; float32[rows, dim]."""
+        left = self.vectors.take(rows)
+        for level, centroids in enumerate(self.centroids):
+            left -= centroids[self.cells[rows, level]]
+        return left
+
+
+def residual_quantise(vectors: Vectors, levels: int, codes: int, seed: int) -> np.ndarray:
     """Cells of each level, int32 [vectors, levels]; level by level, nearest centroid first.
 
     In the last level, vectors below one prefix spread over the cells as evenly as they can (see
@@ -131,50 +191,81 @@ def residual_quantise(vectors: np.ndarray, levels: int, codes: int, seed: int) -
     """
     import faiss
 
-    residual = np.array(vectors, dtype=np.float32, order="C")
     cells = np.empty((len(vectors), levels), dtype=np.int32)
+    residual = _Residual(vectors, cells)
     for level in range(levels):
+        own_seed = seed + level + 1
         kmeans = faiss.Kmeans(
-            residual.shape[1],
-            codes,
-            niter=25,
-            seed=seed + level + 1,
-            min_points_per_centroid=1,
+            vectors.dim, codes, niter=25, seed=own_seed, min_points_per_centroid=1
         )
-        kmeans.train(residual)
-        centroids = np.asarray(kmeans.centroids)
-        cells[:, level] = kmeans.index.search(residual, 1)[1][:, 0]
+        kmeans.train(residual.take(_sample(len(vectors), codes, own_seed)))
+        centroids = np.array(kmeans.centroids)
+        for rows in vectors.blocks():
+            cells[rows, level] = kmeans.index.search(residual.take(rows), 1)[1][:, 0]
         if level == levels - 1:
             _separate(cells, residual, centroids)
-        residual -= centroids[cells[:, level]]
+        residual.centroids.append(centroids)
     return cells
 
 
-def _separate(cells: np.ndarray, residual: np.ndarray, centroids: np.ndarray) -> None:
+def _sample(number: int, codes: int, seed: int) -> np.ndarray:
+    """The rows that faiss would choose to train with, had it all of them; in its order."""
+    import faiss
+
+    if number <= codes * _TRAINED:
+        return np.arange(number)
+    rows = np.empty(number, dtype=np.int32)
+    faiss.rand_perm(faiss.swig_ptr(rows), number, seed)  # type: ignore[attr-defined]
+    return rows[: codes * _TRAINED]
+
+
+def _separate(cells: np.ndarray, residual: _Residual, centroids: np.ndarray) -> None:
     """Reassign the last cells, in place, where they repeat below one prefix."""
-    _, group = np.unique(cells[:, :-1], axis=0, return_inverse=True)
-    _, cell, sizes = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    repeating = np.unique(group[sizes[cell] > 1])
-    order = np.argsort(group, kind="stable")
-    first, last = (np.searchsorted(group[order], repeating, side) for side in ("left", "right"))
-    for start, stop in zip(first.tolist(), last.tolist(), strict=True):
-        rows = order[start:stop]
-        cells[rows, -1] = assign_evenly(residual[rows], centroids)
+    order, keys = _sorted(cells)
+    prefixes = keys // (int(cells[:, -1].max()) + 1)
+    starts = np.flatnonzero(np.append(True, prefixes[1:] != prefixes[:-1]))
+    repeats = np.append(False, keys[1:] == keys[:-1])
+    chosen = np.flatnonzero(np.logical_or.reduceat(repeats, starts))
+    starts, sizes = starts[chosen], np.diff(np.append(starts, len(keys)))[chosen]
+    batch = (np.cumsum(sizes) - sizes) // BLOCK
+    for number in np.unique(batch):
+        spans = zip(starts[batch == number], sizes[batch == number], strict=True)
+        groups = [np.sort(order[start : start + size]) for start, size in spans]
+        left, first = residual.take(np.concatenate(groups)), 0
+        for rows in groups:
+            cells[rows, -1] = assign_evenly(left[first : first + len(rows)], centroids)
+            first += len(rows)
 
 
 def make_unique(cells: np.ndarray) -> np.ndarray:
     """Append a level that numbers the rows of equal cells; none where all rows differ already."""
-    order = np.lexsort(cells.T[::-1])
-    ordered = cells[order]
-    new_group = np.ones(len(cells), dtype=bool)
-    new_group[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    order, keys = _sorted(cells)
+    new_group = np.append(True, keys[1:] != keys[:-1])
     if new_group.all():
         return cells
     starts = np.flatnonzero(new_group)
-    group = np.cumsum(new_group) - 1
     last = np.empty(len(cells), dtype=np.int32)
-    last[order] = np.arange(len(cells)) - starts[group]
+    last[order] = np.arange(len(cells)) - np.repeat(starts, np.diff(np.append(starts, len(cells))))
     return np.column_stack([cells, last])
+
+
+def _sorted(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order of rows, equal ones as they stand, and a number for each row, in that order.
+
+    Numbers are as ordered as the rows; divided by the cells of the last level, those of the
+    prefixes. Where they outgrow 63 bits, the prefixes so far are numbered from 0.
+    """
+    keys, bound = np.zeros(len(cells), dtype=np.int64), 1
+    for column in cells.T:
+        size = int(column.max()) + 1
+        if bound * size >= 2**63:
+            keys = np.unique(keys, return_inverse=True)[1].astype(np.int64, copy=False)
+            bound = len(cells)
+        keys *= size
+        keys += column
+        bound *= size
+    order = np.argsort(keys, kind="stable")
+    return order, keys[order]
 
 
 def write_codes(codes: Codes, folder: Path, made_from: Origin) -> None:

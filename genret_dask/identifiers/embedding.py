@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from genret_dask.datasets.collection import Collection
-from genret_dask.datasets.words import one_line, terms
+from genret_dask.datasets.words import one_line
 from genret_dask.errors import DatasetError, GenretError, ModelError
+from genret_dask.identifiers.tfidf import Tfidf
 from genret_dask.models.pretrained import (
     load_config,
     load_tokenizer,
@@ -29,7 +30,7 @@ from genret_dask.storage.sources import contents, model_hash
 
 logger = logging.getLogger(__name__)
 
-_FEW = 20  # documents: a word of half of them still tells some apart
+_FITTED = "tfidf.npz"
 
 
 class TfidfEmbedding(Record):
@@ -48,7 +49,27 @@ class TfidfEmbedding(Record):
 
     def vectors(self, collection: Collection, seed: int) -> np.ndarray:
         """Embed every document, at any length; float[documents, dim]."""
-        return _tfidf(collection, self.dim, seed)
+        return self._fit(collection, collection.documents(), seed)[1]
+
+    def fit(self, collection: Collection, rows: np.ndarray, seed: int, folder: Path) -> None:
+        """Write into a folder what `transform` needs, as some documents tell it."""
+        texts = (collection.document(row) for row in rows.tolist())
+        self._fit(collection, texts, seed)[0].save(folder / _FITTED)
+
+    def transform(self, texts: Iterable[str], folder: Path) -> np.ndarray:
+        """Embed texts, at any length, by what `fit` wrote; float[texts, dim]."""
+        return Tfidf.load(folder / _FITTED).transform(texts)
+
+    def _fit(
+        self, collection: Collection, texts: Iterable[str], seed: int
+    ) -> tuple[Tfidf, np.ndarray]:
+        try:
+            return Tfidf.fit(texts, self.dim, seed)
+        except ValueError as error:
+            raise DatasetError(
+                f"collection {collection.name} has no words to embed",
+                expected="documents with text",
+            ) from error
 
 
 class _Encoder(Record):
@@ -78,7 +99,14 @@ class _Encoder(Record):
 
     def vectors(self, collection: Collection, seed: int) -> np.ndarray:
         """See `TfidfEmbedding.vectors`."""
-        return _encode(collection, self)
+        return _encode(collection.documents(), self)
+
+    def fit(self, collection: Collection, rows: np.ndarray, seed: int, folder: Path) -> None:
+        """Leave the folder empty: the model is trained already."""
+
+    def transform(self, texts: Iterable[str], folder: Path) -> np.ndarray:
+        """See `TfidfEmbedding.transform`."""
+        return _encode(texts, self)
 
 
 class SentenceEmbedding(_Encoder):
@@ -118,7 +146,7 @@ EmbeddingSpec = Annotated[
 
 
 def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndarray:
-    """Return unit-length document embeddings, float32 [documents, dim].
+    """Return unit-length embeddings of all documents, float32 [documents, dim].
 
     Raises
     ------
@@ -127,49 +155,17 @@ def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndar
     DatasetError
         The documents hold no words to embed.
     """
-    vectors = spec.vectors(collection, seed)
+    return unit_length(spec.vectors(collection, seed))
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Divide each vector by its length; float32, and 0 stays 0."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-9), dtype=np.float32)
 
 
-def _tfidf(collection: Collection, dim: int, seed: int) -> np.ndarray:
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-
-    texts = list(collection.documents())
-    counts = CountVectorizer(analyzer=terms)
-    try:
-        matrix = counts.fit_transform(texts)
-    except ValueError as error:
-        raise DatasetError(
-            f"collection {collection.name} has no words to embed", expected="documents with text"
-        ) from error
-    matrix = TfidfTransformer(sublinear_tf=True).fit_transform(_telling(matrix))
-    if matrix.shape[1] < 2:
-        return matrix.toarray()
-    with np.errstate(invalid="ignore"):  # it divides by the variance, which equal texts lack
-        rank = min(dim, *matrix.shape)
-        return TruncatedSVD(rank, random_state=seed).fit_transform(matrix)
-
-
-def _telling(counts: Any) -> Any:
-    """Word counts without words of more than half of the documents, unless documents are few.
-
-    A document that has no other words keeps them.
-    """
-    documents = counts.shape[0]
-    if documents <= _FEW:
-        return counts
-    row = np.repeat(np.arange(documents), np.diff(counts.indptr))
-    rare = (np.bincount(counts.indices) <= documents / 2)[counts.indices]
-    others = np.bincount(row[rare], minlength=documents) > 0
-    counts.data[~rare & others[row]] = 0
-    counts.eliminate_zeros()
-    return counts[:, np.unique(counts.indices)]
-
-
 @alone_in_torch()
-def _encode(collection: Collection, spec: _Encoder) -> np.ndarray:
+def _encode(texts: Iterable[str], spec: _Encoder) -> np.ndarray:
     """Masked mean of the last hidden state, by batches of similar length."""
     import torch
     from transformers import AutoModel
@@ -182,7 +178,7 @@ def _encode(collection: Collection, spec: _Encoder) -> np.ndarray:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder.to(device)
 
-    texts = list(map(one_line, collection.documents()))
+    texts = list(map(one_line, texts))
     order = np.argsort([len(text) for text in texts], kind="stable")[::-1]
     vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
     cut = 0

@@ -46,6 +46,8 @@ class Source:
         The collection's artefact, for tasks that read it themselves.
     tokenizer : Path or None
         The tokeniser's artefact; None for kinds that are not made of its tokens.
+    working : Path
+        A folder for parts that tasks leave each other; it goes when the identifiers are there.
     seed : int
     report : callable
         Gets a stage, the work done and the work in all.
@@ -57,6 +59,7 @@ class Source:
     collection: Collection
     place: Path
     tokenizer: Path | None
+    working: Path
     seed: int
     report: Callable[[str, float, float], None]
     map: Callable[..., list[Any]]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
-from genret_dask.identifiers.codes import build_cells
-from genret_dask.identifiers.embedding import EmbeddingSpec, TfidfEmbedding
+from genret_dask.identifiers import embed_task
+from genret_dask.identifiers.codes import MOST_CODES, build_cells, crowded
+from genret_dask.identifiers.embed_task import embed_tasks, is_embedded, open_vectors, run_embed
+from genret_dask.identifiers.embedding import EmbeddingSpec, TfidfEmbedding, embed
+from genret_dask.identifiers.vectors import Vectors
+from genret_dask.kinds.base import Source
 from genret_dask.kinds.fixed import FixedLength
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.sources import contents
+
+logger = logging.getLogger(__name__)
 
 
 class CodesIdentifiers(FixedLength):
@@ -24,7 +30,7 @@ class CodesIdentifiers(FixedLength):
     levels: Annotated[int, Field(gt=0, le=64)] = Field(
         3, description="quantised levels, before the unique one"
     )
-    codes: Annotated[int, Field(ge=2, le=65536)] = Field(32, description="codes a level")
+    codes: Annotated[int, Field(ge=2, le=MOST_CODES)] = Field(32, description="codes a level")
     embedding: EmbeddingSpec = TfidfEmbedding()
 
     def problems(self) -> Iterator[str]:
@@ -44,6 +50,27 @@ class CodesIdentifiers(FixedLength):
         """See `FixedLength.planned_levels`; how many share every cell only the documents tell."""
         return [*[self.codes] * self.levels, 1]
 
-    def cells(self, collection: Collection, seed: int) -> np.ndarray:
+    def cells(self, source: Source) -> np.ndarray:
         """See `FixedLength.cells`."""
-        return build_cells(collection, self.embedding, self.levels, self.codes, seed)
+        collection = source.collection
+        if warning := crowded(len(collection), self.levels, self.codes):
+            logger.warning(warning)
+        vectors, names = self._vectors(source), collection.document_ids
+        return build_cells(vectors, names, self.levels, self.codes, source.seed)
+
+    def _vectors(self, source: Source) -> Vectors:
+        """Embed the documents; ranges of many are tasks."""
+        collection, embedding = source.collection, self.embedding
+        if len(collection) <= embed_task.SAMPLE:
+            return Vectors([embed(collection, embedding, source.seed)])
+        tasks = embed_tasks(collection, source.place, embedding, source.seed, source.working)
+        if todo := [task for task in tasks if not is_embedded(task)]:
+            source.map(
+                "embedding",
+                run_embed,
+                todo,
+                [f"embedding.codes.{embedding.kind}-{task.first:08d}" for task in todo],
+                cost=lambda task: task.last - task.first,
+            )
+            source.report("identifiers", 0, 1)
+        return open_vectors(tasks)

@@ -46,6 +46,7 @@ from genret_dask.kinds.base import (
 from genret_dask.models.flops import Architecture
 from genret_dask.storage.artefacts import Artefact
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.places import remove
 
 _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
 
@@ -68,7 +69,7 @@ class FixedLength(Kind):
         """Return how many cells each level is expected to have, for plans alone."""
 
     @abstractmethod
-    def cells(self, collection: Collection, seed: int) -> np.ndarray:
+    def cells(self, source: Source) -> np.ndarray:
         """Return each document's cells; int [documents, levels], from 0, no two rows equal."""
 
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
@@ -104,8 +105,8 @@ class FixedLength(Kind):
     def build(self, made: Artefact, source: Source) -> None:
         """See `Kind.build`."""
         source.report("identifiers", 0, 1)
-        cells = self.cells(source.collection, source.seed)
-        write_codes(Codes.of_cells(cells), made.folder, made.made_from)
+        write_codes(Codes.of_cells(self.cells(source)), made.folder, made.made_from)
+        remove(source.working)
         source.report("identifiers", 1, 1)
 
     def open(self, folder: Path) -> Codes:

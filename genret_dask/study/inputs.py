@@ -108,9 +108,16 @@ class Inputs:
         made = self.origins.space(kind, model)
         if made.folder not in self._spaces:
             if not made.is_current:
-                place = self.origins.collection.folder
-                seed, report = self.spec.seed, self._report
-                kind.build(made, Source(self.collection, place, tokenizer, seed, report, self._map))
+                source = Source(
+                    collection=self.collection,
+                    place=self.origins.collection.folder,
+                    tokenizer=tokenizer,
+                    working=made.folder / "working",
+                    seed=self.spec.seed,
+                    report=self._report,
+                    map=self._map,
+                )
+                kind.build(made, source)
             kind.check(made.folder, self.collection)
             self._spaces[made.folder] = made
         return self._spaces[made.folder]

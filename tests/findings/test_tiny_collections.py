@@ -30,6 +30,7 @@ from genret_dask.specs import PairsSpec
 from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
 from genret_dask.study.sweep import Study
 from genret_dask.study.template import group_sizes
+from tests.conftest import source_of
 from tests.findings.conftest import tiny_spec, write_collection
 from tests.inference.test_beam import TableSession, pad
 
@@ -138,7 +139,7 @@ def check_pieces(seed: int) -> None:
     try:
         check_usable(collection, "test", PairsSpec())
         spec = CodesIdentifiers(levels=drawn.levels, codes=drawn.codes)
-        codes = Codes.of_cells(spec.cells(collection, 0))
+        codes = Codes.of_cells(spec.cells(source_of(collection)))
     except DatasetError:
         return
     count = len(collection)

@@ -12,9 +12,10 @@ from genret_dask.errors import DatasetError, ModelError
 from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.codes import make_unique, residual_quantise
 from genret_dask.identifiers.embedding import SentenceEmbedding, TfidfEmbedding, embed
+from genret_dask.identifiers.vectors import Vectors
 from genret_dask.kinds import CodesIdentifiers
 from genret_dask.storage.fingerprint import Origin
-from tests.conftest import make_collection
+from tests.conftest import make_collection, source_of
 
 
 @given(
@@ -34,7 +35,7 @@ def test_make_unique_makes_rows_unique_and_keeps_the_cells(cells):
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(1, 3), st.integers(0, 100))
 def test_quantised_cells_are_in_range_and_spread(documents, codes, levels, seed):
     vectors = np.random.default_rng(seed).normal(size=(documents, 5)).astype(np.float32)
-    cells = residual_quantise(vectors, levels, min(codes, documents), seed)
+    cells = residual_quantise(Vectors([vectors]), levels, min(codes, documents), seed)
     assert cells.min() >= 0 and cells.max() < codes
     _, counts = np.unique(cells, axis=0, return_counts=True)
     _, below = np.unique(cells[:, :-1], axis=0, return_counts=True)
@@ -46,13 +47,13 @@ def test_first_level_puts_documents_of_a_cluster_together():
     centres = np.eye(4, dtype=np.float32) * 10
     rng = np.random.default_rng(0)
     vectors = np.repeat(centres, 10, axis=0) + rng.normal(size=(40, 4)).astype(np.float32) * 0.1
-    cells = residual_quantise(vectors, 2, 4, seed=0)[:, 0].reshape(4, 10)
+    cells = residual_quantise(Vectors([vectors]), 2, 4, seed=0)[:, 0].reshape(4, 10)
     assert (cells == cells[:, :1]).all()
     assert len(np.unique(cells[:, 0])) == 4
 
 
 def test_tokens_follow_the_order_of_codes():
-    codes = Codes.of_cells(CodesIdentifiers(levels=2, codes=4).cells(make_collection(), seed=0))
+    codes = Codes.of_cells(CodesIdentifiers(levels=2, codes=4).cells(source_of(make_collection())))
     assert codes.rows == sum(codes.level_sizes)
     np.testing.assert_array_equal(np.lexsort(codes.tokens.T[::-1]), np.lexsort(codes.codes.T[::-1]))
     assert codes.tokens.max() < codes.rows
@@ -60,18 +61,20 @@ def test_tokens_follow_the_order_of_codes():
 
 def test_codes_are_deterministic():
     collection = make_collection()
-    first, second = (Codes.of_cells(CodesIdentifiers().cells(collection, seed=3)) for _ in range(2))
+    first, second = (
+        Codes.of_cells(CodesIdentifiers().cells(source_of(collection, seed=3))) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.codes, second.codes)
 
 
 def test_a_corpus_of_one_document_has_a_code(tmp_path):
-    codes = Codes.of_cells(CodesIdentifiers().cells(make_collection(1), seed=0))
+    codes = Codes.of_cells(CodesIdentifiers().cells(source_of(make_collection(1))))
     assert codes.codes.shape[0] == 1
     assert codes.trie.documents.tolist() == [0]
 
 
 def test_codes_survive_the_disk_and_refuse_damage(tmp_path):
-    codes = Codes.of_cells(CodesIdentifiers().cells(make_collection(), seed=0))
+    codes = Codes.of_cells(CodesIdentifiers().cells(source_of(make_collection())))
     write_codes(codes, tmp_path / "codes", Origin("codes", {}))
     again = read_codes(tmp_path / "codes")
     np.testing.assert_array_equal(again.codes, codes.codes)

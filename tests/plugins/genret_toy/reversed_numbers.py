@@ -4,8 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from genret_dask.datasets import Collection
-from genret_dask.kinds import FixedLength
+from genret_dask.kinds import FixedLength, Source
 
 
 class ReversedNumbers(FixedLength):
@@ -18,8 +17,9 @@ class ReversedNumbers(FixedLength):
     def planned_levels(self, documents: int) -> list[int]:
         return [10] * len(str(documents - 1))
 
-    def cells(self, collection: Collection, seed: int) -> np.ndarray:
-        numbers = np.arange(len(collection))
+    def cells(self, source: Source) -> np.ndarray:
+        documents = len(source.collection)
+        numbers = np.arange(documents)
         return np.stack(
-            [numbers // 10**place % 10 for place in range(len(str(len(collection) - 1)))], axis=1
+            [numbers // 10**place % 10 for place in range(len(str(documents - 1)))], axis=1
         )
