@@ -10,6 +10,7 @@ import numpy as np
 
 from genret_dask.datasets import stored
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.order import sample_rows
 from genret_dask.datasets.words import RULES
 from genret_dask.identifiers.embedding import EmbeddingSpec, unit_length
 from genret_dask.identifiers.vectors import Vectors
@@ -85,9 +86,9 @@ def embed_tasks(
     made_from = Origin("embedding", {**parts, "seed": seed, "words": RULES, "sample": SAMPLE})
     folder = folder / made_from.fingerprint
     if not is_current(folder / "fitted", made_from):
-        rows = np.random.default_rng(seed).choice(len(collection), SAMPLE, replace=False)
+        rows = sample_rows(len(collection), SAMPLE, (seed, 12))
         with publishing(folder / "fitted", made_from) as partial:
-            embedding.fit(collection, np.sort(rows), seed, partial)
+            embedding.fit(collection, rows, seed, partial)
     ranges = [
         (first, min(first + RANGE, len(collection))) for first in range(0, len(collection), RANGE)
     ]

@@ -17,8 +17,8 @@ from genret_dask.report.text import clean, seconds, short
 from genret_dask.storage.layout import RunLayout
 
 _ORDER = (
-    "dataset", "pairs", "embedding", "identifiers", "tokenizer", "index", "spans of train",
-    "spans of dev", "train", "export", "spans of candidates", "search", "results",
+    "dataset", "tokenizer", "embedding", "identifiers", "index", "train", "export",
+    "spans of candidates", "search", "results",
 )  # fmt: skip
 
 
