@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from genret_dask.datasets import stored
+from genret_dask.errors import NumericError
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.identifiers import codes, embed_task, vectors
-from genret_dask.identifiers.codes import crowded, residual_quantise
+from genret_dask.identifiers.codes import build_cells, crowded, residual_quantise
 from genret_dask.identifiers.tfidf import Tfidf
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.kinds import CodesIdentifiers, Source
@@ -97,7 +98,7 @@ def test_ranges_of_any_size_give_the_same_vectors_and_codes(place, tmp_path, few
 def test_a_cluster_writes_the_same_bytes(place, tmp_path, few):
     serial = Made(place, tmp_path / "serial")
     expected = serial.cells()
-    # Its workers import the package anew: all that a task needs stands in it.
+    # Its workers import the package anew, without `few`: all that a task needs stands in it.
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
@@ -160,6 +161,28 @@ def test_a_single_word_is_its_own_direction(tmp_path):
     np.testing.assert_allclose(fitted.transform(["one", "two"]), [expected[0], [0]])
 
 
+def test_an_embedder_of_transformers_goes_by_ranges_too(place, tmp_path, few, monkeypatch):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(200))]
+    words = models.WordPiece({one: row for row, one in enumerate(pieces)}, unk_token="[UNK]")
+    reader = Tokenizer(words)
+    reader.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    PreTrainedTokenizerFast(tokenizer_object=reader, pad_token="[PAD]").save_pretrained(tmp_path)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = BertConfig(vocab_size=len(pieces), intermediate_size=8, **sizes)
+    BertModel(config).save_pretrained(tmp_path)
+    kind = CodesIdentifiers(embedding={"kind": "sentence", "path": tmp_path})
+
+    made = Made(place, tmp_path / "codes")
+    found = kind._vectors(made.source()).take(np.arange(70))
+    assert len(made.ran) == 5 and made.ran[1] == "embedding.codes.sentence-00000016"
+    monkeypatch.setattr(embed_task, "SAMPLE", 70)
+    whole = kind._vectors(made.source()).take(np.arange(70))
+    np.testing.assert_allclose(found, whole, atol=1e-6)  # batches differ, so the last bits may
+
+
 # --- quantisation ---------------------------------------------------------------------------------
 
 
@@ -182,6 +205,15 @@ def test_k_means_is_trained_as_faiss_trains_it_with_all_vectors():
     expected = kmeans.index.search(whole, 1)[1][:, 0]
     found = residual_quantise(Vectors(np.array_split(whole, 7)), 2, 8, seed=11)
     np.testing.assert_array_equal(found[:, 0], expected)
+
+
+def test_an_embedding_that_is_not_finite_is_named(monkeypatch):
+    monkeypatch.setattr(vectors, "BLOCK", 4)
+    whole = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    whole[[5, 9], 1] = np.nan
+    names = [f"d{row}" for row in range(10)]
+    with pytest.raises(NumericError, match="2 documents are not finite, the first that of d5"):
+        build_cells(Vectors([whole]), names, 1, 2)
 
 
 @settings(deadline=None)
