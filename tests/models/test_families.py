@@ -105,12 +105,13 @@ def test_its_sizes_are_read_like_those_of_llama(tokenizer):
 def test_a_warm_start_reads_with_a_plain_mean(tokenizer):
     model, start = build(tokenizer)
     rng = np.random.default_rng(0)
-    documents = Tokens(rng.integers(0, start, 60, dtype=np.int32), np.arange(0, 61, 10))
+    flat = rng.integers(0, start, 60, dtype=np.int32)
+    documents = Tokens(flat, np.arange(0, 61, 10), np.zeros(6, dtype=bool))
     codes = Codes(np.repeat(np.arange(6, dtype=np.int32)[:, None], 2, axis=1), (6, 6))
     config = {**SIZES, "num_key_value_heads": 4}
     square, _ = build(tokenizer, config=config)
     for one in (model, square):
-        warm_start(family_of("mistral"), one, documents, codes, start)
+        warm_start(family_of("mistral"), one, documents, codes, np.arange(6), start)
     (value, output), *_ = family_of("mistral").reading_attention(square)
     torch.testing.assert_close(output.weight, value.weight.T)
     torch.testing.assert_close(value.weight @ output.weight, torch.eye(16), atol=1e-5, rtol=0)
