@@ -16,6 +16,8 @@ from genret_dask.datasets.order import in_random_order
 from genret_dask.datasets.words import one_line, sentences, words
 from genret_dask.specs import PairsSpec
 
+_WINDOW = 2**15  # characters of a document that pseudo-queries are sought in
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -44,8 +46,9 @@ class TrainingPairs:
     Train queries come first, each distinct pair of a text and a document once. Every document with
     a text follows, with the same count of pairs: itself, where `documents` is set, `sentences`
     sentences of three words or more, and `spans` random runs of words. Where a document has fewer
-    sentences, further runs of words stand for them. Two pseudo-queries of a document may be equal,
-    as those of a short one are: they count as they are numbered.
+    sentences, further runs of words stand for them. A document of more than 32,768 characters is
+    looked at through a window of so many, drawn for each. Two pseudo-queries of a document may be
+    equal, as those of a short one are: they count as they are numbered.
 
     Parameters
     ----------
@@ -126,28 +129,36 @@ class TrainingPairs:
         return np.stack([train.query[first], train.document[first]], axis=1).astype(np.int64)
 
     def _of_document(self, document: int, slot: int) -> str:
-        text = one_line(self._collection.document(document))
         if slot < self._spec.documents:
-            return text
+            return one_line(self._collection.document(document))
         number = slot - self._spec.documents
         if number < self._spec.sentences:
-            found = _sentences(self._collection.texts[document])
+            rng = np.random.default_rng((self._seed, document))
+            found = _sentences(_window(self._collection.texts[document], rng))
             if number < len(found):
-                rng = np.random.default_rng((self._seed, document))
                 return found[rng.permutation(len(found))[number]]
-        return _span(text, self._spec.span_words, (self._seed, document, slot))
+        rng = np.random.default_rng((self._seed, document, slot))
+        text = one_line(_window(self._collection.document(document), rng))
+        return _span(text, self._spec.span_words, rng)
+
+
+def _window(text: str, rng: np.random.Generator) -> str:
+    """Some `_WINDOW` characters of a long text: to find all of its words takes too long."""
+    if len(text) <= _WINDOW:
+        return text
+    first = int(rng.integers(0, len(text) - _WINDOW + 1))
+    return text[first : first + _WINDOW]
 
 
 def _sentences(text: str) -> list[str]:
     return [sentence for sentence in sentences(text) if len(words(sentence, 3)) == 3]
 
 
-def _span(text: str, bounds: tuple[int, int], key: tuple[int, ...]) -> str:
+def _span(text: str, bounds: tuple[int, int], rng: np.random.Generator) -> str:
     """Draw a run of words, from where the first begins to where the last ends."""
     places = words(text)
     if not places:
         return text
-    rng = np.random.default_rng(key)
     length = int(rng.integers(bounds[0], bounds[1] + 1))
     first = int(rng.integers(0, max(len(places) - length, 0) + 1))
     run = places[first : first + length]

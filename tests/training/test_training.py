@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def test_documents_without_a_text_or_an_identifier_have_no_pairs():
     asked = bare.qrels["train"].document
     pairs = TrainingPairs(bare, PairsSpec(), 0, excluded=[int(asked[0])])
     assert pairs.queries == (asked != asked[0]).sum() - ((asked == 3) & (asked[0] != 3)).sum()
+
+
+def test_pseudo_queries_come_from_all_of_a_long_document():
+    collection = make_collection(2)
+    body = [f"Sentence {number} has some words." for number in range(20_000)]
+    long = replace(collection, texts=[" ".join(body), collection.texts[1]])
+    spec = PairsSpec(queries=False, documents=False, sentences=20, spans=20)
+    _, drawn = all_pairs(long, spec)
+    texts = [text for text, row in zip(drawn.texts, drawn.document, strict=True) if row == 0]
+    assert all(text in long.texts[0] for text in texts)
+    numbers = {int(number) for text in texts for number in re.findall(r"Sentence (\d+)", text)}
+    assert min(numbers) < 5000 < 15_000 < max(numbers)
 
 
 def test_test_queries_are_not_trained_on():
