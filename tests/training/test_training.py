@@ -162,12 +162,14 @@ def test_the_smallest_fraction_is_a_pair():
     assert len(pairs) == len(drawn.texts) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(0, 5))
 def test_a_random_order_holds_every_number_once(size, seed):
     found = in_random_order(np.arange(size), size, (seed, 1))
     assert sorted(found.tolist()) == list(range(size))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 5))
 def test_a_sample_is_of_distinct_rows_in_order(size, most, seed):
     rows = sample_rows(size, most, (seed,))
