@@ -34,22 +34,17 @@ def check_usable(collection: Collection, split: str, pairs: PairsSpec) -> None:
         )
     trains = pairs.queries and len(collection.qrels["train"].relevant())
     if not (trains or pairs.documents or pairs.sentences or pairs.spans):
-        raise nothing_to_train_on(collection)
+        raise DatasetError(
+            f"training.pairs makes no pair of {collection.name}: there is nothing to train on",
+            expected="train queries, documents, sentences or spans",
+            fix="set training.pairs.documents: true",
+        )
     if not len(collection.qrels[split].relevant()):
         raise DatasetError(
             f"the {split} split of {collection.name} has no query with a relevant document",
             expected="judgements above 0",
             fix="choose another split with inference.split",
         )
-
-
-def nothing_to_train_on(collection: Collection) -> DatasetError:
-    """The error for settings that make no pair of a collection."""
-    return DatasetError(
-        f"training.pairs makes no pair of {collection.name}: there is nothing to train on",
-        expected="train queries, documents, sentences or spans",
-        fix="set training.pairs.documents: true",
-    )
 
 
 def list_remarks(facts: dict[str, Any]) -> list[str]:

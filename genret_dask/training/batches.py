@@ -65,27 +65,15 @@ class Batches:
             self._block = (number, self._draw(number))
         return self._block[1][position]
 
-    def numbers(self, block: int) -> np.ndarray:
-        """Return the pairs of a block of batches by their numbers, in no order of use."""
-        return self._numbers(block, np.random.default_rng((self._seed, 1, block)))
-
-    def _numbers(self, block: int, rng: np.random.Generator) -> np.ndarray:
-        size = _BLOCK * self._batch_size
-        asked = int(rng.binomial(size, self._share))
-        return np.concatenate(
-            [
-                self._visit(self._pairs.queries, asked, (self._seed, 9, block)),
-                self._pairs.queries
-                + self._visit(self._pairs.others, size - asked, (self._seed, 10, block)),
-            ]
-        )
-
     def _draw(self, block: int) -> list[Batch]:
         rng = np.random.default_rng((self._seed, 1, block))
-        numbers = self._numbers(block, rng)
-        pairs = self._pairs.take(numbers)
+        size = _BLOCK * self._batch_size
+        asked = int(rng.binomial(size, self._share))
+        queries = self._visit(self._pairs.queries, asked, (self._seed, 9, block))
+        others = self._visit(self._pairs.others, size - asked, (self._seed, 10, block))
+        pairs = self._pairs.take(np.concatenate([queries, self._pairs.queries + others]))
         tokens = self._reader.read(pairs.texts)
-        order = np.lexsort((rng.random(len(numbers)), tokens.lengths))
+        order = np.lexsort((rng.random(size), tokens.lengths))
         parts = np.split(order, _BLOCK)
         return [
             Batch(pairs.take(rows), *tokens.padded(rows), int(tokens.cut[rows].sum()))

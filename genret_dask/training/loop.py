@@ -65,7 +65,7 @@ def train(task: TrainTask, threads: int = 1, progress: Progress | None = None) -
     Returns
     -------
     dict
-        What `training.json` holds: n_params, n_train (distinct pairs), train_flops, dev losses.
+        What `training.json` holds: n_params, n_train (pairs), train_flops, dev losses.
 
     Raises
     ------
