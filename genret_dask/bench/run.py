@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from genret_dask.bench import constraint, coverage, engine, laws, ngrams, scaling, searching
+from genret_dask.bench import constraint, corpus, coverage, engine, laws, ngrams, scaling, searching
 from genret_dask.bench.measure import Measurement
 from genret_dask.bench.workload import FULL, QUICK, workload
 
@@ -28,6 +29,7 @@ _ALONE: _Benchmarks = {
     "ngrams": (ngrams.run_ngrams, "the n-gram index: build, size, a step, documents, memory"),
     "negatives": (constraint.run_negatives, "sampling of negatives"),
     "scaling": (scaling.run_scaling, "two workers against one, and what a task costs"),
+    "corpus": (corpus.run_corpus, "sweeps of a large corpus: each stage a document, and memory"),
     "laws": (laws.run_laws, "a law of every resample, against L-BFGS from several starts"),
     "coverage": (coverage.run_coverage, "how often the intervals of synthetic laws hold the truth"),
 }
@@ -42,6 +44,8 @@ def run(
     provider: str = "cpu",
     threads: int = 1,
     runs: int = 5,
+    documents: int | None = None,
+    text: Path | None = None,
 ) -> Iterator[Measurement]:
     """Run benchmarks one after the other.
 
@@ -59,6 +63,8 @@ def run(
         Of PyTorch and of ONNX Runtime.
     runs : int
         Timed calls of each side.
+    documents, text : int and path, optional
+        As `corpus.run_corpus` takes them.
 
     Raises
     ------
@@ -70,7 +76,8 @@ def run(
     def measured() -> Iterator[Measurement]:
         for name, (benchmark, _) in _ALONE.items():
             if name in cases:
-                yield from benchmark(scale, runs)
+                size = {"documents": documents, "text": text} if name == "corpus" else {}
+                yield from benchmark(scale, runs, **size)
         chosen = [benchmark for name, (benchmark, _) in _ON_A_MODEL.items() if name in cases]
         for family in families if chosen else ():
             with workload(family, scale, provider, threads) as made:

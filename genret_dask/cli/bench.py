@@ -26,6 +26,14 @@ import click
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Of both sides; all cores by default.")
 @click.option("--runs", type=click.IntRange(min=5), default=5, show_default=True)
+@click.option(
+    "--documents", type=click.IntRange(min=10_000), help="Of `corpus`; 100,000 by default."
+)
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A BEIR folder that `corpus` draws its passages after; docstrings by default.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_context
 def bench(
@@ -37,6 +45,8 @@ def bench(
     provider: str,
     threads: int | None,
     runs: int,
+    documents: int | None,
+    text: Path | None,
     json_file: Path | None,
 ) -> None:
     """Time this engine against the usual one, on the same weights and threads, in turns.
@@ -69,7 +79,14 @@ def bench(
     found = []
     threads = threads or cpu_count()
     for measurement in run(
-        cases or tuple(CASES), families or installed, quick, provider, threads, runs
+        cases or tuple(CASES),
+        families or installed,
+        quick,
+        provider,
+        threads,
+        runs,
+        documents,
+        text,
     ):
         found.append(measurement.record())
         ratio = "differs!" if measurement.ratio is None else f"{measurement.ratio:.3g}x"

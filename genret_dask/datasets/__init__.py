@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.beir import BeirDataset
+from genret_dask.datasets.bigrams import BigramsDataset
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.datasets.columns import Strings
 from genret_dask.datasets.dpr import DprDataset
@@ -19,6 +20,7 @@ from genret_dask.datasets.summary import summary
 __all__ = [
     "SPLITS",
     "BeirDataset",
+    "BigramsDataset",
     "Collection",
     "CollectionWriter",
     "Dataset",

@@ -48,6 +48,19 @@ def sample_rows(size: int, most: int, key: tuple[int, ...]) -> np.ndarray:
     return np.sort(in_random_order(np.arange(most), size, key))
 
 
+def hashed(numbers: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+    """Return 64 random bits of each number, the same wherever they are asked for: uint64[n].
+
+    Parameters
+    ----------
+    numbers : int64[n]
+    key : tuple of int
+        Names the draw; not below 0.
+    """
+    (salt,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return _hash(_hash(np.asarray(numbers).astype(np.uint64) + salt) + salt)
+
+
 def _mixed(numbers: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarray:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = numbers >> half, numbers & mask

@@ -17,6 +17,7 @@ from genret_dask.errors import NumericError
 from genret_dask.inference.own import without_own
 from genret_dask.inference.session import Session
 from genret_dask.kinds.base import Arrays, Decoder, Kind
+from genret_dask.kinds.spans_task import SPANS
 from genret_dask.models.manifest import fetched_model
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import Tokens
@@ -230,7 +231,7 @@ def _decoder(
     kind.require_match(space, session.manifest, context.corpus, model.space)
     chosen = None
     if model.spans is not None:
-        path = resources.fetched(model.spans) / "candidates.npy"
+        path = resources.fetched(model.spans) / SPANS
         chosen = np.asarray(read_array(path, dims=4)[task.start : task.stop])
     return kind.decoder(session, space, context.inference.beams, documents, chosen)
 

@@ -6,7 +6,7 @@ Each is an artefact of the run directory, made when it is first asked for and ke
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,13 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.summary import count_repeated
 from genret_dask.inference.own import own_documents
 from genret_dask.kinds import Kind
-from genret_dask.kinds.base import Sampler, Source
+from genret_dask.kinds.base import Source
+from genret_dask.kinds.spans_task import SPANS, are_sampled, open_spans, run_spans, spans_tasks
 from genret_dask.specs import ModelSpec, SweepSpec
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import Artefact, fetched, publishing, record_of
 from genret_dask.storage.layout import TEXTS
+from genret_dask.storage.places import remove
 from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
 from genret_dask.study.origins import Origins
 
@@ -150,33 +152,28 @@ class Inputs:
         """
         if not kind.choices:
             return None
-        queries = self.collection.queries.take(self.queries)
-        documents = self.candidates["doc"]
-        tokenizer, _ = self.tokenizer(model), self.space(kind, model)
+        tokenizer, _, _ = self.tokenizer(model), self.space(kind, model), self.candidates
         made = self.origins.candidate_spans(kind, model)
-        if not made.is_current:
-            file = fetched(tokenizer.folder) / "tokenizer.json"
-            sampler = kind.sampler(self.collection, file, self.spec.seed)
-            with publishing(made.folder, made.made_from) as partial_folder:
-                spans = self._sample(sampler, queries, documents)
-                np.save(partial_folder / "candidates.npy", spans)
+        if made.is_current:
+            return made
+        working = made.folder / "working"
+        tasks = spans_tasks(
+            self.queries,
+            kind,
+            self.spec.seed,
+            collection=self.origins.collection.folder,
+            candidates=self.origins.candidates.folder,
+            tokenizer=tokenizer.folder,
+            folder=working / made.fingerprint,
+            made_from=made.made_from,
+        )
+        if todo := [task for task in tasks if not are_sampled(task)]:
+            names = [f"spans.{kind.kind}.{made.folder.name}-{task.first:05d}" for task in todo]
+            self._map("spans of candidates", run_spans, todo, names, lambda t: len(t.queries))
+        with publishing(made.folder, made.made_from) as partial_folder:
+            np.save(partial_folder / SPANS, open_spans(tasks))
+        remove(working)
         return made
-
-    def _sample(
-        self, sampler: Sampler, queries: Sequence[str], documents: np.ndarray
-    ) -> np.ndarray:
-        """Spans of documents [queries, candidates], -1 being none; int32 [..., spans, 2]."""
-        stage = "spans of candidates"
-        none = np.full_like(sampler.sample("", 0), -1)
-        found = np.tile(none, (*documents.shape, 1, 1))
-        for row, (query, candidates) in enumerate(zip(queries, documents.tolist(), strict=True)):
-            for column, document in enumerate(candidates):
-                if document >= 0:
-                    found[row, column] = sampler.sample(query, document)
-            if row % 64 == 0:
-                self._report(stage, row, len(queries))
-        self._report(stage, len(queries), len(queries))
-        return found
 
     # --- candidates ---------------------------------------------------------------------------
 
