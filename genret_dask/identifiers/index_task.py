@@ -16,6 +16,11 @@ from genret_dask.models.reader import Reader
 from genret_dask.storage.artefacts import fetched, is_current, publishing
 from genret_dask.storage.fingerprint import Origin
 
+PART = 2**26, 2**29
+"""Characters of a part, at least and at most, where the settings do not tell.
+
+Parts are built side by side, but a search asks each of them at every step."""
+
 
 @dataclass(frozen=True)
 class IndexTask:
@@ -82,9 +87,13 @@ def run_index(task: IndexTask, report: Callable[[float], None]) -> None:
         part.save(partial)
 
 
-def plan_parts(collection: Collection, characters: int) -> list[tuple[int, int]]:
-    """Half-open ranges of documents, each of about `characters` of text or one document."""
+def plan_parts(collection: Collection, characters: int | None = None) -> list[tuple[int, int]]:
+    """Half-open ranges of documents, each of about `characters` of text or one document.
+
+    By default that is an eighth of the text, within `PART`.
+    """
     ends = np.cumsum(collection.texts.lengths)
+    characters = characters or min(max(int(ends[-1]) // 8 + 1, PART[0]), PART[1])
     number = np.concatenate([[0], ends[:-1]]) // characters
     firsts = np.flatnonzero(np.append(True, number[1:] != number[:-1]))
     return list(zip(firsts.tolist(), [*firsts[1:].tolist(), len(ends)], strict=True))
@@ -127,7 +136,7 @@ def index_tasks(
     *,
     views: Sequence[str],
     least: int,
-    part_characters: int,
+    part_characters: int | None,
 ) -> list[IndexTask]:
     """The tasks that make an index of spans of `least` tokens or more in `folder`."""
     asked = pseudo_queries(collection) if "queries" in views else {}

@@ -240,26 +240,15 @@ class NgramIndex:
         order = np.argsort(row, kind="stable")
         return row[order], np.concatenate(positions)[order], np.concatenate(documents)[order]
 
-    @cached_property
-    def _texts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of every text, sorted by document: document, part, first token and length."""
-        columns = []
-        for number, stream in enumerate(part.stream for part in self.parts):
-            lengths = np.diff(np.append(stream.starts, len(stream.tokens))) - 1
-            parts = np.full(len(stream.starts), number)
-            columns.append((stream.documents, parts, stream.starts, lengths))
-        document, part, start, length = (np.concatenate(one) for one in zip(*columns, strict=True))
-        order = np.argsort(document, kind="stable")
-        return document[order], part[order], start[order], length[order]
-
     def lengths(self, documents: int) -> tuple[np.ndarray, np.ndarray]:
-        """int64[documents]: tokens of a document's first and longest text, 0 where it has none."""
-        document, _, _, length = self._texts
-        longest = np.zeros(documents, dtype=np.int64)
-        np.maximum.at(longest, document, length)
-        first = np.zeros(documents, dtype=np.int64)
-        rows, places = np.unique(document, return_index=True)
-        first[rows] = length[places]
+        """int32[documents]: tokens of a document's first and longest text, 0 where it has none."""
+        first, longest = np.zeros((2, documents), dtype=np.int32)
+        for stream in (part.stream for part in self.parts):
+            size = np.diff(stream.starts, append=len(stream.tokens)) - 1
+            opens = np.flatnonzero(np.diff(stream.documents, prepend=-1))
+            first[stream.documents[opens]] = size[opens]
+            if len(opens):
+                longest[stream.documents[opens]] = np.maximum.reduceat(size, opens)
         return first, longest
 
     def spans(self, documents: np.ndarray, spans: np.ndarray, length: int) -> np.ndarray:
@@ -278,16 +267,14 @@ class NgramIndex:
         int64[n, length]
             -1 behind the end.
         """
-        rows, numbers, firsts, lengths = self._texts
-        row = np.minimum(np.searchsorted(rows, documents), len(rows) - 1)
-        stop = np.where(rows[row] == documents, np.minimum(spans[:, 1], lengths[row]), 0)
-        inner = spans[:, :1] + np.arange(length)
-        inside = (spans[:, :1] >= 0) & (inner < stop[:, None])
-        place = firsts[row][:, None] + inner
-        found = np.full(inner.shape, -1, dtype=np.int64)
-        for number, one in enumerate(self.parts):
-            here = inside & (numbers[row] == number)[:, None]
-            found[here] = one.stream.tokens[place[here]].astype(np.int64) - 1
+        found = np.full((len(documents), length), -1, dtype=np.int64)
+        for stream in (part.stream for part in self.parts):
+            here, text = stream.first_texts(documents)
+            start, inner = stream.starts[text, None], spans[here, :1] + np.arange(length)
+            size = np.append(stream.starts, len(stream.tokens))[text + 1, None] - start - 1
+            inside = (spans[here, :1] >= 0) & (inner < np.minimum(spans[here, 1:], size))
+            tokens = stream.tokens[np.where(inside, start + inner, 0)].astype(np.int64)
+            found[here] = np.where(inside, tokens - 1, -1)
         return found
 
 

@@ -24,7 +24,7 @@ from genret_dask.cube.schema import (
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.errors import DatasetError, ModelError
-from genret_dask.identifiers.index_task import FirstTexts, index_tasks, is_indexed, run_index
+from genret_dask.identifiers.index_task import PART, FirstTexts, index_tasks, is_indexed, run_index
 from genret_dask.identifiers.ngrams import (
     INDEX,
     NgramIndex,
@@ -96,7 +96,9 @@ class NgramsIdentifiers(Kind):
     allow_unreachable: bool = Field(
         False, description="keep documents that no n-gram of min_tokens leads to"
     )
-    part_characters: PositiveInt = Field(2**28, description="of text in a part of the index")
+    part_characters: PositiveInt | None = Field(
+        None, description="of text in a part of the index; an eighth of the corpus, within bounds"
+    )
 
     noun = "n-gram"
     per_tokenizer = True
@@ -147,6 +149,7 @@ class NgramsIdentifiers(Kind):
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
         """See `Kind.made_from`."""
         settings = self.model_dump(mode="json", include={"views", "min_tokens", "part_characters"})
+        settings["part_characters"] = self.part_characters or PART
         parts = {"collection": corpus, "tokenizer": tokenizer, "identifiers": settings}
         return Origin("ngrams", parts)
 

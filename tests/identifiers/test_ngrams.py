@@ -126,3 +126,35 @@ def test_a_wide_vocabulary_has_wide_tokens():
     row, token, children = index.expand(walk(index, (70_000,)), 1)
     assert token.tolist() == [5, 6] and index.count(children).tolist() == [1, 1]
     assert index.count(walk(index, (70_000,))) == len(occurrences(texts, (70_000,)))
+
+
+@settings(deadline=None)
+@given(CORPORA, st.integers(1, 4), st.data())
+def test_spans_are_of_a_documents_first_text(texts, parts, data):
+    owners = np.sort(
+        data.draw(st.lists(st.integers(0, 9), min_size=len(texts), max_size=len(texts)))
+    )
+    cuts = [0, *np.flatnonzero(np.diff(owners)) + 1, len(texts)]  # a document is in one part
+    index = make_index(texts)
+    made = []
+    for group in np.array_split(np.arange(len(cuts) - 1), min(parts, len(cuts) - 1)):
+        rows = np.arange(cuts[group[0]], cuts[group[-1] + 1])
+        stream = make_index([texts[row] for row in rows]).parts[0].stream
+        part = Stream(stream.tokens, stream.starts, owners[rows].astype(np.int32))
+        made.append(Part.build(part, VOCABULARY))
+    index = NgramIndex(tuple(made), VOCABULARY, "tokenizer", "corpus")
+    mine = {
+        row: [text for text, owner in zip(texts, owners, strict=True) if owner == row]
+        for row in range(11)
+    }
+    first, longest = index.lengths(11)
+    assert first.tolist() == [len(mine[row][0]) if mine[row] else 0 for row in range(11)]
+    assert longest.tolist() == [max(map(len, mine[row]), default=0) for row in range(11)]
+    documents = np.array(data.draw(st.lists(st.integers(0, 10), max_size=8)), dtype=np.int64)
+    places = st.tuples(st.integers(-1, 6), st.integers(-1, 30))
+    spans = np.array([data.draw(places) for _ in documents], dtype=np.int64).reshape(-1, 2)
+    found = index.spans(documents, spans, 4)
+    for document, (start, stop), row in zip(documents.tolist(), spans.tolist(), found, strict=True):
+        text = mine[document][0] if mine[document] else []
+        expected = text[start:stop][:4] if 0 <= start < stop else []
+        assert row.tolist() == (expected + [-1] * 4)[:4]

@@ -8,6 +8,7 @@ from rapidfuzz import fuzz
 
 from genret_dask.datasets import stored
 from genret_dask.datasets.words import one_line, words
+from genret_dask.identifiers import index_task
 from genret_dask.identifiers.index_task import IndexTask, plan_parts, run_index
 from genret_dask.identifiers.ngrams import close, index_of_parts, open_parts
 from genret_dask.identifiers.spans import SpanSampler
@@ -95,6 +96,18 @@ def test_places_are_drawn_by_the_softmax_of_their_overlap(reader):
     assert len(starts) == len(spelled)
     np.testing.assert_allclose(counts / size, chance, atol=5 * np.sqrt(0.25 / size))
     assert chance.max() > 2 * chance.min()
+
+
+def test_a_part_is_an_eighth_of_the_text_within_bounds(monkeypatch):
+    collection = make_collection()
+    total = int(collection.texts.lengths.sum())
+    assert plan_parts(collection) == [(0, len(collection))]
+    for least, most, parts in ((1, 10**9, 8), (1, total // 20, 20), (total // 3, 10**9, 3)):
+        monkeypatch.setattr(index_task, "PART", (least, most))
+        ranges = plan_parts(collection)
+        assert abs(len(ranges) - parts) <= 1
+        assert [first for first, _ in ranges[1:]] == [last for _, last in ranges[:-1]]
+        assert (ranges[0][0], ranges[-1][1]) == (0, len(collection))
 
 
 def test_spans_are_in_the_index_whatever_its_parts(reader, tmp_path):
