@@ -21,6 +21,9 @@ _LOCALE = "en"
 _WITHIN = re.compile("[.,:;'‘’·،٫٬]")  # punctuation that ICU keeps inside a word
 
 
+_ASCII_TERMS = re.compile("[0-9a-z_]*[0-9a-z][0-9a-z_]*")  # what ICU and the split come to
+
+
 def one_line(text: str) -> str:
     """Replace each run of white space by one blank, and drop it at both ends.
 
@@ -60,6 +63,8 @@ def terms(text: str) -> list[str]:
     ['beyoncé', 's', 'u', 's', 'tour']
     """
     low = text.lower()
+    if low.isascii():
+        return _ASCII_TERMS.findall(low)
     pieces = (piece for start, stop in words(low) for piece in _WITHIN.split(low[start:stop]))
     return [piece for piece in pieces if piece]
 

@@ -19,7 +19,7 @@ from genret_dask.specs import TokenizerSpec
 
 logger = logging.getLogger(__name__)
 
-SAMPLED = 200_000
+SAMPLED = 100_000
 """Documents, at most, that a tokeniser is trained on."""
 
 LONGEST_WORD = 1000

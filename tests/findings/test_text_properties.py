@@ -77,3 +77,12 @@ def test_words_and_sentences_of_any_text(alike):
         assert "".join(joined.split()) == "".join(text.split())
         assert all(one == one_line(one) != "" for one in sentences(text))
     assert terms(one_line(alike[0])) == terms(one_line(alike[1]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(st.one_of(st.sampled_from("aB1_.,:;'\"-/ \r\n\t"), st.characters(max_codepoint=127)))
+)
+def test_terms_of_ascii_are_those_of_the_words(text):
+    # Behind a letter that is not ASCII, words are found by the breaker.
+    assert terms(text) == terms(f"{text} é")[:-1]
