@@ -30,9 +30,7 @@ LEAST = 1000
 
 _CLIENT, _WORKER = 1.5e9, 4e9  # bytes that they may take
 _AFTER = ("train", "export", "search", "results")  # stages that are no preparation
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
-)
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 _POLL = 0.1  # seconds
 
 
@@ -70,7 +68,7 @@ class _Swept:
 def run_corpus(
     scale: Scale, runs: int, documents: int | None = None, text: Path | None = None
 ) -> Iterator[Measurement]:
-    """Whole sweeps of drawn passages, each once, in processes of their own; of one thread each.
+    """Whole sweeps of drawn passages, each once; workers have one thread, the client all cores.
 
     Parameters
     ----------
@@ -132,9 +130,13 @@ def _sweep(text: Path, documents: int, workers: int) -> _Swept:
 
 
 def _swept(text: Path, documents: int, workers: int, folder: Path) -> _Swept:
-    os.environ |= _ONE_THREAD
     spec = _study(text, documents)
-    kwargs = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    kwargs = {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+        "env": _ONE_THREAD,
+    }
     keys = {"module": "distributed", "class": "LocalCluster", "kwargs": kwargs}
     with connect(ClusterSpec.model_validate(keys)) as client:
         pids = [os.getpid(), *client.run(os.getpid).values()]
