@@ -1,31 +1,27 @@
-"""Small real things that many tests share: a collection, and tiny exported models."""
+"""Small real things that many tests share: a collection, and tiny exported models.
+
+Imports stand in the functions: pytest-xdist's controller reads this file before it starts workers.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from genret_dask.datasets.beir import write_folder
-from genret_dask.datasets.collection import Collection, Qrels
-from genret_dask.exporters import export_model
-from genret_dask.identifiers import Codes
-from genret_dask.identifiers.codes import make_unique
-from genret_dask.inference.constraint import Vocabulary
-from genret_dask.inference.session import Session, open_session
-from genret_dask.kinds import Source
-from genret_dask.study.sweep import Study
-from tests.runs import make_spec
+if TYPE_CHECKING:
+    from genret_dask.datasets.collection import Collection
+    from genret_dask.identifiers import Codes
+    from genret_dask.inference.constraint import Vocabulary
+    from genret_dask.inference.session import Session
+    from genret_dask.kinds import Source
 
 os.environ.setdefault("GENRET_CACHE", tempfile.mkdtemp(prefix="genret-cache-"))
-torch.set_num_threads(1)  # more are slower on models this small
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +37,10 @@ FAMILIES = ("t5", "llama")
 
 def make_collection(documents: int = 40, seed: int = 0) -> Collection:
     """Documents of random words, two queries each: words of their document."""
+    import numpy as np
+
+    from genret_dask.datasets.collection import Collection, Qrels
+
     rng = np.random.default_rng(seed)
     words = [f"w{i}" for i in range(200)]
     texts = [" ".join(rng.choice(words, 30)) + "." for _ in range(documents)]
@@ -69,6 +69,8 @@ def make_collection(documents: int = 40, seed: int = 0) -> Collection:
 
 def source_of(collection: Collection, seed: int = 0) -> Source:
     """What identifiers are made from, of a collection so small that it is no tasks."""
+    from genret_dask.kinds import Source
+
     return Source(
         collection=collection,
         place=Path(),
@@ -81,18 +83,41 @@ def source_of(collection: Collection, seed: int = 0) -> Source:
 
 
 def write_beir(collection: Collection, folder: Path) -> Path:
+    from genret_dask.datasets.beir import write_folder
+
     write_folder(collection, folder)
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """More threads are slower on models this small."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory) -> Path:
-    """A folder with a collection, and a finished serial run of it, to be read alone."""
-    root = tmp_path_factory.mktemp("toy")
-    write_beir(make_collection(), root / "beir")
-    study = Study(make_spec(root), runs=root / "serial")
-    with study.log:
-        study.search()
+    """A folder with a collection, and a finished serial run of it, to be read alone.
+
+    It is one for all workers of pytest-xdist: the first to ask makes it.
+    """
+    from genret_dask.study.sweep import Study
+    from tests.runs import make_spec
+
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    root, ready = base / "toy", base / "toy.ready"
+    with open(base / "toy.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            write_beir(make_collection(), root / "beir")
+            study = Study(make_spec(root), runs=root / "serial")
+            with study.log:
+                study.search()
+            ready.touch()
     return root
 
 
@@ -109,6 +134,11 @@ class TinyModel:
 
 
 def random_codes(documents: int, sizes: tuple[int, ...], seed: int) -> Codes:
+    import numpy as np
+
+    from genret_dask.identifiers import Codes
+    from genret_dask.identifiers.codes import make_unique
+
     rng = np.random.default_rng(seed)
     cells = np.stack([rng.integers(0, size, documents) for size in sizes], axis=1)
     codes = make_unique(cells.astype(np.int32))
@@ -119,6 +149,13 @@ def make_model(
     family: str, codes: Codes, root: Path, seed: int = 0, head: float = 1.0
 ) -> TinyModel:
     """A random model; with a `head` of 0 all its logits are equal."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+    from genret_dask.exporters import export_model
+    from genret_dask.inference.constraint import Vocabulary
+    from genret_dask.inference.session import open_session
+
     torch.manual_seed(seed)
     rows = TEXT_ROWS + 1 + codes.rows
     if family == "t5":

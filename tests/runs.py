@@ -8,7 +8,14 @@ from pathlib import Path
 
 from genret_dask.datasets import BeirDataset
 from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
-from genret_dask.specs import InferenceSpec, ModelSpec, SweepSpec, TokenizerSpec, TrainingSpec
+from genret_dask.specs import (
+    FitSpec,
+    InferenceSpec,
+    ModelSpec,
+    SweepSpec,
+    TokenizerSpec,
+    TrainingSpec,
+)
 
 TINY = {
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
@@ -38,6 +45,7 @@ def make_spec(root: Path, **changes) -> SweepSpec:
         "inference": InferenceSpec(
             beams=(1, 3, 10), negatives=12, shard_queries=8, batch_queries=3
         ),
+        "fits": FitSpec(bootstrap=20),
     }
     return SweepSpec(**{**fields, **changes})
 

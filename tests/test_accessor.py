@@ -45,7 +45,7 @@ COORDINATES = INDEXES | {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    write_law_cube(folder / "cube.zarr")
+    write_law_cube(folder / "cube.zarr", shard=16)
     return folder
 
 

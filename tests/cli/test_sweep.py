@@ -40,7 +40,7 @@ def config(root: Path, **changes) -> dict:
         "dataset": {"kind": "beir", "path": str(root / "beir")},
         "identifiers": {"levels": 2, "codes": 6},
         "tokenizer": {"vocab_size": 400},
-        "training": {"examples": 512, "batch_size": 16, "evaluations": 2},
+        "training": {"examples": 256, "batch_size": 16, "evaluations": 2},
         "models": [
             {"family": "t5", "config": TINY["t5"], "name": "a", "fractions": [0.5, 0.75, 1.0]},
             {"family": "t5", "config": {**TINY["t5"], "d_model": 32}, "name": "b"},
@@ -48,7 +48,7 @@ def config(root: Path, **changes) -> dict:
             {"family": "llama", "config": TINY["llama"], "name": "l"},
         ],
         "inference": {"beams": [1, 3, 10], "negatives": 12, "shard_queries": 8},
-        "fits": {"bootstrap": 50},
+        "fits": {"bootstrap": 10},
         **changes,
     }
 
@@ -213,7 +213,7 @@ def test_cgl_in_the_records_equals_a_plain_loop(root, swept):
 def test_tables_and_fits(root, swept):
     table = CliRunner().invoke(main, ["metrics", str(root / "runs" / "toy")])
     assert table.exit_code == 0 and "nDCG@10" in table.output
-    fit = ["fit", str(root / "runs" / "toy"), "--draws", "20"]
+    fit = ["fit", str(root / "runs" / "toy"), "--draws", "5"]
     fits = CliRunner().invoke(main, [*fit, "--json"])
     laws = {record["law"] for record in json.loads(fits.stdout)}
     assert {"L(N)", "L(D)", "L(C)"} <= laws

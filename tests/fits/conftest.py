@@ -41,7 +41,7 @@ def true_error(n, d, ratio):
     return ((100 / n) ** (0.3 / 0.5) + 20 / d + (2 / ratio) ** (0.6 / 0.5)) ** 0.5 + 0.1
 
 
-def write_law_cube(path: Path, queries: int = 40, shard: int = 16, kind: str = "codes") -> Path:
+def write_law_cube(path: Path, queries: int = 40, shard: int = 40, kind: str = "codes") -> Path:
     """A sealed cube: 5 candidates, one of them relevant, 12 ranks, two steps."""
     rng = np.random.default_rng(0)
     names, families, n, d, fraction = (np.array(column) for column in zip(*MODELS, strict=True))

@@ -21,10 +21,10 @@ from tests.fits.conftest import write_law_cube
 
 
 def paired(first, second, draws=60, seed=2):
-    """Difference of means and its percentiles, a resample at a time."""
+    """Difference of means, its percentiles, and that of each resample, one at a time."""
     counts = np.rint(resample_weights(len(first), draws, seed) * len(first)).astype(int)
     changes = [np.repeat(first, count).mean() - np.repeat(second, count).mean() for count in counts]
-    return first.mean() - second.mean(), *np.percentile(changes, [2.5, 97.5])
+    return first.mean() - second.mean(), *np.percentile(changes, [2.5, 97.5]), np.array(changes)
 
 
 @pytest.mark.parametrize("beam", [None, 3])
@@ -34,15 +34,17 @@ def test_two_models_on_the_same_queries(law_values, beam):
         "cgl": law_values["cgl"],
         "recall@10": law_values["recall@10"].sel(beam=beam or 30),
     }
-    for record in (loss, recall):
+    for record, sign in ((loss, -1), (recall, 1)):
         sides = [values[record["metric"]].sel(model=name).values for name in ("t5-c", "llama-b")]
-        value, low, high = paired(*sides)
+        value, low, high, changes = paired(*sides)
         expected = {"value": value, "low": low, "high": high}
         assert record["difference"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert record["sides"] == ["t5-c", "llama-b"]
+        wins, ties = sign * changes > 1e-12, np.abs(changes) <= 1e-12
+        assert record["share"] == pytest.approx(wins.mean() + ties.mean() / 2)
     assert recall["beam"] == (beam or 30)
-    assert loss["better"] == ("t5-c" if loss["difference"]["high"] < 0 else "llama-b")
-    assert loss["share"] in (0.0, 1.0)
+    below, above = loss["difference"]["high"] < 0, loss["difference"]["low"] > 0
+    assert loss["better"] == ("t5-c" if below else "llama-b" if above else None)
 
 
 def test_a_model_is_not_better_than_itself(law_values):

@@ -40,14 +40,29 @@ def place(tmp_path_factory) -> Path:
     return root
 
 
-def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, *arguments],
+ALL = """
+import json, sys
+from click.testing import CliRunner
+from genret_dask.cli import main
+done = [CliRunner().invoke(main, words) for words in json.loads(sys.argv[1])]
+print(json.dumps([[one.exit_code, one.stdout, one.stderr] for one in done]))
+"""
+
+
+def run(place: Path, *commands: list[str]) -> list[str]:
+    """What each command prints in one process that finds the package, and ends well."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALL, json.dumps(commands)],
         cwd=place,
         env=os.environ | {"PYTHONPATH": str(place / "site")},
         capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    for code, _, stderr in results:
+        assert code == 0, stderr
+    return [stdout for _, stdout, _ in results]
 
 
 def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
@@ -63,35 +78,25 @@ def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
     }
     (place / "toy.yaml").write_text(yaml.safe_dump(settings))
     (place / "here.yaml").write_text(yaml.safe_dump(CLUSTER))
-    done = run(place, "sweep", "--cluster", "here.yaml", "--config", "toy.yaml")
-    assert done.returncode == 0, done.stderr
+    question = ["--query", "which is the old one", "--model", "mistral-tiny"]
+    _, shown, explained, _ = run(
+        place,
+        ["sweep", "--cluster", "here.yaml", "--config", "toy.yaml"],
+        ["metrics", "runs/toy"],
+        ["explain", "runs/toy", *question, "--identifiers", "reversed", "--json"],
+        ["verify", "runs/toy"],
+    )
     metrics = json.loads((place / "runs/toy/results/metrics.json").read_text())
     assert {one["identifiers"] for one in metrics} == {"reversed", "codes"}
     # At a beam that holds every document all are found, among them the relevant one.
     assert all(0 <= one["success@10"]["mean"] <= 1 for one in metrics)
     assert all(one["recall@100"]["mean"] == 1 for one in metrics if one["beam"] == 60)
     assert all(one["family"] == "mistral" for one in metrics)
-    shown = run(place, "metrics", "runs/toy")
-    assert "success@10" in shown.stdout
-    explained = run(
-        place,
-        "explain",
-        "runs/toy",
-        "--query",
-        "which is the old one",
-        "--model",
-        "mistral-tiny",
-        "--identifiers",
-        "reversed",
-        "--json",
-    )
-    assert explained.returncode == 0, explained.stderr
-    found = json.loads(explained.stdout)
+    assert "success@10" in shown
+    found = json.loads(explained)
     for one in found["identifiers"]:
         number = int("".join(reversed(one["identifier"].split("-"))))
         assert one["documents"] == [f"d{number}"]
-    verified = run(place, "verify", "runs/toy")
-    assert verified.returncode == 0, verified.stderr
 
 
 def test_without_the_package_its_names_are_refused(place):

@@ -12,10 +12,12 @@ import pytest
 import zarr
 
 from genret_dask.cube.store import seal_cube
+from genret_dask.fits import surface
+from genret_dask.fits.projection import Effort
 from genret_dask.report import write_report
 from tests.fits import conftest as laws
 
-DRAWS = 20
+DRAWS = 10
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -77,7 +79,16 @@ def rewrite(run: Path, kind: str, dataset: str, name: str, change: Callable) -> 
         array[...] = change(np.array(array[...]))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def rough_fits():
+    """What a page shows of a law does not depend on the law's last digits."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("QUICK", "PRECISE"):
+            patch.setattr(surface, name, Effort(steps=10, gain=1e-8, patience=6))
+        yield
+
+
+@pytest.fixture(scope="module")
 def both_kinds(tmp_path_factory) -> Path:
     """A run of the same models with codes and with n-grams."""
     run = tmp_path_factory.mktemp("both")
@@ -89,16 +100,24 @@ def both_kinds(tmp_path_factory) -> Path:
     return run
 
 
-@pytest.fixture
-def fresh_cube(tmp_path, monkeypatch) -> Path:
-    """A run of one kind and four models of a family, to be changed."""
+@pytest.fixture(scope="module")
+def four_sizes(tmp_path_factory) -> Path:
+    """A run of one kind and four models of a family."""
+    run = tmp_path_factory.mktemp("four")
     sizes = ("t5-a", "t5-b", "t5-c", "t5-d")
-    monkeypatch.setattr(laws, "MODELS", [one for one in laws.MODELS if one[0] in sizes])
-    laws.write_law_cube(tmp_path / "run" / "cube.zarr", queries=20, shard=20)
-    return tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laws, "MODELS", [one for one in laws.MODELS if one[0] in sizes])
+        laws.write_law_cube(run / "cube.zarr", queries=20)
+    return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def fresh_cube(four_sizes, tmp_path) -> Path:
+    """A copy of that run, to be changed."""
+    return Path(shutil.copytree(four_sizes, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
 def published_html(both_kinds) -> str:
     """Its page with the study's published points."""
     return write_report(both_kinds, draws=DRAWS, seed=1, published=True).read_text("utf-8")

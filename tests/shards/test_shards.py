@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,11 +143,10 @@ def test_a_broken_off_run_does_only_what_is_left(root, tmp_path, monkeypatch):
     assert not differing(root / "serial" / "toy" / "cube.zarr", cube)
 
 
-def test_a_finished_run_does_nothing(root, monkeypatch):
+def test_a_finished_run_does_nothing(root, tmp_path):
+    runs = shutil.copytree(root / "serial", tmp_path / "runs")
     seen = []
-    Study(
-        make_spec(root), runs=root / "serial", progress=lambda *report: seen.append(report)
-    ).search()
+    Study(make_spec(root), runs=runs, progress=lambda *report: seen.append(report)).search()
     assert not seen
 
 
