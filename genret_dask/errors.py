@@ -161,7 +161,7 @@ class TrainingError(GenretError):
 
 
 class BudgetError(GenretError):
-    """Not even one query at a time fits into the memory that a worker may hold."""
+    """A worker's memory, or the disk, cannot hold what the study needs."""
 
 
 class ClusterError(GenretError):

@@ -14,6 +14,7 @@ from genret_dask.cli.tables import fits_table, labelled, metrics_table, precisio
 
 if TYPE_CHECKING:
     from genret_dask.specs import SweepSpec
+    from genret_dask.study.preparation import Preparation
     from genret_dask.study.sweep import Study
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,8 @@ def _print_plan(spec: SweepSpec, cluster_file: Path, runs: Path, redo: bool) -> 
     seen.check()
     stale = [step for step in seen.steps if step.state == "stale"]
     plan, cores, search = seen.estimate, cpu_count(), spec.inference
-    left = duration(plan.seconds(cores, shares_left(seen.steps)))
+    prepared = seen.preparation
+    left = duration(prepared.seconds(cores) + plan.seconds(cores, shares_left(seen.steps)))
     rows = {
         "anew": cost_of(stale) if stale else None,
         "run": runs / spec.name,
@@ -118,16 +120,37 @@ def _print_plan(spec: SweepSpec, cluster_file: Path, runs: Path, redo: bool) -> 
         "models": f"{len(plan.models)}: {', '.join(plan.models)}",
         "beams": ", ".join(map(str, search.beams)),
         "tasks": f"{plan.train_tasks} train, {plan.export_tasks} export, {plan.shards} shards",
+        "prepare": _preparation_line(prepared, cores),
         "cube": f"{plan.cube_bytes / 1e6:,.1f} MB before compression",
         "memory": f"{format_bytes(plan.task_bytes)} to decode {search.batch_queries} queries at "
         f"once, {format_bytes(plan.query_bytes)} for one, beside the process and its models; "
         f"budget {search.memory or '60 % of the memory limit'} a worker",
         "FLOPs": f"{plan.train_flops:.2e} to train, {plan.search_flops:.2e} to search",
-        "workers": summary(seen.memory) or "no model is left to be made",
+        "workers": summary(seen.memory) or "nothing is left to be prepared, trained or exported",
         "time": f"about {left} on this machine's {cores} cores (a rough guess; a GPU is far "
         "faster)",
     }
     click.echo(labelled(rows))
+
+
+def _preparation_line(prepared: Preparation, cores: int) -> str | None:
+    """What the preparation takes, in words; None where nothing is left of it."""
+    from dask.utils import format_bytes
+
+    from genret_dask.study.estimate import duration
+
+    if not prepared.parts:
+        return None
+    disk, working = f"{format_bytes(prepared.nbytes)} on disk", prepared.bytes_working
+    parts = [
+        f"about {duration(prepared.seconds(cores))}",
+        f"{disk} ({format_bytes(working)} of it for a while)" if working else disk,
+    ]
+    if widest := max(part.task_bytes for part in prepared.parts.values()):
+        parts.append(f"a task up to {format_bytes(widest)}")
+    if prepared.client_bytes > 10**9:
+        parts.append(f"this process up to {format_bytes(prepared.client_bytes)}")
+    return ", ".join(parts)
 
 
 def _relative(path: Path) -> Path:

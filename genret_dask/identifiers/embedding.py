@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +34,32 @@ logger = logging.getLogger(__name__)
 
 _FITTED = "tfidf.npz"
 
+CORE_FLOPS = 60e9
+"""FLOP/s of a core that multiplies large matrices."""
+
+
+@dataclass(frozen=True)
+class EmbeddingCost:
+    """What an embedding takes.
+
+    Attributes
+    ----------
+    dim : int
+        Numbers of a vector.
+    fit_seconds, seconds : float
+        A byte of the texts that it is fitted to, and of those that it embeds, on one core.
+    fit_bytes : float
+        Memory a byte of those texts.
+    nbytes : int
+        Of what it was fitted to, or of its weights.
+    """
+
+    dim: int
+    fit_seconds: float
+    seconds: float
+    fit_bytes: float
+    nbytes: int
+
 
 class TfidfEmbedding(Record):
     """Latent semantic analysis: TF-IDF of the text, cut to `dim` singular directions."""
@@ -46,6 +74,10 @@ class TfidfEmbedding(Record):
     def settings(self) -> dict[str, Any]:
         """Return what its vectors depend on."""
         return self.model_dump(mode="json")
+
+    def cost(self, documents: int) -> EmbeddingCost:
+        """Return what it takes, fitted to so many documents; each has a word that is its own."""
+        return EmbeddingCost(self.dim, 0.5e-6, 0.2e-6, 17.0, 4 * self.dim * documents)
 
     def vectors(self, collection: Collection, seed: int) -> np.ndarray:
         """Embed every document, at any length; float[documents, dim]."""
@@ -96,6 +128,13 @@ class _Encoder(Record):
     def settings(self) -> dict[str, Any]:
         """See `TfidfEmbedding.settings`; the model counts by its bytes."""
         return contents(self, "path", "package", bytes=model_hash(self.folder()))
+
+    def cost(self, documents: int) -> EmbeddingCost:
+        """See `TfidfEmbedding.cost`; a token has four letters."""
+        folder = self.folder()
+        dim = load_config(str(folder), local_files_only=True).hidden_size
+        weights = sum(math.prod(shape) for shape in weight_shapes(folder).values())
+        return EmbeddingCost(dim, 0.0, 2 * weights / CORE_FLOPS / 4, 0.0, 4 * weights)
 
     def vectors(self, collection: Collection, seed: int) -> np.ndarray:
         """See `TfidfEmbedding.vectors`."""

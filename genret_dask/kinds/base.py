@@ -66,6 +66,34 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Making:
+    """What making identifiers, or another artefact, takes by estimate.
+
+    Attributes
+    ----------
+    client_seconds, task_seconds : float
+        Of one core: in the process that runs the study, and in tasks, which run side by side.
+    bytes_kept, bytes_working : int
+        On disk: of the artefact, and of files that are removed once it is there.
+    client_bytes, task_bytes : int
+        Memory of that process and of the widest task, without the process itself; 0 without tasks.
+    stage : str
+        Of the tasks.
+    fix : callable
+        Names the setting by which no task takes more than so many bytes.
+    """
+
+    client_seconds: float = 0.0
+    task_seconds: float = 0.0
+    bytes_kept: int = 0
+    bytes_working: int = 0
+    client_bytes: int = 0
+    task_bytes: int = 0
+    stage: str = ""
+    fix: Callable[[int], str] = lambda nbytes: "take a smaller collection"
+
+
+@dataclass(frozen=True)
 class Shape:
     """What identifiers are to a model.
 
@@ -234,6 +262,17 @@ class Kind(Record):
     @abstractmethod
     def sizes(self, beams: tuple[int, ...], documents: int) -> dict[str, int]:
         """Return the extent of `rank`, and of the kind's own dimensions of the cube."""
+
+    def making(self, collection: Collection, vocabulary: int) -> Making:
+        """Return what `build` will take; by default that of a kind that is made at once.
+
+        Parameters
+        ----------
+        vocabulary : int
+            Tokens of the tokeniser, for kinds that are made of its tokens.
+        """
+        documents = len(collection)
+        return Making(client_seconds=1e-4 * documents, bytes_kept=64 * documents)
 
     # --- making and opening -------------------------------------------------------------------
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.identifiers import embed_task
 from genret_dask.identifiers.codes import MOST_CODES, build_cells, crowded
 from genret_dask.identifiers.embed_task import embed_tasks, is_embedded, open_vectors, run_embed
-from genret_dask.identifiers.embedding import EmbeddingSpec, TfidfEmbedding, embed
+from genret_dask.identifiers.embedding import CORE_FLOPS, EmbeddingSpec, TfidfEmbedding, embed
 from genret_dask.identifiers.vectors import Vectors
-from genret_dask.kinds.base import Source
+from genret_dask.kinds.base import Making, Source
 from genret_dask.kinds.fixed import FixedLength
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.sources import contents
 
 logger = logging.getLogger(__name__)
+
+_ROUNDS, _TRAINED = 25, 256  # of k-means, and the vectors of a centroid that it sees in each
+_SPREADING = 20e-6  # seconds a document, for the last level
 
 
 class CodesIdentifiers(FixedLength):
@@ -49,6 +54,28 @@ class CodesIdentifiers(FixedLength):
     def planned_levels(self, documents: int) -> list[int]:
         """See `FixedLength.planned_levels`; how many share every cell only the documents tell."""
         return [*[self.codes] * self.levels, 1]
+
+    def making(self, collection: Collection, vocabulary: int) -> Making:
+        """See `Kind.making`."""
+        documents, letters = len(collection), collection.texts.nbytes + collection.titles.nbytes
+        sampled = min(documents, embed_task.SAMPLE)
+        cost, fitted = self.embedding.cost(sampled), letters * sampled // documents
+        compared = self.levels * (_ROUNDS * min(documents, _TRAINED * self.codes) + documents)
+        quantising = 2 * cost.dim * self.codes * compared / CORE_FLOPS + _SPREADING * documents
+        client, embedding = cost.fit_seconds * fitted + quantising, cost.seconds * letters
+        kept = super().making(collection, vocabulary).bytes_kept
+        made = Making(bytes_kept=kept, client_bytes=int(cost.fit_bytes * fitted))
+        if documents == sampled:
+            return replace(made, client_seconds=client + embedding)
+        return replace(
+            made,
+            client_seconds=client,
+            task_seconds=embedding,
+            bytes_working=4 * cost.dim * documents + cost.nbytes,
+            task_bytes=embed_task.RANGE * (12 * cost.dim + letters // documents) + 2 * cost.nbytes,
+            stage="embedding",
+            fix=lambda nbytes: "choose a smaller identifiers.embedding",
+        )
 
     def cells(self, source: Source) -> np.ndarray:
         """See `FixedLength.cells`."""

@@ -7,7 +7,7 @@ follows from them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from genret_dask.kinds.base import (
     Decoder,
     Explained,
     Kind,
+    Making,
     Sampler,
     Shape,
     Source,
@@ -49,6 +50,7 @@ from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import remove
 
 _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
+_CODE = 4  # bytes of a cell, and of a node's or document's number
 
 
 class FixedLength(Kind):
@@ -92,11 +94,21 @@ class FixedLength(Kind):
     ) -> Decoding:
         """See `Kind.plan`; the last level may turn out as large as any."""
         sizes, documents = self.planned_levels(len(collection)), len(collection)
-        nodes = [1]
-        for size in sizes[:-1]:
-            nodes.append(min(nodes[-1] * size, documents))
+        nodes = _nodes(sizes[:-1], documents)
         blocks = (*sizes[:-1], max(sizes))
         return Decoding(architecture, "beam", (*nodes, documents), blocks, beams)
+
+    def making(self, collection: Collection, vocabulary: int) -> Making:
+        """See `Kind.making`; a level of one cell is there only if documents share all others."""
+        documents = len(collection)
+        sizes = [size for size in self.planned_levels(documents) if size > 1]
+        nodes = _nodes(sizes, documents)
+        if nodes[-1] < documents:
+            nodes.append(documents)
+        levels, width = len(nodes) - 1, np.min_scalar_type(max(sizes, default=1)).itemsize
+        trie = _CODE * sum(nodes[:-1]) + width * sum(nodes[1:]) + _CODE * documents
+        kept = _CODE * levels * documents + trie
+        return replace(super().making(collection, vocabulary), bytes_kept=kept)
 
     def sizes(self, beams: tuple[int, ...], documents: int) -> dict[str, int]:
         """See `Kind.sizes`."""
@@ -153,6 +165,14 @@ class FixedLength(Kind):
                 found.identifiers.append(one)
                 found.documents.append((row, float(value), []))
         return found
+
+
+def _nodes(sizes: list[int], documents: int) -> list[int]:
+    """Prefixes of each length, from 0, that so many documents can have."""
+    nodes = [1]
+    for size in sizes:
+        nodes.append(min(nodes[-1] * size, documents))
+    return nodes
 
 
 class CodeTargets:

@@ -24,7 +24,14 @@ from genret_dask.cube.schema import (
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.errors import DatasetError, ModelError
-from genret_dask.identifiers.index_task import PART, FirstTexts, index_tasks, is_indexed, run_index
+from genret_dask.identifiers.index_task import (
+    PART,
+    FirstTexts,
+    index_tasks,
+    is_indexed,
+    plan_parts,
+    run_index,
+)
 from genret_dask.identifiers.ngrams import (
     INDEX,
     NgramIndex,
@@ -35,6 +42,7 @@ from genret_dask.identifiers.ngrams import (
     write_index,
 )
 from genret_dask.identifiers.spans import SpanSampler
+from genret_dask.identifiers.suffix_array import BYTES
 from genret_dask.inference.beam import find
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.documents import (
@@ -54,6 +62,7 @@ from genret_dask.kinds.base import (
     Decoder,
     Explained,
     Kind,
+    Making,
     Sampler,
     Shape,
     Source,
@@ -74,6 +83,7 @@ View = Literal["body", "titles", "queries"]
 
 _GENERATED = ("model", "query", "beam", "ngram")
 _LISTED = 20  # ids in an error's text
+_TOKENIZING = 100_000_000  # bytes of texts that are tokenised together, and of the tokeniser
 _NAN = float("nan")
 
 
@@ -185,6 +195,34 @@ class NgramsIdentifiers(Kind):
         vocabulary, letters = architecture.vocab_size - 1, int(collection.texts.lengths.sum())
         nodes = [min(vocabulary**length, letters) for length in range(self.max_tokens)]
         return self.decoding(architecture, "beam", (*nodes, letters), vocabulary, beams)
+
+    def making(self, collection: Collection, vocabulary: int) -> Making:
+        """See `Kind.making`; a token has four letters on disk, and three at least in memory."""
+        lengths = collection.texts.lengths
+        documents, characters = len(lengths), max(1, int(lengths.sum()))
+        letters = collection.texts.nbytes
+        letters += collection.titles.nbytes if "titles" in self.views else 0
+        letters += collection.queries.nbytes if "queries" in self.views else 0
+        firsts = [first for first, _ in plan_parts(collection, self.part_characters)]
+        part, heads = int(np.add.reduceat(lengths, firsts).max()), 8 * vocabulary * len(firsts)
+        width = 1 if vocabulary < 2**16 else 2
+        # Of memory, a character of a part: to sort its tokens, and to hold them twice.
+        held = width * (BYTES + 4) / 3 * letters / characters
+
+        def smaller(nbytes: int) -> str:
+            # The last document of a part lies beyond it.
+            most = int((nbytes - _TOKENIZING) / held) - int(lengths.max())
+            unit = 10 ** max(0, len(str(most)) - 2)
+            to = f" to {most // unit * unit}" if most > 0 else ""
+            return f"lower identifiers.part_characters{to}"
+
+        return Making(
+            task_seconds=0.9e-6 * letters,
+            bytes_kept=(4 + 2 * width) * letters // 4 + 12 * documents + heads,
+            task_bytes=int(held * part) + _TOKENIZING,
+            stage="index",
+            fix=smaller,
+        )
 
     def sizes(self, beams: tuple[int, ...], documents: int) -> dict[str, int]:
         """See `Kind.sizes`."""

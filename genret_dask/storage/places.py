@@ -16,7 +16,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +307,16 @@ def read_files(paths: dict[str, Path]) -> dict[str, bytes]:
         fs = chosen[keys[first]].fs
         contents = fs.cat([path.path for path in chosen.values()])
         found |= {key: contents[path.path] for key, path in chosen.items()}
+    return found
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files below a folder of this machine, if it is there."""
+    found = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a file that another process removes
+                found += os.stat(os.path.join(path, name)).st_size
     return found
 
 

@@ -24,6 +24,7 @@ from genret_dask.study.candidates import candidate_width, select_queries
 from genret_dask.study.survey import Step, left_of
 from genret_dask.study.template import group_sizes
 from genret_dask.training.memory import (
+    SAMPLED,
     SMALLER_EXPORT,
     SMALLER_TRAINING,
     Need,
@@ -44,8 +45,8 @@ TRAINING_SECONDS, EXPORT_SECONDS, SHARD_SECONDS = 1.5, 0.5, 0.2
 """A task of a tiny model, on one core."""
 STEP_SECONDS = 0.015
 """A training step beside its FLOPs: Python, and kernels too small to fill a core."""
-PREPARED_SECONDS, READ_SECONDS, SPANS_SECONDS = 0.003, 0.0012, 0.01
-"""A document: prepared once, read by each training, and searched for n-grams' spans."""
+READ_SECONDS = 0.0012
+"""A document that a training reads before its first step, of at most `SAMPLED`."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,6 @@ class Estimate:
     train_tasks, export_tasks, shards : int
     train_steps : int
         Of all trainings, if none stops early.
-    prepare_seconds : float
-        Rough time of what is done before the first training.
     cube_bytes : int
         Before compression.
     train_flops, search_flops : float
@@ -76,7 +75,6 @@ class Estimate:
     export_tasks: int
     shards: int
     train_steps: int
-    prepare_seconds: float
     cube_bytes: int
     train_flops: float
     search_flops: float
@@ -84,7 +82,7 @@ class Estimate:
     query_bytes: int
 
     def seconds(self, cores: int, left: Mapping[str, float] | None = None) -> float:
-        """Rough time on that many CPU cores, with a worker each.
+        """Rough time on that many CPU cores, with a worker each, without the preparation.
 
         Parameters
         ----------
@@ -93,14 +91,15 @@ class Estimate:
             The share of a stage's results that are still to be made, as
             `genret_dask.study.survey.shares_left` has it; all of a stage that is not named.
         """
-        share = {"collection": 1.0, "train": 1.0, "export": 1.0, "search": 1.0, **(left or {})}
+        share = {"train": 1.0, "export": 1.0, "search": 1.0, **(left or {})}
         training = self.train_flops / CPU_TRAINING_RATE + self.train_steps * STEP_SECONDS
-        training += self.train_tasks * (TRAINING_SECONDS + self.documents * READ_SECONDS)
+        training += self.train_tasks * (
+            TRAINING_SECONDS + READ_SECONDS * min(self.documents, SAMPLED)
+        )
         search = self.search_flops / CPU_SEARCH_RATE + self.shards * SHARD_SECONDS
         work = share["train"] * training + share["search"] * search
         work += share["export"] * self.export_tasks * EXPORT_SECONDS
-        prepare = share["collection"] * self.prepare_seconds
-        return START_SECONDS + prepare + work / max(1, cores)
+        return START_SECONDS + work / max(1, cores)
 
 
 def duration(seconds: float) -> str:
@@ -132,7 +131,6 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
         export_tasks=kinds * len(models),
         shards=kinds * shards,
         train_steps=sum(_steps_of(cell.training(spec)) for cell in cells),
-        prepare_seconds=_prepare_seconds(spec, collection),
         cube_bytes=sum(group.nbytes for group in groups.values()),
         train_flops=sum(cost.train_flops() for cost in costs),
         search_flops=len(spec.export.precision) * sum(cost.search_flops() for cost in costs),
@@ -184,11 +182,6 @@ def _steps_of(training: TrainingSpec) -> int:
     return -(-training.examples // training.batch_size)
 
 
-def _prepare_seconds(spec: SweepSpec, collection: Collection) -> float:
-    spans = SPANS_SECONDS if any(kind.choices for kind in spec.identifiers) else 0.0
-    return spec.dataset.loading_seconds + len(collection) * (PREPARED_SECONDS + spans)
-
-
 def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[Need]:
     """What each training and export that is left holds at its widest moment, by estimate.
 
@@ -218,9 +211,9 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
             pretrained=cell.model.pretrained is not None,
         )
         if name in train:
-            needs.append(Need("training", name, needed, SMALLER_TRAINING))
+            needs.append(Need("training", name, needed, lambda limit: SMALLER_TRAINING))
         needed = export_bytes(architecture, tied=tied)
-        needs.append(Need("export", name, needed, SMALLER_EXPORT))
+        needs.append(Need("export", name, needed, lambda limit: SMALLER_EXPORT))
     return needs
 
 

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from genret_dask.errors import GenretError, ModelError, together
+from genret_dask.storage.places import names_in
 from genret_dask.study.estimate import Estimate, check_budget, estimate, memory_needs
 from genret_dask.study.model_checks import check_models
 from genret_dask.study.origins import Origins
+from genret_dask.study.preparation import Preparation, check_disk, preparation
 from genret_dask.study.survey import Step, require_current, survey
 from genret_dask.training.memory import Need, check_memory, texts_of
 
@@ -25,7 +27,7 @@ class Preview:
     steps : list of Step
         Every result of the study; empty where what they are made from cannot be read.
     problems : list of GenretError
-        Of the models, the dataset, what was made from something else, and the memory budget.
+        Of the models, the dataset, what was made from something else, memory and the disk.
     """
 
     origins: Origins
@@ -39,12 +41,23 @@ class Preview:
 
     @cached_property
     def memory(self) -> list[Need]:
-        """What trainings and exports that are left hold; loads the collection for any."""
-        if not any(s.state != "done" for s in self.steps if s.stage in ("train", "export")):
-            return []
-        spec = self.origins.spec
-        texts = texts_of(self.origins.loaded)
-        return memory_needs(spec, texts, self.steps)
+        """What tasks that are left hold, but for shards; loads the collection for any."""
+        needs = self.preparation.needs
+        if any(s.state != "done" for s in self.steps if s.stage in ("train", "export")):
+            texts = texts_of(self.origins.loaded)
+            needs += memory_needs(self.origins.spec, texts, self.steps)
+        return needs
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What is still to be made beside models and the cube; loads the collection for any."""
+        return preparation(self.origins, self.steps)
+
+    def check_disk(self) -> None:
+        """Refuse a disk without room for what is still to be written; see `check_disk`."""
+        written = sum(name.endswith(".json") for name in names_in(self.origins.layout.markers))
+        cube = self.estimate.cube_bytes * max(0.0, 1 - written / self.estimate.shards)
+        check_disk(self.origins, self.steps, self.preparation, cube)
 
     def check(self) -> None:
         """Raise what is in the way, all of it at once."""
@@ -54,7 +67,7 @@ class Preview:
 def preview(
     origins: Origins, *, redo: bool = False, limits: Mapping[str, int | None] | None = None
 ) -> Preview:
-    """Look at the models, the run directory and the memory budget of a study; writes nothing.
+    """Look at the models, the run directory, memory and the disk of a study; writes nothing.
 
     Models are looked at where one is still to be exported.
 
@@ -82,6 +95,7 @@ def preview(
             seen.problems.extend(_caught(check_budget, spec, seen.estimate))
         if any((limits or {}).values()):
             seen.problems.extend(_caught(check_memory, limits, seen.memory))
+        seen.problems.extend(_caught(seen.check_disk))
     if not redo:
         seen.problems.extend(_caught(require_current, steps))
     return seen

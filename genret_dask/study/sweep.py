@@ -142,7 +142,7 @@ class Study:
     StaleError
         Results of the run were made from other inputs or settings, and `redo` is not set.
     BudgetError
-        A memory limit or budget is too small for the study.
+        A memory limit or budget, or the run directory's disk, is too small for the study.
     InputError
         Several of these.
     GenretError
@@ -246,7 +246,7 @@ class Study:
         return self._tasks
 
     def _check_memory(self) -> None:
-        """Refuse workers that could not hold what is to be trained and exported."""
+        """Refuse workers that could not hold what is to be prepared, trained and exported."""
         if self.client is None:
             return
 

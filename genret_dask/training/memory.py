@@ -7,7 +7,7 @@ batches at a time and do not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dask.utils import format_bytes
@@ -59,18 +59,19 @@ class Need:
 
     Attributes
     ----------
-    stage : {"training", "export"}
+    stage : str
+        As training, export or index.
     task : str
     nbytes : int
         The process included.
-    fix : str
-        What makes it smaller.
+    fix : callable
+        Says what makes it fit into so many bytes.
     """
 
     stage: str
     task: str
     nbytes: int
-    fix: str
+    fix: Callable[[int], str]
 
     def __str__(self) -> str:
         return f"{format_bytes(self.nbytes)} for the {self.stage} of {self.task}"
@@ -178,5 +179,6 @@ def check_memory(limits: Mapping[str, int | None], needs: Iterable[Need]) -> Non
         raise BudgetError(
             f"a memory limit of {format_bytes(limited[worker])} ({worker}), and about {largest}",
             expected=f"{format_bytes(largest.nbytes)} a worker",
-            fix=f"give workers a larger memory_limit, start fewer of them, or {largest.fix}",
+            fix=f"give workers a larger memory_limit, start fewer of them, or "
+            f"{largest.fix(limited[worker])}",
         )
