@@ -13,7 +13,6 @@ import numpy as np
 EXACT = 2**20
 """Vectors times places up to which the assignment is the best one."""
 
-_DIFFERENCES = 2**24  # held at once
 _NEAREST = 64  # cells that a vector may choose from at first
 _SCALES = 0.5 ** np.arange(1, 10)  # of the regularisation, in spreads of the distances
 _ROUNDS = 24  # for each
@@ -44,9 +43,10 @@ def assign_evenly(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def _distances(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Squared distances, float32[n, cells], a few vectors at a time."""
-    parts = np.array_split(vectors, -(-vectors.size * len(centroids) // _DIFFERENCES))
-    return np.concatenate([((part[:, None] - centroids) ** 2).sum(axis=-1) for part in parts])
+    """Squared distances, float64[n, cells], but for what all cells of a vector have in common."""
+    rows, cells = vectors.astype(np.float64), centroids.astype(np.float64)
+    # Not by a matrix product: of groups this small its threads wait for each other.
+    return (cells**2).sum(axis=1) - 2 * np.einsum("nd,cd->nc", rows, cells)
 
 
 def _assign_by_price(vectors: np.ndarray, centroids: np.ndarray, places: int) -> np.ndarray:
