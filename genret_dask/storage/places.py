@@ -292,7 +292,7 @@ def names_in(folder: Path) -> list[str]:
             return os.listdir(folder)
         place: Any = folder
         return [name.rpartition("/")[2] for name in place.fs.ls(place.path, detail=False)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
