@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dask
 import xarray as xr
 import zarr
 from zarr.abc.store import ByteRequest
@@ -71,10 +70,9 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
         tree = xr.open_datatree(store, engine="zarr", chunks={}, consolidated=sealed)
         tree.encoding["source"] = str(path)
         # Small, and what one groups and selects by: xarray does neither by lazy coordinates.
-        with dask.config.set(scheduler="threads"):
-            for group in tree.subtree:
-                for name in group.coords:
-                    group.variables[name].load()
+        for group in tree.subtree:
+            for name in set(group.coords) - set(group.dims):  # a dimension's own is in memory
+                group.variables[name].load(scheduler="threads")
         return tree
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +104,12 @@ class Gathered:
 
 
 def gather(
-    run: Path | str, *, published: bool = False, draws: int | None = None, seed: int | None = None
+    run: Path | str,
+    *,
+    published: bool = False,
+    draws: int | None = None,
+    seed: int | None = None,
+    values: Mapping[str, xr.Dataset] | None = None,
 ) -> Gathered:
     """Reduce a run's cube, in one pass over each identifier kind.
 
@@ -115,6 +121,9 @@ def gather(
         Fit the study's published points too.
     draws, seed : int, optional
         Resamples of the queries; those of the run's own results by default.
+    values : mapping of str to xarray.Dataset, optional
+        The metrics of each query by identifier kind, if they are known, so that the cube is not
+        read for them.
 
     Raises
     ------
@@ -131,10 +140,10 @@ def gather(
     found = []
     with dask.config.set(scheduler="threads"):
         for name, search, contrast in kinds(tree):
-            values = reduce_queries(search, contrast)
-            means = means_of(values, draws, seed)
+            known = values[name] if values else reduce_queries(search, contrast)
+            means = means_of(known, draws, seed)
             more = [fit_points(points, seed=seed) for points in figure_points_of(means, name)]
-            fits = fits_of(name, values, draws, seed)
-            found.append(Kind(name, search, contrast, values, means, fits, more))
+            fits = fits_of(name, known, draws, seed)
+            found.append(Kind(name, search, contrast, known, means, fits, more))
     overlay = [fit_points(points, seed=seed) for points in published_points()] if published else []
     return Gathered(run, tree.attrs, found, overlay, draws, seed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -41,7 +42,12 @@ class Section:
 
 
 def write_report(
-    run: Path | str, *, published: bool = False, draws: int | None = None, seed: int | None = None
+    run: Path | str,
+    *,
+    published: bool = False,
+    draws: int | None = None,
+    seed: int | None = None,
+    values: Mapping[str, xr.Dataset] | None = None,
 ) -> Path:
     """Write `report/index.html` of a run and its figures as SVG files; replaces an earlier one.
 
@@ -55,6 +61,8 @@ def write_report(
         Lay the study's published points beside one's own.
     draws, seed : int, optional
         Resamples of the queries; those of the run's own results by default.
+    values : mapping of str to xarray.Dataset, optional
+        The metrics of each query of the run's cube, as `gather` takes them.
 
     Returns
     -------
@@ -72,7 +80,7 @@ def write_report(
     --------
     >>> write_report("runs/pydoc")  # doctest: +SKIP
     """
-    gathered = gather(run, published=published, draws=draws, seed=seed)
+    gathered = gather(run, published=published, draws=draws, seed=seed, values=values)
     sections = sections_of(gathered)
     html = render(gathered, sections)
     with publishing(gathered.layout.report, _made_from(gathered.run)) as partial:

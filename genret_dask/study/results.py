@@ -7,16 +7,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
-from genret_dask.cube.open import kinds, open_cube
 from genret_dask.datasets.collection import Collection
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.precision import precision_changes
-from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.runs import write_qrels, write_run
 from genret_dask.metrics.table import records
 from genret_dask.specs import SweepSpec
+from genret_dask.study.reductions import Reductions
 
 logger = logging.getLogger(__name__)
 
@@ -24,38 +21,40 @@ RESULTS = ("metrics", "fits", "precision")
 """Stems of the JSON files that `write_results` leaves."""
 
 
-def _warn_of_empty_rankings(kind: str, search: xr.Dataset) -> None:
+def _warn_of_empty_rankings(kind: str, beam: int, empty: int, rankings: int) -> None:
     """Say so where n-grams rank nothing: none is likelier to its model than in the corpus."""
-    beam = search["beam"].max()
-    doc = search["doc"].sel(beam=beam).isel(rank=0)
-    if empty := int((doc < 0).sum().compute()):
+    if empty:
         logger.warning(
             "%d of %d rankings of %s at beam %d hold no document: none of their n-grams is "
             "likelier to the model than in the corpus, so that none weighs anything",
             empty,
-            doc.size,
+            rankings,
             kind,
-            int(beam),
+            beam,
         )
 
 
-def write_results(cube: Path, collection: Collection, spec: SweepSpec, folder: Path) -> None:
+def write_results(
+    reductions: Reductions, collection: Collection, spec: SweepSpec, folder: Path
+) -> None:
     """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
     draws, seed = spec.fits.bootstrap, spec.seed
-    for kind, search, contrast in kinds(open_cube(cube)):
-        _warn_of_empty_rankings(kind, search)
-        values = reduce_queries(search, contrast)
+    for kind, (search, contrast) in reductions.kinds.items():
+        values = reductions.values[kind]
         found["metrics"] += records(kind, values, draws, seed)
         found["fits"] += [fit.record() for fit in fits_of(kind, values, draws, seed)]
         found["precision"] += precision_changes(kind, values, draws, seed)
         trec = folder / "trec" / kind
         trec.mkdir(parents=True)
         write_qrels(contrast, collection.document_ids, trec / "qrels.txt")
-        beam = max(spec.inference.beams)
-        for model in search["model"].values.tolist():
+        beam, empty = max(spec.inference.beams), 0
+        for row, model in enumerate(search["model"].values.tolist()):
+            rankings = reductions.rankings(kind, row)
             path = trec / f"{model}.beam{beam}.run"
-            write_run(search, collection.document_ids, path, model=model, beam=beam)
+            write_run(rankings, collection.document_ids, path, model=model, beam=beam)
+            empty += int((rankings["doc"].values[..., 0] < 0).sum())
+        _warn_of_empty_rankings(kind, beam, empty, search.sizes["model"] * search.sizes["query"])
     for name, content in found.items():
         if content or name != "precision":
             text = json.dumps(content, indent=1) + "\n"

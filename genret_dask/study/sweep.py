@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dask
 from distributed import span
 
+from genret_dask.cube.open import open_cube
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
 from genret_dask.datasets.collection import Collection
@@ -44,6 +46,7 @@ from genret_dask.storage.records import read_record
 from genret_dask.study.cut_queries import warn_of_cut_queries
 from genret_dask.study.inputs import Inputs
 from genret_dask.study.preview import Preview, preview
+from genret_dask.study.reductions import Reductions, exceeds_workers
 from genret_dask.study.results import RESULTS, write_results
 from genret_dask.study.search import search
 from genret_dask.study.survey import Step, remove_stale
@@ -172,6 +175,7 @@ class Study:
         self.memory: list[MemoryUse] = []
         self._tasks: list[TrainTask] | None = None
         self._template: Template | None = None
+        self._reductions: Reductions | None = None
         self._progress = progress
         self.client, self._lost_timeout, self._redo = client, lost_timeout, redo
         self._limits = limits
@@ -381,10 +385,11 @@ class Study:
         made_from = Origin("results", parts)
         if (read_record(folder / RECORD) or {}).get("fingerprint") != made_from.fingerprint:
             self._report("results", 0, 1)
-            # Many small reductions: threads here are faster than the cluster's scheduler.
-            threads = dask.config.set(scheduler="threads")
-            with publishing(folder, made_from) as partial_folder, threads:
-                write_results(self.cube, self.collection, self.spec, partial_folder)
+            with (
+                publishing(folder, made_from) as partial_folder,
+                self._reducing("results") as found,
+            ):
+                write_results(found, self.collection, self.spec, partial_folder)
             self._report("results", 1, 1)
         else:
             verify(folder)
@@ -404,9 +409,32 @@ class Study:
 
         if not is_reported(self.folder):
             self._report("report", 0, 1)
-            write_report(self.folder)
+            with self._reducing("report") as reductions:
+                write_report(self.folder, values=reductions.values)
             self._report("report", 1, 1)
         return self.layout.page
+
+    @contextmanager
+    def _reducing(self, stage: str) -> Iterator[Reductions]:
+        """Open the sealed cube for a stage, to be reduced where it fits; see `exceeds_workers`.
+
+        What was reduced before is kept while the cube is the same. What is left runs on threads.
+        """
+        found = self._reductions
+        if found is None or found.digest != read_attributes(self.cube)["digest"]:
+            tree = open_cube(self.cube)
+            on_cluster = self.client is not None and exceeds_workers(tree.nbytes, self.client)
+            where = "cluster" if on_cluster else "threads"
+            self.log("analysis", where=where, cube_bytes=tree.nbytes)
+            found = Reductions(
+                self.cube,
+                tree,
+                self.executor if on_cluster else None,
+                partial(self._report, stage, total=1),
+            )
+        with dask.config.set(scheduler="threads"), span(self.spec.name, "analysis"):
+            yield found
+        self._reductions = found
 
     def _report(self, stage: str, done: float, total: float) -> None:
         self._stages(stage, done, total)
