@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 
 import numpy as np
 import onnx
@@ -11,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from scipy.optimize import curve_fit
 
-from genret_dask.bench import coverage, engine, laws, ngrams, run, searching
+from genret_dask.bench import corpus, coverage, engine, laws, ngrams, run, searching
 from genret_dask.bench.measure import compare, quantity
 from genret_dask.bench.workload import LEVELS, Scale, random_codes, workload
 from genret_dask.cli import main
+from genret_dask.datasets.beir import write_folder
 from genret_dask.fits import Surfaces
 from tests.conftest import make_collection
 
@@ -35,7 +38,7 @@ def test_every_benchmark_agrees_with_its_peer(monkeypatch):
     # Docstrings of every library, and large products, take as long as all else.
     monkeypatch.setattr(engine, "SQUARES", (64,))
     monkeypatch.setattr(ngrams.PydocDataset, "load", lambda self: make_collection(500))
-    apart = ("growth", "scaling", "laws", "coverage")  # of tests of their own
+    apart = ("growth", "scaling", "corpus", "laws", "coverage")  # of tests of their own
     cases = [name for name in run.CASES if name not in apart]
     found = list(run.run(cases, ["t5", "llama"], quick=True, runs=1))
     for item in found:
@@ -64,6 +67,43 @@ def test_two_workers_give_the_cube_of_one_and_a_task_has_a_cost():
         "2 workers against 1", "cost of a task", "memory of the client and scheduler"
     ]  # fmt: skip
     assert all(item.equal and item.ratio > 0 for item in found.values())
+
+
+@pytest.mark.slow
+def test_a_corpus_gives_the_cube_of_one_worker_and_each_stage_has_a_cost(tmp_path):
+    write_folder(make_collection(200), tmp_path / "beir")
+    found = list(run.run(["corpus"], [], quick=True, runs=1, text=tmp_path / "beir"))
+    names = [item.measure for item in found]
+    assert names[0] == "reading" and {"tokenizer", "index", "search"} < {*names}
+    assert all(item.equal and item.ratio > 0 for item in found)
+
+
+def test_a_corpus_is_compared_with_a_tenth_and_a_bound(tmp_path, monkeypatch):
+    def sweep(text, documents, workers):
+        stages = {"reading": documents / 1e5, "index": documents / 1e4 / workers, "train": 7.0}
+        digest = "one" if documents < 30_000 else str(workers)
+        return corpus._Swept(stages, 1.0 + documents / 1e5, documents * 10**4, 10**9, digest)
+
+    monkeypatch.setattr(corpus, "_sweep", sweep)
+    found = {item.measure: item for item in corpus.run_corpus(TINY, 1, 20_000, tmp_path)}
+    assert found["index"].ours == found["index"].peer == pytest.approx(100)
+    assert found["train"].ratio == pytest.approx(10)
+    sped = found["preparation by 2 workers against 1"]
+    assert (sped.ours, sped.peer) == pytest.approx((1.2, 2.2)) and sped.ratio > 1.8
+    assert found["memory of the client"].ratio == pytest.approx(1.5 / 0.2)
+    assert found["memory of a worker"].ratio == pytest.approx(4)
+    assert found["a run with nothing to do"].ratio == pytest.approx(1.01 / 1.2)
+    differing = list(corpus.run_corpus(TINY, 1, 30_000, tmp_path))
+    assert [item.measure for item in differing if item.ratio is None] == [
+        "preparation by 2 workers against 1", "all by 2 workers against 1"
+    ]  # fmt: skip
+
+
+def test_the_most_that_a_process_holds_is_seen():
+    with corpus._watched([os.getpid(), 2**22 - 1]) as peaks:
+        held = np.ones(2**24)
+        time.sleep(3 * corpus._POLL)
+    assert peaks[0] > held.nbytes and peaks[1] == 0
 
 
 def test_the_command_prints_a_table_and_writes_records(tmp_path):
