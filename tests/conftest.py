@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,18 @@ def toy(tmp_path_factory) -> Path:
                 study.search()
             ready.touch()
     return root
+
+
+@pytest.fixture(scope="module")
+def rough_fits() -> Iterator[None]:
+    """A few steps of each search for a law over several axes, where its digits are not asked."""
+    from genret_dask.fits import surface
+    from genret_dask.fits.projection import Effort
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("QUICK", "PRECISE"):
+            patch.setattr(surface, name, Effort(steps=10, gain=1e-8, patience=6))
+        yield
 
 
 @dataclass(frozen=True)

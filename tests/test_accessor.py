@@ -35,6 +35,8 @@ from genret_dask.metrics.queries import per_query, reduce_queries
 from genret_dask.storage.fingerprint import Origin
 from tests.fits.conftest import MODELS, write_law_cube
 
+pytestmark = pytest.mark.usefixtures("rough_fits")
+
 CHUNK = re.compile(r"^(?P<array>.+)/c(/|$)")
 INDEXES = {"model", "query", "beam"}
 COORDINATES = INDEXES | {

@@ -21,6 +21,8 @@ from genret_dask.monitoring.timing import read_stages
 from tests.conftest import make_collection, write_beir
 from tests.runs import TINY
 
+pytestmark = pytest.mark.usefixtures("rough_fits")
+
 CLUSTER = {
     "version": 1,
     "module": "dask.distributed",

@@ -13,6 +13,8 @@ from genret_dask.cli.tables import fits_table
 from genret_dask.fits import fit_power_law, fit_power_laws, fit_records, resample_weights
 from genret_dask.metrics import cgl, recall
 
+pytestmark = pytest.mark.usefixtures("rough_fits")
+
 QUERIES, BEAMS, NEGATIVES = 12, (1, 4, 16, 64), 4
 
 # name, family, N, D, fraction

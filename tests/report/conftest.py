@@ -12,8 +12,6 @@ import pytest
 import zarr
 
 from genret_dask.cube.store import seal_cube
-from genret_dask.fits import surface
-from genret_dask.fits.projection import Effort
 from genret_dask.report import write_report
 from tests.fits import conftest as laws
 
@@ -79,17 +77,8 @@ def rewrite(run: Path, kind: str, dataset: str, name: str, change: Callable) -> 
         array[...] = change(np.array(array[...]))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def rough_fits():
-    """What a page shows of a law does not depend on the law's last digits."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("QUICK", "PRECISE"):
-            patch.setattr(surface, name, Effort(steps=10, gain=1e-8, patience=6))
-        yield
-
-
 @pytest.fixture(scope="module")
-def both_kinds(tmp_path_factory) -> Path:
+def both_kinds(tmp_path_factory, rough_fits) -> Path:
     """A run of the same models with codes and with n-grams."""
     run = tmp_path_factory.mktemp("both")
     laws.write_law_cube(run / "cube.zarr", kind="codes")

@@ -20,6 +20,8 @@ from genret_dask.report.text import clean, decimal, estimate
 from tests.fits import conftest as laws
 from tests.report.conftest import DRAWS, Page, read_page, rewrite
 
+pytestmark = pytest.mark.usefixtures("rough_fits")
+
 
 @pytest.fixture(scope="module")
 def page(published_html) -> Page:

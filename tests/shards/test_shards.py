@@ -99,7 +99,7 @@ def test_the_dask_run_gives_the_same_cube_bit_for_bit(root, tmp_path):
     assert sum(workers.values()) >= 2
 
 
-@pytest.mark.parametrize(("shard_queries", "batch_queries"), [(8, 1), (5, 16), (64, 7)])
+@pytest.mark.parametrize(("shard_queries", "batch_queries"), [(5, 1), (64, 7)])
 def test_batch_and_shard_size_change_no_ranking(root, tmp_path, shard_queries, batch_queries):
     copy_models(root, tmp_path)
     inference = make_spec(root).inference.model_copy(
