@@ -92,6 +92,7 @@ class CodesIdentifiers(FixedLength):
             return Vectors([embed(collection, embedding, source.seed)])
         tasks = embed_tasks(collection, source.place, embedding, source.seed, source.working)
         if todo := [task for task in tasks if not is_embedded(task)]:
+            source.report("identifiers", 1, 1)  # what the embedding was fitted to is there
             source.map(
                 "embedding",
                 run_embed,
