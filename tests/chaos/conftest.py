@@ -199,7 +199,7 @@ def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     """Wait until a condition holds; fail where it does not within so many seconds."""
     end = time.monotonic() + seconds
     while not condition():

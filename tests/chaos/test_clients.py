@@ -39,7 +39,7 @@ def stop(program: subprocess.Popen, how: signal.Signals) -> tuple[str, list[psut
         os.killpg(program.pid, how)
     else:
         program.send_signal(how)
-    return program.communicate(timeout=60)[1], processes
+    return program.communicate(timeout=180)[1], processes
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_stopped_clients_repeat_what_was_in_flight_and_leave_no_process(
         due = stand.begun().total() + stand.shards // (kills + 1)
         program = start(stand)
         try:
-            wait_for(lambda due=due: stand.begun().total() >= due, 120)
+            wait_for(lambda due=due: stand.begun().total() >= due, 300)
             text, processes = stop(program, how)
         finally:
             program.kill()
@@ -68,7 +68,7 @@ def test_stopped_clients_repeat_what_was_in_flight_and_leave_no_process(
         assert gone(processes)
     monkeypatch.setenv("CHAOS_SLEEP", "0")
     last = start(stand)
-    out, text = last.communicate(timeout=120)
+    out, text = last.communicate(timeout=300)
     assert last.returncode == 0, text
     assert "FLOPs/query" in out
     begun = stand.begun()
@@ -81,13 +81,13 @@ def test_the_second_client_is_refused_and_the_first_goes_on(stand, monkeypatch):
     monkeypatch.setenv("CHAOS_SLEEP", "0.2")
     first = start(stand)
     try:
-        wait_for(lambda: stand.begun().total() > 0, 120)
+        wait_for(lambda: stand.begun().total() > 0, 300)
         second = start(stand)
-        text = second.communicate(timeout=60)[1]
+        text = second.communicate(timeout=180)[1]
         assert second.returncode == 1
         assert f"process {first.pid} on" in text and "since 20" in text
         assert first.poll() is None
-        _, text = first.communicate(timeout=120)
+        _, text = first.communicate(timeout=300)
         assert first.returncode == 0, text
     finally:
         first.kill()
@@ -97,7 +97,7 @@ def test_the_second_client_is_refused_and_the_first_goes_on(stand, monkeypatch):
 def test_a_poisoned_shard_ends_the_command_with_1(stand, monkeypatch):
     monkeypatch.setenv("CHAOS_POISON", "search.codes.llama-01-00000002=raise")
     program = start(stand)
-    text = program.communicate(timeout=120)[1]
+    text = program.communicate(timeout=300)[1]
     assert program.returncode == 1
     assert "search.codes.llama-01-00000002: ZeroDivisionError: query 3" in text
     assert "Traceback (most" not in text and not (stand.run / "report").exists()

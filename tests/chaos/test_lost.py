@@ -22,12 +22,12 @@ def test_the_command_ends_loudly(stand, servers, what, lost_timeout, monkeypatch
     keys = {"address": servers.address, "timeout": 60}
     program = start(stand, cluster=keys | ({"lost_timeout": 3} if lost_timeout else {}))
     try:
-        wait_for(lambda: stand.begun().total() >= 6, 120)
+        wait_for(lambda: stand.begun().total() >= 6, 300)
         servers.kill(what)
         for pid in {line.pid for line in stand.lines()} if what == "worker" else ():
             kill(pid)
         began = time.monotonic()
-        _, text = program.communicate(timeout=120)
+        _, text = program.communicate(timeout=300)
     finally:
         program.kill()
     record_property("seconds", round(time.monotonic() - began, 1))

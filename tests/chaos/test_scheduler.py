@@ -110,7 +110,7 @@ def test_a_run_goes_on_with_the_scheduler_that_came_back(
     monkeypatch.setenv("CHAOS_SLEEP", "0.1")
     began = time.monotonic()
     servers.start()
-    spec = ClusterSpec(address=servers.address, timeout=60)
+    spec = ClusterSpec(address=servers.address, timeout=300)
     with connect(spec) as client, restarting(servers, stand, kills) as killed:
         stand.study(client).search()
     begun = stand.begun()
@@ -133,7 +133,7 @@ def test_a_scheduler_that_stays_away_is_a_loud_end(stand, servers, monkeypatch):
 
     with (
         pytest.raises(ClusterError, match="has been gone for") as caught,
-        connect(ClusterSpec(address=servers.address, timeout=60)) as client,
+        connect(ClusterSpec(address=servers.address, timeout=300)) as client,
     ):
         stand.study(client, lost_timeout=3, progress=progress).search()
     assert servers.address in str(caught.value)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-SECONDS = 60  # for anything to start
+SECONDS = 180  # for anything to start
 
 
 def wait_for(happens: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:

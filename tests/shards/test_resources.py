@@ -226,13 +226,14 @@ def test_a_worker_knows_its_host_and_reports(root, tmp_path):
     from distributed import Client, LocalCluster
 
     copy_models(root, tmp_path)
+    codes = make_spec(root).identifiers[:1]
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
         ) as cluster,
         Client(cluster) as client,
     ):
-        study = Study(make_spec(root), client, runs=tmp_path)
+        study = Study(make_spec(root, identifiers=codes), client, runs=tmp_path)
         study.search()
         hosts = client.run(
             lambda dask_worker: dask_worker.plugins["genret-resources"].resources.host

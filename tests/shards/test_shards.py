@@ -118,7 +118,8 @@ def test_batch_and_shard_size_change_no_ranking(root, tmp_path, shard_queries, b
 
 def test_a_broken_off_run_does_only_what_is_left(root, tmp_path, monkeypatch):
     copy_models(root, tmp_path)
-    study = Study(make_spec(root), runs=tmp_path)
+    spec = make_spec(root, identifiers=make_spec(root).identifiers[:1])
+    study = Study(spec, runs=tmp_path)
     done = []
     real = run_shard
 
@@ -138,9 +139,9 @@ def test_a_broken_off_run_does_only_what_is_left(root, tmp_path, monkeypatch):
         "genret_dask.study.search.run_shard",
         lambda task, *rest: (again.append(task.key), real(task, *rest))[1],
     )
-    cube = Study(make_spec(root), runs=tmp_path).search()
+    cube = Study(spec, runs=tmp_path).search()
     assert len(done) == 3 and not set(done) & set(again)
-    assert not differing(root / "serial" / "toy" / "cube.zarr", cube)
+    assert not differing(root / "serial" / "toy" / "cube.zarr" / "codes", cube / "codes")
 
 
 def test_a_finished_run_does_nothing(root, tmp_path):
