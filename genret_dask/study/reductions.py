@@ -40,8 +40,10 @@ def exceeds_workers(cube_bytes: int, client: Client) -> bool:
     """Tell whether a cube is larger, before compression, than the smallest worker's memory.
 
     That is its memory limit; where no worker has one, the memory of its host. Without workers that
-    tell of either, no cube is.
+    tell of either, as those of a client that was closed, no cube is.
     """
+    if client.status != "running":
+        return False
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
     sizes = limits or [machine["memory_bytes"] for machine in machines_of(client)]

@@ -45,8 +45,8 @@ def study_of(toy: Path, runs: Path, client: Client | None) -> Study:
 class _Client:
     """Knows of workers with these memory limits."""
 
-    def __init__(self, *limits: int | None) -> None:
-        self._limits = limits
+    def __init__(self, *limits: int | None, status: str = "running") -> None:
+        self._limits, self.status = limits, status
 
     def scheduler_info(self, n_workers: int) -> dict:
         workers = {f"w{row}": {"memory_limit": limit} for row, limit in enumerate(self._limits)}
@@ -63,6 +63,7 @@ def test_a_cube_is_for_the_cluster_if_a_worker_cannot_hold_it(monkeypatch, limit
     client = _Client(*limits)
     assert not exceeds_workers(smallest or 10**15, client)
     assert exceeds_workers((smallest or 0) + 1, client) == (smallest is not None)
+    assert not exceeds_workers(10**15, _Client(*limits, status="closed"))
 
 
 @pytest.mark.usefixtures("small_workers")
