@@ -121,7 +121,7 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     cells, models = cells_of(spec), models_of(spec)
     groups = planned_groups(spec, collection)
     queries, kinds = next(iter(groups.values())).sizes["query"], len(groups)
-    shards = len(plan_shards("", models, queries, inference.shard_queries))
+    cube_bytes, shards = cube_size(spec, groups)
     costs = [_Cost(spec, cell, groups[cell.kind].sizes, collection) for cell in cells]
     return Estimate(
         documents=len(collection),
@@ -129,9 +129,9 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
         models=models,
         train_tasks=len(cells),
         export_tasks=kinds * len(models),
-        shards=kinds * shards,
+        shards=shards,
         train_steps=sum(_steps_of(cell.training(spec)) for cell in cells),
-        cube_bytes=sum(group.nbytes for group in groups.values()),
+        cube_bytes=cube_bytes,
         train_flops=sum(cost.train_flops() for cost in costs),
         search_flops=len(spec.export.precision) * sum(cost.search_flops() for cost in costs),
         task_bytes=max(cost.task_bytes(inference.batch_queries) for cost in costs),
@@ -159,6 +159,13 @@ def planned_groups(spec: SweepSpec, collection: Collection) -> dict[str, Group]:
             kind.kind, kind.variables, sizes, inference.shard_queries, {}, {}, {}, {}
         )
     return groups
+
+
+def cube_size(spec: SweepSpec, groups: Mapping[str, Group]) -> tuple[int, int]:
+    """Return the bytes of a cube of `planned_groups` before compression, and its shards."""
+    models, rows = models_of(spec), spec.inference.shard_queries
+    shards = (len(plan_shards("", models, one.sizes["query"], rows)) for one in groups.values())
+    return sum(group.nbytes for group in groups.values()), sum(shards)
 
 
 def check_budget(spec: SweepSpec, plan: Estimate) -> None:

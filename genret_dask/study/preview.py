@@ -9,7 +9,14 @@ from typing import Any
 
 from genret_dask.errors import GenretError, ModelError, together
 from genret_dask.storage.places import names_in
-from genret_dask.study.estimate import Estimate, check_budget, estimate, memory_needs
+from genret_dask.study.estimate import (
+    Estimate,
+    check_budget,
+    cube_size,
+    estimate,
+    memory_needs,
+    planned_groups,
+)
 from genret_dask.study.model_checks import check_models
 from genret_dask.study.origins import Origins
 from genret_dask.study.preparation import Preparation, check_disk, preparation
@@ -56,8 +63,11 @@ class Preview:
     def check_disk(self) -> None:
         """Refuse a disk without room for what is still to be written; see `check_disk`."""
         written = sum(name.endswith(".json") for name in names_in(self.origins.layout.markers))
-        cube = self.estimate.cube_bytes * max(0.0, 1 - written / self.estimate.shards)
-        check_disk(self.origins, self.steps, self.preparation, cube)
+        spec = self.origins.spec
+        # Not by `estimate`, which reads all texts for each n-gram model.
+        cube_bytes, shards = cube_size(spec, planned_groups(spec, self.origins.loaded))
+        left = cube_bytes * max(0.0, 1 - written / shards)
+        check_disk(self.origins, self.steps, self.preparation, left)
 
     def check(self) -> None:
         """Raise what is in the way, all of it at once."""
