@@ -32,7 +32,8 @@ CROWD = 2000
 
 MOST_CODES = 65_536
 
-_TRAINED = 256  # vectors a centroid: faiss takes no more, by its default
+ROUNDS, TRAINED = 25, 256
+"""Of k-means, and the vectors a centroid that it sees in each: faiss takes no more, by default."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def residual_quantise(vectors: Vectors, levels: int, codes: int, seed: int) -> n
     for level in range(levels):
         own_seed = seed + level + 1
         kmeans = faiss.Kmeans(
-            vectors.dim, codes, niter=25, seed=own_seed, min_points_per_centroid=1
+            vectors.dim, codes, niter=ROUNDS, seed=own_seed, min_points_per_centroid=1
         )
         kmeans.train(residual.take(_sample(len(vectors), codes, own_seed)))
         centroids = np.array(kmeans.centroids)
@@ -212,11 +213,11 @@ def _sample(number: int, codes: int, seed: int) -> np.ndarray:
     """The rows that faiss would choose to train with, had it all of them; in its order."""
     import faiss
 
-    if number <= codes * _TRAINED:
+    if number <= codes * TRAINED:
         return np.arange(number)
     rows = np.empty(number, dtype=np.int32)
     faiss.rand_perm(faiss.swig_ptr(rows), number, seed)  # type: ignore[attr-defined]
-    return rows[: codes * _TRAINED]
+    return rows[: codes * TRAINED]
 
 
 def _separate(cells: np.ndarray, residual: _Residual, centroids: np.ndarray) -> None:

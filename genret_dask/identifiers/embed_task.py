@@ -52,14 +52,9 @@ class EmbedTask:
     made_from: Origin
 
 
-def is_embedded(task: EmbedTask) -> bool:
-    """Whether the vectors are there; `StaleError` where they were made from other inputs."""
-    return is_current(task.folder, task.made_from)
-
-
 def run_embed(task: EmbedTask, report: Callable[[float], None]) -> None:
     """Embed and publish a range, unless it is there; nothing is reported on the way."""
-    if is_embedded(task):
+    if is_current(task.folder, task.made_from):
         return
     texts = stored.read_artefact(task.collection).documents(task.first, task.last)
     vectors = unit_length(task.embedding.transform(texts, fetched(task.fitted)))

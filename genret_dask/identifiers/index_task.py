@@ -71,14 +71,9 @@ class IndexTask:
                 yield document, query
 
 
-def is_indexed(task: IndexTask) -> bool:
-    """Whether the part is there; `StaleError` where it was made from other inputs."""
-    return is_current(task.folder, task.made_from)
-
-
 def run_index(task: IndexTask, report: Callable[[float], None]) -> None:
     """Tokenise, sort and publish a part, unless it is there; nothing is reported on the way."""
-    if is_indexed(task):
+    if is_current(task.folder, task.made_from):
         return
     reader = Reader.at(fetched(task.tokenizer) / "tokenizer.json")
     stream = tokenize_stream(task.texts(), reader, task.vocabulary)

@@ -13,18 +13,18 @@ from pydantic import Field
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.identifiers import embed_task
-from genret_dask.identifiers.codes import MOST_CODES, build_cells, crowded
-from genret_dask.identifiers.embed_task import embed_tasks, is_embedded, open_vectors, run_embed
+from genret_dask.identifiers.codes import MOST_CODES, ROUNDS, TRAINED, build_cells, crowded
+from genret_dask.identifiers.embed_task import embed_tasks, open_vectors, run_embed
 from genret_dask.identifiers.embedding import CORE_FLOPS, EmbeddingSpec, TfidfEmbedding, embed
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.kinds.base import Making, Source
 from genret_dask.kinds.fixed import FixedLength
+from genret_dask.storage.artefacts import missing
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.sources import contents
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS, _TRAINED = 25, 256  # of k-means, and the vectors of a centroid that it sees in each
 _SPREADING = 20e-6  # seconds a document, for the last level
 
 
@@ -60,7 +60,7 @@ class CodesIdentifiers(FixedLength):
         documents, letters = len(collection), collection.texts.nbytes + collection.titles.nbytes
         sampled = min(documents, embed_task.SAMPLE)
         cost, fitted = self.embedding.cost(sampled), letters * sampled // documents
-        compared = self.levels * (_ROUNDS * min(documents, _TRAINED * self.codes) + documents)
+        compared = self.levels * (ROUNDS * min(documents, TRAINED * self.codes) + documents)
         quantising = 2 * cost.dim * self.codes * compared / CORE_FLOPS + _SPREADING * documents
         client, embedding = cost.fit_seconds * fitted + quantising, cost.seconds * letters
         kept = super().making(collection, vocabulary).bytes_kept
@@ -91,7 +91,7 @@ class CodesIdentifiers(FixedLength):
         if len(collection) <= embed_task.SAMPLE:
             return Vectors([embed(collection, embedding, source.seed)])
         tasks = embed_tasks(collection, source.place, embedding, source.seed, source.working)
-        if todo := [task for task in tasks if not is_embedded(task)]:
+        if todo := missing(tasks):
             source.report("identifiers", 1, 1)  # what the embedding was fitted to is there
             source.map(
                 "embedding",

@@ -28,7 +28,6 @@ from genret_dask.identifiers.index_task import (
     PART,
     FirstTexts,
     index_tasks,
-    is_indexed,
     plan_parts,
     run_index,
 )
@@ -74,7 +73,7 @@ from genret_dask.models.manifest import Manifest
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.specs import PositiveInt
-from genret_dask.storage.artefacts import Artefact, fetched, record_of
+from genret_dask.storage.artefacts import Artefact, fetched, missing, record_of
 from genret_dask.storage.fingerprint import Origin, sha256_file
 
 logger = logging.getLogger(__name__)
@@ -278,7 +277,7 @@ class NgramsIdentifiers(Kind):
             least=self.min_tokens,
             part_characters=self.part_characters,
         )
-        if todo := [task for task in tasks if not is_indexed(task)]:
+        if todo := missing(tasks):
             source.map(
                 "index",
                 run_index,

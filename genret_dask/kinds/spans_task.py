@@ -78,14 +78,9 @@ def spans_tasks(
     ]
 
 
-def are_sampled(task: SpansTask) -> bool:
-    """Whether the identifiers are there; `StaleError` where they were made from other inputs."""
-    return is_current(task.folder, task.made_from)
-
-
 def run_spans(task: SpansTask, report: Callable[[float], None]) -> None:
     """Sample and publish identifiers of candidates, int32 [queries, candidates, choices, 2]."""
-    if are_sampled(task):
+    if is_current(task.folder, task.made_from):
         return
     collection = stored.read_artefact(task.collection)
     rows = slice(task.first, task.first + len(task.queries))

@@ -6,11 +6,11 @@ every file. It is written beside its place and published at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from genret_dask.errors import StaleError
 from genret_dask.storage.fingerprint import Origin, sha256_file
@@ -122,6 +122,23 @@ class Artefact:
 def is_current(folder: Path, origin: Origin, name: str = RECORD) -> bool:
     """Whether the artefact is there and was made from these inputs; see `Artefact`."""
     return Artefact(folder, origin, name).is_current
+
+
+class Publishing(Protocol):
+    """A task that publishes an artefact."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def made_from(self) -> Origin: ...
+
+
+Task = TypeVar("Task", bound=Publishing)
+
+
+def missing(tasks: Iterable[Task]) -> list[Task]:
+    """Those of some tasks whose artefact is not there; `StaleError` where it is of other inputs."""
+    return [task for task in tasks if not is_current(task.folder, task.made_from)]
 
 
 @contextmanager

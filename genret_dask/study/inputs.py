@@ -20,10 +20,10 @@ from genret_dask.datasets.summary import count_repeated
 from genret_dask.inference.own import own_documents
 from genret_dask.kinds import Kind
 from genret_dask.kinds.base import Source
-from genret_dask.kinds.spans_task import SPANS, are_sampled, open_spans, run_spans, spans_tasks
+from genret_dask.kinds.spans_task import SPANS, open_spans, run_spans, spans_tasks
 from genret_dask.specs import ModelSpec, SweepSpec
 from genret_dask.storage.arrays import read_array
-from genret_dask.storage.artefacts import Artefact, fetched, publishing, record_of
+from genret_dask.storage.artefacts import Artefact, fetched, missing, publishing, record_of
 from genret_dask.storage.layout import TEXTS
 from genret_dask.storage.places import remove
 from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
@@ -167,7 +167,7 @@ class Inputs:
             folder=working / made.fingerprint,
             made_from=made.made_from,
         )
-        if todo := [task for task in tasks if not are_sampled(task)]:
+        if todo := missing(tasks):
             names = [f"spans.{kind.kind}.{made.folder.name}-{task.first:05d}" for task in todo]
             self._map("spans of candidates", run_spans, todo, names, lambda t: len(t.queries))
         with publishing(made.folder, made.made_from) as partial_folder:
