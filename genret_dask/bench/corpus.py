@@ -15,8 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from genret_dask.bench.measure import Measurement, quantity
+from genret_dask.bench.scaling import workers_of_one_thread
 from genret_dask.bench.workload import QUICK, Scale
-from genret_dask.clusters import ClusterSpec, connect
+from genret_dask.clusters import connect
 from genret_dask.cube.store import read_attributes
 from genret_dask.datasets import BigramsDataset, PydocDataset
 from genret_dask.datasets.beir import write_folder
@@ -131,14 +132,7 @@ def _sweep(text: Path, documents: int, workers: int) -> _Swept:
 
 def _swept(text: Path, documents: int, workers: int, folder: Path) -> _Swept:
     spec = _study(text, documents)
-    kwargs = {
-        "n_workers": workers,
-        "threads_per_worker": 1,
-        "dashboard_address": None,
-        "env": _ONE_THREAD,
-    }
-    keys = {"module": "distributed", "class": "LocalCluster", "kwargs": kwargs}
-    with connect(ClusterSpec.model_validate(keys)) as client:
+    with connect(workers_of_one_thread(workers, env=_ONE_THREAD)) as client:
         pids = [os.getpid(), *client.run(os.getpid).values()]
         moments = [time.perf_counter()]
         with _watched(pids) as peaks:

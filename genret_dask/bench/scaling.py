@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,12 +37,13 @@ def run_scaling(scale: Scale, runs: int) -> Iterator[Measurement]:
     with TemporaryDirectory(prefix="genret-bench.") as folder:
         spec = _study(Path(folder), queries=32 if quick else 512)
         yield _workers(spec, Path(folder), 1 if quick else runs)
-    with connect(_cluster(2)) as client:
+    with connect(workers_of_one_thread(2)) as client:
         yield from _overhead(client, TASKS // 20 if quick else TASKS)
 
 
-def _cluster(workers: int) -> ClusterSpec:
-    kwargs = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+def workers_of_one_thread(count: int, **more: Any) -> ClusterSpec:
+    """Describe a cluster of this machine; `more` goes to `distributed.LocalCluster`."""
+    kwargs = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None, **more}
     keys = {"module": "distributed", "class": "LocalCluster", "kwargs": kwargs}
     return ClusterSpec.model_validate(keys)
 
@@ -56,7 +57,7 @@ def _workers(spec: SweepSpec, folder: Path, runs: int) -> Measurement:
     digests: set[str] = set()
     for _ in range(runs):
         for workers, spent in times.items():
-            with connect(_cluster(workers)) as client:
+            with connect(workers_of_one_thread(workers)) as client:
                 rounds = [_search(spec, folder, client) for _ in range(2)]  # the first warms up
             spent.append(rounds[-1][0])
             digests.update(digest for _, digest in rounds)
