@@ -19,8 +19,6 @@ RULES = f"ICU {icu4py.icu_version}"
 
 _LOCALE = "en"
 _WITHIN = re.compile("[.,:;'‘’·،٫٬]")  # punctuation that ICU keeps inside a word
-
-
 _ASCII_TERMS = re.compile("[0-9a-z_]*[0-9a-z][0-9a-z_]*")  # what ICU and the split come to
 
 
