@@ -62,15 +62,15 @@ def _rebuild(
     return cls(found, expected=expected, fix=fix)
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """Name the first few of many, and count the others.
+def listed(names: Sequence[str], most: int = 3, of: int | None = None) -> str:
+    """Name the first few of many, and count the others: of all names, or of so many as `of` says.
 
     Examples
     --------
     >>> listed(["a", "b", "c", "d", "e"])
     'a, b, c, and 2 more'
     """
-    others = len(names) - most
+    others = (len(names) if of is None else of) - most
     return ", ".join(names[:most]) + (f", and {others} more" if others > 0 else "")
 
 

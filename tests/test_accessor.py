@@ -191,6 +191,7 @@ def test_a_cube_of_100_gb_opens_by_its_metadata(tmp_path, reads):
     sizes = {"model": 8, "query": queries, "beam": 7, "rank": 1000, "step": 8, "candidate": 2}
     text = {name: np.array(["x"] * 8) for name in ("family", "precision")}
     group = Group(
+        name="codes",
         kind="codes",
         variables=CodesIdentifiers.variables,
         sizes=sizes,

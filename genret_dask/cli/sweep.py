@@ -116,7 +116,7 @@ def _print_plan(spec: SweepSpec, cluster_file: Path, runs: Path, redo: bool) -> 
         "run": runs / spec.name,
         "documents": f"{plan.documents:,}",
         "queries": f"{plan.queries:,} of the {search.split} split",
-        "generating": ", ".join(identifiers.kind for identifiers in spec.identifiers),
+        "generating": ", ".join(identifiers.label for identifiers in spec.identifiers),
         "models": f"{len(plan.models)}: {', '.join(plan.models)}",
         "beams": ", ".join(map(str, search.beams)),
         "tasks": f"{plan.train_tasks} train, {plan.export_tasks} export, {plan.shards} shards",

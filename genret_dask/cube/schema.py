@@ -89,8 +89,10 @@ class Group:
 
     Attributes
     ----------
+    name : str
+        Of its identifiers in the study.
     kind : str
-        Identifier kind; names the group.
+        Of its identifiers.
     variables : Variables
         Arrays that shards write.
     sizes : dict of dimension to int
@@ -105,6 +107,7 @@ class Group:
         For each model a fingerprint of all that its values depend on but queries and candidates.
     """
 
+    name: str
     kind: str
     variables: Variables
     sizes: dict[str, int]

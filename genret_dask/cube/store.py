@@ -77,7 +77,7 @@ def write_template(folder: Path, template: Template) -> None:
     )
     with zarr.config.set({"array.write_empty_chunks": True}):
         for group in template.groups:
-            _create_group(root.create_group(group.kind), group)
+            _create_group(root.create_group(group.name, attributes={"kind": group.kind}), group)
 
 
 def _create_group(root: Any, template: Group) -> None:
@@ -249,7 +249,7 @@ def revise_cube(path: Path, template: Template, kept: Kept) -> None:
         create_cube(path, template)
         return
     unseal_cube(path)
-    groups = {group.kind: group for group in template.groups}
+    groups = {group.name: group for group in template.groups}
     root: Any = zarr.open_group(store_at(path, read_only=True), mode="r", use_consolidated=False)
     for kind in sorted(root.group_keys()):
         if kind not in groups:

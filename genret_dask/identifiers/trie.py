@@ -82,7 +82,7 @@ class Trie:
             codes = _checked(codes)
         elif codes[:, -1].min() < 0:
             raise ValueError("rows of different length need an end token: closed=True")
-        order = _lexicographic(codes.astype(np.int64) + 1 if closed else codes)
+        order = lexicographic(codes.astype(np.int64) + 1 if closed else codes)
         ordered = codes[order]
         lengths = (ordered >= 0).sum(axis=1) if closed else np.zeros(0, dtype=np.int64)
         children, edges = [], []
@@ -198,7 +198,7 @@ def _endings(lengths: np.ndarray, nodes: np.ndarray, level: int) -> np.ndarray:
     return np.where(lengths[nodes] == level, nodes, -1).astype(np.int32)
 
 
-def _lexicographic(codes: np.ndarray) -> np.ndarray:
+def lexicographic(codes: np.ndarray) -> np.ndarray:
     """The order that sorts rows; as many levels as fit are compared at once, as one integer."""
     words: list[np.ndarray] = []
     left = 0  # bits free in the last word

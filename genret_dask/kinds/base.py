@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from pydantic import Field
 from tokenizers import Tokenizer
 
 from genret_dask.cube.schema import Variables
@@ -24,6 +25,7 @@ from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
 from genret_dask.models.flops import Architecture, prefill_flops, step_flops
 from genret_dask.models.manifest import Manifest
+from genret_dask.specs import Name
 from genret_dask.specs.validation import Record
 from genret_dask.storage.artefacts import RECORD, Artefact
 from genret_dask.storage.fingerprint import Origin
@@ -206,10 +208,16 @@ class Kind(Record):
     """
 
     kind: str
+    name: Name | None = Field(None, description="of these identifiers; their kind")
     variables: ClassVar[Variables]
     noun: ClassVar[str]
     per_tokenizer: ClassVar[bool] = False
     record_name: ClassVar[str] = RECORD
+
+    @property
+    def label(self) -> str:
+        """What names these identifiers among those of a study: in its cube and its folders."""
+        return self.name or self.kind
 
     # --- before any work ----------------------------------------------------------------------
 
@@ -217,9 +225,16 @@ class Kind(Record):
         """Tell what is wrong with the settings, as far as it shows before any work."""
         yield from ()
 
+    def refusals(self, collection: Collection) -> Iterator[str]:
+        """Tell why a collection cannot have such identifiers, as far as it shows before any work.
+
+        It is asked where the identifiers are still to be made.
+        """
+        yield from ()
+
     def settings(self) -> dict[str, Any]:
         """Return all that search and training depend on; files by their bytes."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude={"name"})
 
     @abstractmethod
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:

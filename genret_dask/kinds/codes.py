@@ -44,7 +44,7 @@ class CodesIdentifiers(FixedLength):
 
     def settings(self) -> dict[str, Any]:
         """See `Kind.settings`."""
-        return contents(self, "embedding", embedding=self.embedding.settings())
+        return contents(self, "name", "embedding", embedding=self.embedding.settings())
 
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
         """See `Kind.made_from`."""

@@ -153,7 +153,7 @@ class NgramsIdentifiers(Kind):
 
     def settings(self) -> dict[str, Any]:
         """See `Kind.settings`."""
-        return self.model_dump(mode="json", exclude={"allow_unreachable"})
+        return self.model_dump(mode="json", exclude={"name", "allow_unreachable"})
 
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
         """See `Kind.made_from`."""
@@ -327,7 +327,9 @@ class NgramsIdentifiers(Kind):
 
     def sampled_from(self) -> dict[str, Any]:
         """See `Kind.sampled_from`."""
-        return self.model_dump(mode="json", exclude={"scoring", "partials", "allow_unreachable"})
+        return self.model_dump(
+            mode="json", exclude={"name", "scoring", "partials", "allow_unreachable"}
+        )
 
     def sampler(self, collection: Collection, tokenizer: Path, seed: int) -> Sampler:
         """See `Kind.sampler`."""

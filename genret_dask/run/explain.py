@@ -91,7 +91,7 @@ def explain(
     """
     cube = cube_path(run)
     spec = validate(SweepSpec, read_attributes(cube).get("spec"), source=f"the spec in {cube}")
-    kinds = {one.kind: one for one in spec.identifiers}
+    kinds = {one.label: one for one in spec.identifiers}
     kind = kind or max(kinds, key=lambda name: kinds[name].choices)
     _check_asked(query, beam)
     if kind not in kinds:

@@ -259,12 +259,13 @@ def _queries(run: RunLayout, spec: SweepSpec, kind: str) -> tuple[int, int] | No
 def _identifiers(run: RunLayout, spec: SweepSpec, kind: Kind) -> list[bool]:
     """Whether the identifiers of a kind are there, of every tokeniser that they are made of."""
     if not kind.per_tokenizer:
-        return [(run.identifiers(kind.kind) / kind.record_name).is_file()]
-    tokenizers = {run.tokenizer(model.label if model.pretrained else None) for model in spec.models}
+        return [(run.identifiers(kind.label) / kind.record_name).is_file()]
+    models = [cell.model for cell in cells_of(spec) if cell.identifiers is kind]
+    tokenizers = {run.tokenizer(model.label if model.pretrained else None) for model in models}
     found = []
     for tokenizer in tokenizers:
         try:
-            folder = run.identifiers(kind.kind, name_of_index(tokenizer))
+            folder = run.identifiers(kind.label, name_of_index(tokenizer))
             found.append((folder / kind.record_name).is_file())
         except GenretError:  # there is no tokeniser yet
             found.append(False)

@@ -199,7 +199,8 @@ def shards_of(cube: Path) -> list[ShardTask]:
     root: Any = zarr.open_group(store_at(cube, read_only=True), mode="r")
     found = []
     # In the order of the study, in which the seal has them.
-    kinds = [one["kind"] for one in root.attrs.get("spec", {}).get("identifiers", ())]
+    entries = root.attrs.get("spec", {}).get("identifiers", ())
+    kinds = [one.get("name") or one["kind"] for one in entries]
     for kind in kinds or sorted(root.group_keys()):
         group = root[f"{kind}/{SEARCH}"]
         array = next(one for _, one in group.arrays() if is_sharded(one))

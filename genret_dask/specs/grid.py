@@ -18,7 +18,8 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        return str(self.identifiers.kind)
+        """The name of its identifiers in the study."""
+        return str(self.identifiers.label)
 
     @property
     def name(self) -> str:
@@ -37,16 +38,15 @@ def cells_of(spec: SweepSpec) -> list[Cell]:
         Cell(identifiers, model, fraction)
         for identifiers in spec.identifiers
         for model in spec.models
+        if not model.identifiers or identifiers.label in model.identifiers
         for fraction in sorted(model.fractions)
     ]
 
 
-def models_of(spec: SweepSpec) -> list[str]:
-    """Names of the models of each group of the cube: every cell in every precision."""
-    first = spec.identifiers[0].kind
-    return [
-        precise_name(cell.name, precision)
-        for cell in cells_of(spec)
-        if cell.kind == first
-        for precision in spec.export.precision
-    ]
+def models_of(spec: SweepSpec) -> dict[str, list[str]]:
+    """Names of the models of each group of the cube: its cells in every precision."""
+    found: dict[str, list[str]] = {}
+    for cell in cells_of(spec):
+        names = [precise_name(cell.name, precision) for precision in spec.export.precision]
+        found.setdefault(cell.kind, []).extend(names)
+    return found

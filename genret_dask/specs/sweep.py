@@ -141,6 +141,14 @@ class ModelSpec(Record):
         (1.0,), description="of the training pairs; a model each"
     )
     training: dict[str, Any] = Field(default_factory=dict, description="overrides of training")
+    identifiers: tuple[Name, ...] = Field(
+        (), description="names of those of the study's identifiers that it generates; all"
+    )
+
+    @field_validator("identifiers", mode="before")
+    @classmethod
+    def _listed(cls, identifiers: Any) -> Any:
+        return (identifiers,) if isinstance(identifiers, str) else identifiers
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
@@ -298,10 +306,14 @@ class SweepSpec(Record):
 
     @field_validator("identifiers")
     @classmethod
-    def _distinct_kinds(cls, identifiers: tuple[Any, ...]) -> tuple[Any, ...]:
-        kinds = [one.kind for one in identifiers]
-        if not kinds or len(set(kinds)) != len(kinds):
-            raise ValueError("identifiers must be distinct kinds, and not empty")
+    def _distinct_labels(cls, identifiers: tuple[Any, ...]) -> tuple[Any, ...]:
+        labels = [one.label for one in identifiers]
+        if not labels:
+            raise ValueError("give at least one kind of identifier")
+        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(
+                f"several identifiers are called {', '.join(repeated)}; give each its own name"
+            )
         return identifiers
 
     @model_validator(mode="after")
@@ -316,6 +328,21 @@ class SweepSpec(Record):
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
             raise ValueError(f"models share a name: {', '.join(repeated)}; give each its own name")
+        return self
+
+    @model_validator(mode="after")
+    def _models_of_all_identifiers(self) -> SweepSpec:
+        labels = [one.label for one in self.identifiers]
+        used: set[str] = set()
+        for model in self.models:
+            if unknown := sorted({*model.identifiers} - {*labels}):
+                raise ValueError(
+                    f"model {model.label} generates the identifiers {', '.join(unknown)}; "
+                    f"expected of {', '.join(labels)}"
+                )
+            used |= {*model.identifiers} or {*labels}
+        if unused := [label for label in labels if label not in used]:
+            raise ValueError(f"no model generates the identifiers {', '.join(unused)}")
         return self
 
     @model_validator(mode="after")

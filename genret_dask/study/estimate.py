@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from dask.utils import format_bytes
@@ -120,15 +121,15 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     inference = spec.inference
     cells, models = cells_of(spec), models_of(spec)
     groups = planned_groups(spec, collection)
-    queries, kinds = next(iter(groups.values())).sizes["query"], len(groups)
+    queries = next(iter(groups.values())).sizes["query"]
     cube_bytes, shards = cube_size(spec, groups)
     costs = [_Cost(spec, cell, groups[cell.kind].sizes, collection) for cell in cells]
     return Estimate(
         documents=len(collection),
         queries=queries,
-        models=models,
+        models=list(dict.fromkeys(chain.from_iterable(models.values()))),
         train_tasks=len(cells),
-        export_tasks=kinds * len(models),
+        export_tasks=sum(map(len, models.values())),
         shards=shards,
         train_steps=sum(_steps_of(cell.training(spec)) for cell in cells),
         cube_bytes=cube_bytes,
@@ -144,19 +145,19 @@ def planned_groups(spec: SweepSpec, collection: Collection) -> dict[str, Group]:
     inference = spec.inference
     queries = select_queries(collection, inference.split, inference.queries, spec.seed)
     qrels = collection.qrels[inference.split]
-    groups = {}
+    groups, models = {}, models_of(spec)
     for kind in spec.identifiers:
         sizes = group_sizes(
             spec,
             kind,
-            models=len(models_of(spec)),
+            models=len(models[kind.label]),
             queries=len(queries),
             candidates=candidate_width(qrels, inference.negatives, len(collection)),
             documents=len(collection),
             steps=kind.planned(len(collection)).steps,
         )
-        groups[kind.kind] = Group(
-            kind.kind, kind.variables, sizes, inference.shard_queries, {}, {}, {}, {}
+        groups[kind.label] = Group(
+            kind.label, kind.kind, kind.variables, sizes, inference.shard_queries, {}, {}, {}, {}
         )
     return groups
 
@@ -164,7 +165,10 @@ def planned_groups(spec: SweepSpec, collection: Collection) -> dict[str, Group]:
 def cube_size(spec: SweepSpec, groups: Mapping[str, Group]) -> tuple[int, int]:
     """Return the bytes of a cube of `planned_groups` before compression, and its shards."""
     models, rows = models_of(spec), spec.inference.shard_queries
-    shards = (len(plan_shards("", models, one.sizes["query"], rows)) for one in groups.values())
+    shards = (
+        len(plan_shards(kind, models[kind], one.sizes["query"], rows))
+        for kind, one in groups.items()
+    )
     return sum(group.nbytes for group in groups.values()), sum(shards)
 
 

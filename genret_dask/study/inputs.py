@@ -22,6 +22,7 @@ from genret_dask.kinds import Kind
 from genret_dask.kinds.base import Source
 from genret_dask.kinds.spans_task import SPANS, open_spans, run_spans, spans_tasks
 from genret_dask.specs import ModelSpec, SweepSpec
+from genret_dask.specs.grid import cells_of
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import Artefact, fetched, missing, publishing, record_of
 from genret_dask.storage.layout import TEXTS
@@ -168,7 +169,7 @@ class Inputs:
             made_from=made.made_from,
         )
         if todo := missing(tasks):
-            names = [f"spans.{kind.kind}.{made.folder.name}-{task.first:05d}" for task in todo]
+            names = [f"spans.{kind.label}.{made.folder.name}-{task.first:05d}" for task in todo]
             self._map("spans of candidates", run_spans, todo, names, lambda t: len(t.queries))
         with publishing(made.folder, made.made_from) as partial_folder:
             np.save(partial_folder / SPANS, open_spans(tasks))
@@ -194,9 +195,8 @@ class Inputs:
     def candidates(self) -> dict[str, np.ndarray]:
         """Positives and negatives of the queries, the same for every kind of identifier."""
         spec, collection = self.spec.inference, self.collection
-        for kind in self.spec.identifiers:
-            for model in self.spec.models:
-                self.space(kind, model)
+        for cell in cells_of(self.spec):
+            self.space(cell.identifiers, cell.model)
         made, excluded = self.origins.candidates, self.origins.without_identifiers()
         if not made.is_current:
             built = build_candidates(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache as memoised
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,7 @@ from genret_dask.datasets.words import RULES
 from genret_dask.errors import ModelError
 from genret_dask.kinds import Kind
 from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
-from genret_dask.specs.grid import Cell, models_of
+from genret_dask.specs.grid import Cell, cells_of, models_of
 from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
@@ -50,7 +51,7 @@ class Origins:
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self.spec, self.layout = spec, RunLayout(folder)
         self._weights = memoised(_weights)
-        kinds = {kind.kind: kind for kind in spec.identifiers}
+        kinds = {kind.label: kind for kind in spec.identifiers}
         self._settings = memoised(lambda kind: kinds[kind].settings())
         self._space_origin = memoised(
             lambda kind, digest: kinds[kind].made_from(self.content_hash, spec.seed, digest)
@@ -124,8 +125,8 @@ class Origins:
     def space(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that a model generates: of its tokeniser, where they are made of it."""
         digest = self.tokenizer_digest(model) if kind.per_tokenizer else None
-        origin = self._space_origin(kind.kind, digest)
-        return Artefact(self.layout.identifiers(kind.kind, digest), origin, kind.record_name)
+        origin = self._space_origin(kind.label, digest)
+        return Artefact(self.layout.identifiers(kind.label, digest), origin, kind.record_name)
 
     def candidate_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that stand for each candidate; those of more queries hold these."""
@@ -172,10 +173,9 @@ class Origins:
         """
         if self._excluded_rows is None:
             spaces: dict[Path, tuple[Kind, Artefact]] = {}
-            for kind in self.spec.identifiers:
-                for model in self.spec.models:
-                    made = self.space(kind, model)
-                    spaces.setdefault(made.folder, (kind, made))
+            for cell in cells_of(self.spec):
+                made = self.space(cell.identifiers, cell.model)
+                spaces.setdefault(made.folder, (cell.identifiers, made))
             found = np.empty(0, dtype=np.int64)
             for kind, made in spaces.values():
                 if kind.per_tokenizer and made.state != "done":
@@ -208,7 +208,7 @@ class Origins:
 
     def model(self, model: ModelSpec) -> dict[str, Any]:
         """A model of the grid as its checkpoint's fingerprint sees it: by its weights' bytes."""
-        unimportant = ("name", "fractions", "training", "pretrained")
+        unimportant = ("name", "fractions", "training", "identifiers", "pretrained")
         if model.pretrained is None:
             return contents(model, *unimportant)
         return {**contents(model, *unimportant), "pretrained": self._weights(model.pretrained)}
@@ -237,11 +237,11 @@ class Origins:
             "collection": self.content_hash,
             "seed": spec.seed,
             "models": {
-                kind.kind: {name: hashes.get((kind.kind, name), UNKNOWN) for name in names}
-                for kind in spec.identifiers
+                kind: {name: hashes.get((kind, name), UNKNOWN) for name in mine}
+                for kind, mine in names.items()
             },
-            "order": names,
-            "identifiers": {kind.kind: self._settings(kind.kind) for kind in spec.identifiers},
+            "order": list(dict.fromkeys(chain.from_iterable(names.values()))),
+            "identifiers": {kind.label: self._settings(kind.label) for kind in spec.identifiers},
             "max_tokens": spec.max_tokens,
             "inference": spec.inference.model_dump(mode="json", exclude=unimportant),
         }
@@ -252,7 +252,7 @@ class Origins:
         beams = self.spec.inference.beams
         return {
             **self._decoding(kind, model),
-            "identifiers": self._settings(kind.kind),
+            "identifiers": self._settings(kind.label),
             "beams": beams,
         }
 

@@ -102,11 +102,13 @@ def preparation(origins: Origins, steps: Sequence[Step]) -> Preparation:
         if own and tokenizer.folder not in done:
             parts["tokenizer"] = _tokenizer(collection)
         # By its tokeniser, as the folder may not be known yet.
-        key = kind.kind, tokenizer.fingerprint if kind.per_tokenizer else ""
+        key = kind.label, tokenizer.fingerprint if kind.per_tokenizer else ""
         if key in seen:
             continue
         seen.add(key)
-        name = kind.kind if own or not kind.per_tokenizer else f"{kind.kind} of {cell.model.label}"
+        name = (
+            kind.label if own or not kind.per_tokenizer else f"{kind.label} of {cell.model.label}"
+        )
         if origins.space(kind, cell.model).folder not in done:
             parts[name] = kind.making(collection, _vocabulary(spec, cell.model))
         if kind.choices and origins.candidate_spans(kind, cell.model).folder not in done:

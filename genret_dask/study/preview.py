@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from genret_dask.errors import GenretError, ModelError, together
+from genret_dask.errors import DatasetError, GenretError, ModelError, together
+from genret_dask.specs.grid import cells_of
 from genret_dask.storage.places import names_in
 from genret_dask.study.estimate import (
     Estimate,
@@ -100,6 +101,7 @@ def preview(
     seen = Preview(origins, steps, [])
     if any(step.stage == "export" and step.state != "done" for step in steps):
         seen.problems.extend(_caught(check_models, spec))
+    seen.problems.extend(_caught(check_identifiers, origins))
     if not seen.problems and steps[-1].state != "done":
         if spec.inference.memory is not None:
             seen.problems.extend(_caught(check_budget, spec, seen.estimate))
@@ -109,6 +111,25 @@ def preview(
     if not redo:
         seen.problems.extend(_caught(require_current, steps))
     return seen
+
+
+def check_identifiers(origins: Origins) -> None:
+    """Refuse a collection that cannot have the identifiers that are still to be made.
+
+    Raises
+    ------
+    DatasetError
+        Why, a line each.
+    """
+    cells = {cell.kind: cell for cell in cells_of(origins.spec)}.values()
+    problems = [
+        f"identifiers {cell.kind}: {problem}"
+        for cell in cells
+        if origins.space(cell.identifiers, cell.model).state != "done"
+        for problem in cell.identifiers.refusals(origins.loaded)
+    ]
+    if problems:
+        raise DatasetError("\n  ".join(problems), fix="nothing was started yet")
 
 
 def _caught(check: Callable[..., None], *arguments: Any) -> list[GenretError]:

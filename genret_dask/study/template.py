@@ -32,7 +32,7 @@ def build_template(
                 study,
                 inputs,
                 identifiers,
-                {name: one for (kind, name), one in manifests.items() if kind == identifiers.kind},
+                {name: one for (kind, name), one in manifests.items() if kind == identifiers.label},
             )
             for identifiers in study.identifiers
         ),
@@ -60,7 +60,7 @@ def shard_tasks(template: Template) -> list[ShardTask]:
     for group in template.groups:
         read = cache(partial(_read_by, group))
         names, queries = group.model["model"].tolist(), group.sizes["query"]
-        for task in plan_shards(group.kind, names, queries, group.shard_queries):
+        for task in plan_shards(group.name, names, queries, group.shard_queries):
             prints = tuple(
                 (dataset, fingerprint(made_from[task.model], read(task.start, task.stop)[dataset]))
                 for dataset, made_from in group.made_from.items()
@@ -92,10 +92,12 @@ def _group(
     models = {
         precise_name(cell.name, precision): cell.model
         for cell in cells_of(study)
+        if cell.identifiers is identifiers
         for precision in study.export.precision
     }
     trainings = [manifest.require_training() for manifest in manifests.values()]
     return Group(
+        name=identifiers.label,
         kind=identifiers.kind,
         variables=identifiers.variables,
         sizes=group_sizes(
@@ -105,7 +107,10 @@ def _group(
             queries=len(rows),
             candidates=candidates["doc"].shape[1],
             documents=len(collection),
-            steps=identifiers.shape(inputs.space(identifiers, study.models[0]).folder).steps,
+            steps=max(
+                identifiers.shape(inputs.space(identifiers, model).folder).steps
+                for model in models.values()
+            ),
         ),
         shard_queries=spec.shard_queries,
         model={

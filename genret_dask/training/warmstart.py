@@ -42,7 +42,7 @@ def warm_start(
     documents : Tokens
         Token ids of the sampled documents.
     codes : Codes or None
-        Of all documents; None where identifiers are made of text.
+        Of all documents; None where identifiers are made of text, or their rows start at random.
     sample : int64[n]
         Rows of the sampled documents.
     start : int
@@ -59,7 +59,9 @@ def warm_start(
         rows.mul_(ROW_SCALE / rows.square().mean().sqrt())
         rows[:start][torch.from_numpy(seen)] = torch.from_numpy(terms[seen]) * ROW_SCALE
         told = cells.any(axis=1)  # a sample may lack a code
-        rows[start + 1 :][torch.from_numpy(told)] = torch.from_numpy(cells[told]) * ROW_SCALE
+        rows[start + 1 : start + 1 + len(told)][torch.from_numpy(told)] = (
+            torch.from_numpy(cells[told]) * ROW_SCALE
+        )
         family.undo_head_scale(model)
         for value, output in family.reading_attention(model):
             if value.weight.shape == output.weight.T.shape:

@@ -27,6 +27,7 @@ def make_template(fingerprint: str = "f") -> Template:
     sizes = {"model": 2, "query": QUERIES, "beam": 2, "rank": 3, "step": 2, "candidate": 4}
     groups = tuple(
         Group(
+            name=kind,
             kind=kind,
             variables=entry("identifiers", kind).variables,
             sizes={**sizes, "ngram": 3, "identifier": 2},

@@ -55,6 +55,7 @@ def write_law_cube(path: Path, queries: int = 40, shard: int = 40, kind: str = "
         "relevance": np.tile((np.arange(5) == 0).astype(np.int32), (queries, 1)),
     }
     group = Group(
+        name=kind,
         kind=kind,
         variables=entry("identifiers", kind).variables,
         sizes=sizes,
