@@ -58,7 +58,7 @@ def warm_start(
     with torch.no_grad():
         rows.mul_(ROW_SCALE / rows.square().mean().sqrt())
         rows[:start][torch.from_numpy(seen)] = torch.from_numpy(terms[seen]) * ROW_SCALE
-        told: np.ndarray = cells.any(axis=1)  # a sample may lack a code
+        told = np.asarray(cells.any(axis=1))  # a sample may lack a code
         rows[start + 1 : start + 1 + len(told)][torch.from_numpy(told)] = (
             torch.from_numpy(cells[told]) * ROW_SCALE
         )
