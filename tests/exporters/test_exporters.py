@@ -25,6 +25,7 @@ from genret_dask.errors import ModelError, ParityError
 from genret_dask.exporters import export_model, graph, head, t5
 from genret_dask.exporters.parity import log_probabilities
 from genret_dask.inference.session import open_session
+from genret_dask.models.families import family_of
 from genret_dask.models.manifest import Reading, read_manifest
 from genret_dask.specs.registry import names_of
 
@@ -64,6 +65,20 @@ def tiny_llama(kv_heads: int, tied: bool, **fields: object) -> LlamaForCausalLM:
     )
 
 
+def tiny_decoder(family: str, **fields: object) -> torch.nn.Module:
+    """A small model of another family that is built like LLaMA."""
+    made = family_of(family)
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    config = made.load_config_class()(vocab_size=VOCAB, **sizes, **fields)
+    return made.load_model_class()(config)
+
+
 def tiny_gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=64)
@@ -93,6 +108,13 @@ MODELS = {
     "llama-biases-gelu": ("llama", lambda: tiny_llama(2, True, **BIASES, hidden_act="gelu")),
     "llama-scaled-3": ("llama", lambda: tiny_llama(2, True, rope_scaling=ROTARY["llama3"])),
     "llama-scaled-yarn": ("llama", lambda: tiny_llama(2, True, rope_scaling=ROTARY["yarn"])),
+    "llama-mqa-linear": (
+        "llama",
+        lambda: tiny_llama(1, True, rope_scaling=ROTARY["linear"]),
+    ),
+    "qwen2-tied": ("qwen2", lambda: tiny_decoder("qwen2", tie_word_embeddings=True)),
+    "qwen3-untied": ("qwen3", lambda: tiny_decoder("qwen3", head_dim=10, attention_bias=True)),
+    "mistral-head": ("mistral", lambda: tiny_decoder("mistral", head_dim=6)),
     "gpt2": ("optimum", tiny_gpt2),
 }
 
@@ -197,7 +219,7 @@ def test_a_state_can_be_stepped_from_twice(exported):
 
 def test_a_first_step_takes_one_start_token(exported):
     session, _, manifest = exported
-    if manifest.family != "llama":
+    if (manifest.architecture.kind, manifest.graph) != ("decoder", "beam"):
         return
     state = session.prefill(np.arange(6)[None], np.array([6]))
     for tokens in (np.full((1, 1), START + 1), np.full((1, 2), START)):

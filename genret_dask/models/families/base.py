@@ -83,6 +83,21 @@ class Family:
             vocab_size=config.vocab_size,
         )
 
+    def longest(self, config: Any) -> int | None:
+        """Return the most tokens that a query, the start token and an identifier may have together.
+
+        By default the window of attention, if any layer has one: within it all tokens are attended.
+
+        Parameters
+        ----------
+        config
+            A configuration, or the fields of a preset as attributes.
+        """
+        kinds = getattr(config, "layer_types", None)
+        if kinds is not None and "sliding_attention" not in kinds:
+            return None
+        return getattr(config, "sliding_window", None)
+
     # --- reading ------------------------------------------------------------------------------
 
     def ends(self, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
