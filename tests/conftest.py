@@ -47,6 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "t5": _T5,
     "llama": _LLAMA,
     "mistral": {**_LLAMA, "head_dim": 6},
+    "mt5": _T5,
     "qwen2": _LLAMA,
     "qwen3": {**_LLAMA, "head_dim": 8},
 }

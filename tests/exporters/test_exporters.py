@@ -16,7 +16,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    T5Config,
+    MT5ForConditionalGeneration,
     T5ForConditionalGeneration,
 )
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -32,9 +32,12 @@ from genret_dask.specs.registry import names_of
 VOCAB, START = 61, 7
 
 
-def tiny_t5(feed_forward: str, tied: bool) -> T5ForConditionalGeneration:
-    return T5ForConditionalGeneration(
-        T5Config(
+def tiny_t5(
+    feed_forward: str, tied: bool, family: str = "t5"
+) -> T5ForConditionalGeneration | MT5ForConditionalGeneration:
+    made = family_of(family)
+    return made.load_model_class()(
+        made.load_config_class()(
             vocab_size=VOCAB,
             d_model=16,
             d_kv=6,
@@ -101,6 +104,8 @@ ROTARY = {
 MODELS = {
     "t5-relu-tied": ("t5", lambda: tiny_t5("relu", True)),
     "t5-gated-untied": ("t5", lambda: tiny_t5("gated-gelu", False)),
+    "mt5-gated-untied": ("mt5", lambda: tiny_t5("gated-gelu", False, "mt5")),
+    "mt5-gated-tied": ("mt5", lambda: tiny_t5("gated-gelu", True, "mt5")),
     "llama-tied": ("llama", lambda: tiny_llama(4, True)),
     "t5-silu-tied": ("t5", lambda: tiny_t5("silu", True)),
     "t5-gated-silu-tied": ("t5", lambda: tiny_t5("gated-silu", True)),
