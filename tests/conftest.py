@@ -43,9 +43,22 @@ _LLAMA = {
     "num_key_value_heads": 2,
     "initializer_range": 0.4,
 }
+_BART = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "init_std": 0.4,
+}
 SMALL: dict[str, dict[str, Any]] = {
     "t5": _T5,
     "llama": _LLAMA,
+    "bart": _BART,
+    "mbart": {**_BART, "scale_embedding": True},
     "mistral": {**_LLAMA, "head_dim": 6},
     "mt5": _T5,
     "qwen2": _LLAMA,
@@ -191,7 +204,7 @@ def make_model(
     rows, made = TEXT_ROWS + 1 + codes.rows, family_of(family)
     config = made.load_config_class()(vocab_size=rows, **{**made.defaults, **SMALL[family]})
     model = made.load_model_class()(config)
-    if "initializer_range" not in SMALL[family]:
+    if "t5" in family:
         with torch.no_grad():
             model.get_input_embeddings().weight *= 3
     with torch.no_grad():
@@ -199,6 +212,7 @@ def make_model(
     model.eval()
     model.config.decoder_start_token_id = TEXT_ROWS
     model.generation_config.decoder_start_token_id = TEXT_ROWS
+    model.generation_config.forced_eos_token_id = None
     model.save_pretrained(root / "hf")
     export_model(family, root / "hf", root / "onnx", start_token=TEXT_ROWS)
     vocabulary = Vocabulary(TEXT_ROWS, codes.block_starts + TEXT_ROWS + 1, codes.level_sizes)

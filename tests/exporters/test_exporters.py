@@ -82,6 +82,18 @@ def tiny_decoder(family: str, **fields: object) -> torch.nn.Module:
     return made.load_model_class()(config)
 
 
+def tiny_bart(family: str, *, bias: bool = False, **fields: object) -> torch.nn.Module:
+    made = family_of(family)
+    sizes = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 3, "max_position_embeddings": 40}
+    for stack in ("encoder", "decoder"):
+        sizes |= {f"{stack}_attention_heads": 2, f"{stack}_ffn_dim": 24}
+    config = made.load_config_class()(vocab_size=VOCAB, **sizes, **fields)
+    model = made.load_model_class()(config)
+    if bias:
+        model.final_logits_bias.normal_(generator=torch.Generator().manual_seed(0))
+    return model
+
+
 def tiny_gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=64)
@@ -120,6 +132,9 @@ MODELS = {
     "qwen2-tied": ("qwen2", lambda: tiny_decoder("qwen2", tie_word_embeddings=True)),
     "qwen3-untied": ("qwen3", lambda: tiny_decoder("qwen3", head_dim=10, attention_bias=True)),
     "mistral-head": ("mistral", lambda: tiny_decoder("mistral", head_dim=6)),
+    "bart": ("bart", lambda: tiny_bart("bart")),
+    "bart-biased": ("bart", lambda: tiny_bart("bart", bias=True, activation_function="relu")),
+    "mbart-scaled": ("mbart", lambda: tiny_bart("mbart", scale_embedding=True)),
     "gpt2": ("optimum", tiny_gpt2),
 }
 
