@@ -20,9 +20,12 @@ from genret_dask.exporters.graph import MASKED, Graph
 from genret_dask.exporters.head import output_logits
 from genret_dask.exporters.select import write_graphs
 from genret_dask.models.architectures import architecture_of
+from genret_dask.models.families import family_of
 
 _ROTARY = ("default", "linear", "llama3", "yarn")
 """Scalings of the rotary angles that do not follow the length of the text."""
+_WINDOW = 1024
+"""The narrowest window of attention that is taken; studies hold their texts against any."""
 
 
 class LlamaExporter(Exporter):
@@ -47,8 +50,12 @@ class LlamaExporter(Exporter):
             problems += _scaling_problems(rope)
         if (factor := rope.get("partial_rotary_factor", 1.0)) != 1.0:
             problems.append(f"partial_rotary_factor is {factor}; expected 1.0")
-        if (window := getattr(config, "sliding_window", None)) is not None:
-            problems.append(f"sliding_window is {window}; expected none: all tokens are attended")
+        window = family_of(config.model_type).longest(config)
+        if window is not None and window < _WINDOW:
+            problems.append(
+                f"sliding_window is {window}; expected none, or {_WINDOW} or more: the graphs "
+                "attend to all tokens"
+            )
         problems += activation_problems("hidden_act", getattr(config, "hidden_act", "silu"))
         try:
             shape = architecture_of(config)
@@ -98,9 +105,20 @@ class _Graphs:
         return g.rms_norm(x, name, self.state[name], self.config.rms_norm_eps)
 
     def _project(self, g: Graph, x: str, layer: int, part: str) -> str:
-        """The query (scaled by 1/sqrt(d)), key or value projection."""
+        """The query (scaled by 1/sqrt(d)), key or value projection; its heads normed, if they are.
+
+        [.., positions, heads * width]
+        """
         scale = np.float32(self.shape.d_head**-0.5 if part == "q" else 1.0)
-        return self._linear(g, x, f"model.layers.{layer}.self_attn.{part}_proj", scale)
+        attention = f"model.layers.{layer}.self_attn"
+        norm = self.state.get(f"{attention}.{part}_norm.weight")
+        if norm is None:
+            return self._linear(g, x, f"{attention}.{part}_proj", scale)
+        product = self._linear(g, x, f"{attention}.{part}_proj")
+        d, name = self.shape.d_head, f"{attention}.{part}_norm.weight"
+        heads = g.reshape(product, [0, 0, -1, d])
+        heads = g.rms_norm(heads, name, norm * scale, self.config.rms_norm_eps)
+        return g.reshape(heads, [0, 0, self.inner if part == "q" else self.shape.kv])
 
     def _linear(self, g: Graph, x: str, name: str, scale: Any = 1.0) -> str:
         weight, bias = self.state[f"{name}.weight"], self.state.get(f"{name}.bias")

@@ -34,6 +34,37 @@ def pytest_configure(config: pytest.Config) -> None:
 
 TEXT_ROWS = 40
 FAMILIES = ("t5", "llama")
+_T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+_LLAMA = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.4,
+}
+_BART = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "init_std": 0.4,
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "t5": _T5,
+    "llama": _LLAMA,
+    "bart": _BART,
+    "mbart": {**_BART, "scale_embedding": True},
+    "mistral": {**_LLAMA, "head_dim": 6},
+    "mt5": _T5,
+    "qwen2": _LLAMA,
+    "qwen3": {**_LLAMA, "head_dim": 8},
+}
+"""Sizes of a small model of each family."""
 
 
 def make_collection(documents: int = 40, seed: int = 0) -> Collection:
@@ -163,38 +194,25 @@ def make_model(
 ) -> TinyModel:
     """A random model; with a `head` of 0 all its logits are equal."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
     from genret_dask.exporters import export_model
     from genret_dask.inference.constraint import Vocabulary
     from genret_dask.inference.session import open_session
+    from genret_dask.models.families import family_of
 
     torch.manual_seed(seed)
-    rows = TEXT_ROWS + 1 + codes.rows
-    if family == "t5":
-        model = T5ForConditionalGeneration(
-            T5Config(vocab_size=rows, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
-        )
+    rows, made = TEXT_ROWS + 1 + codes.rows, family_of(family)
+    config = made.load_config_class()(vocab_size=rows, **{**made.defaults, **SMALL[family]})
+    model = made.load_model_class()(config)
+    if "t5" in family:
         with torch.no_grad():
-            model.shared.weight *= 3
-    else:
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=rows,
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                initializer_range=0.4,
-                tie_word_embeddings=True,
-            )
-        )
+            model.get_input_embeddings().weight *= 3
     with torch.no_grad():
         model.get_output_embeddings().weight *= head
     model.eval()
     model.config.decoder_start_token_id = TEXT_ROWS
     model.generation_config.decoder_start_token_id = TEXT_ROWS
+    model.generation_config.forced_eos_token_id = None
     model.save_pretrained(root / "hf")
     export_model(family, root / "hf", root / "onnx", start_token=TEXT_ROWS)
     vocabulary = Vocabulary(TEXT_ROWS, codes.block_starts + TEXT_ROWS + 1, codes.level_sizes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from genret_dask.errors import GenretError, SpecError, listed
@@ -21,6 +22,7 @@ from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.registry import names_of
 
 _TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+_DOCUMENTS = 10**9  # more than any collection has
 _GGUF_TOKENISER = ("tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
 
 
@@ -42,7 +44,7 @@ def check_models(spec: SweepSpec) -> None:
 
 def model_problems(spec: SweepSpec) -> list[str]:
     """What is wrong with the models of a study, a line each; empty where nothing is."""
-    problems = [line for model in spec.models for line in _problems_of(model)]
+    problems = [line for model in spec.models for line in _problems_of(model, spec)]
     problems += [line for kind in spec.identifiers for line in kind.problems()]
     if "int8" in spec.export.precision and not _is_installed("optimum-onnx"):
         problems.append(
@@ -51,7 +53,7 @@ def model_problems(spec: SweepSpec) -> list[str]:
     return problems
 
 
-def _problems_of(model: ModelSpec) -> Iterator[str]:
+def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
     label = f"model {model.label}"
     try:
         family = trained_family(model)
@@ -66,6 +68,9 @@ def _problems_of(model: ModelSpec) -> Iterator[str]:
         )
         return
     if model.size in family.presets:
+        fields = {**family.defaults, **family.presets[model.size]}
+        problems = _length_problems(family, SimpleNamespace(**fields), spec)
+        yield from (f"{label}: {problem}" for problem in problems)
         return
     if model.pretrained is not None and model.pretrained.gguf is not None:
         yield from _gguf_problems(label, model, model.pretrained.gguf)
@@ -76,6 +81,7 @@ def _problems_of(model: ModelSpec) -> Iterator[str]:
         yield error.line(label)
         return
     problems = [*_settings_problems(config), *config_problems(model.family, config)]
+    problems = problems or _length_problems(family, config, spec)
     yield from (f"{label}: {problem}" for problem in problems)
     if model.pretrained is not None:
         yield from _tokenizer_problems(label, model, model.pretrained)
@@ -104,6 +110,18 @@ def _settings_problems(config: Any) -> list[str]:
     if getattr(config, "quantization_config", None):
         return ["its weights are quantised; expected weights of 16 or 32 bits, or a GGUF file"]
     return []
+
+
+def _length_problems(family: Family, config: Any, spec: SweepSpec) -> list[str]:
+    """Texts and identifiers that are longer than a model reads."""
+    longest = family.longest(config)
+    steps = max(kind.planned(_DOCUMENTS).steps for kind in spec.identifiers)
+    if longest is None or spec.max_tokens + 1 + steps <= longest:
+        return []
+    return [
+        f"it attends to {longest:,} tokens together; expected {spec.max_tokens + 1 + steps:,} or "
+        f"more: max_tokens is {spec.max_tokens:,}, and a start token and an identifier follow"
+    ]
 
 
 def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) -> Iterator[str]:

@@ -16,7 +16,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    T5Config,
+    MT5ForConditionalGeneration,
     T5ForConditionalGeneration,
 )
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -25,15 +25,19 @@ from genret_dask.errors import ModelError, ParityError
 from genret_dask.exporters import export_model, graph, head, t5
 from genret_dask.exporters.parity import log_probabilities
 from genret_dask.inference.session import open_session
+from genret_dask.models.families import family_of
 from genret_dask.models.manifest import Reading, read_manifest
 from genret_dask.specs.registry import names_of
 
 VOCAB, START = 61, 7
 
 
-def tiny_t5(feed_forward: str, tied: bool) -> T5ForConditionalGeneration:
-    return T5ForConditionalGeneration(
-        T5Config(
+def tiny_t5(
+    feed_forward: str, tied: bool, family: str = "t5"
+) -> T5ForConditionalGeneration | MT5ForConditionalGeneration:
+    made = family_of(family)
+    return made.load_model_class()(
+        made.load_config_class()(
             vocab_size=VOCAB,
             d_model=16,
             d_kv=6,
@@ -64,6 +68,32 @@ def tiny_llama(kv_heads: int, tied: bool, **fields: object) -> LlamaForCausalLM:
     )
 
 
+def tiny_decoder(family: str, **fields: object) -> torch.nn.Module:
+    """A small model of another family that is built like LLaMA."""
+    made = family_of(family)
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    config = made.load_config_class()(vocab_size=VOCAB, **sizes, **fields)
+    return made.load_model_class()(config)
+
+
+def tiny_bart(family: str, *, bias: bool = False, **fields: object) -> torch.nn.Module:
+    made = family_of(family)
+    sizes = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 3, "max_position_embeddings": 40}
+    for stack in ("encoder", "decoder"):
+        sizes |= {f"{stack}_attention_heads": 2, f"{stack}_ffn_dim": 24}
+    config = made.load_config_class()(vocab_size=VOCAB, **sizes, **fields)
+    model = made.load_model_class()(config)
+    if bias:
+        model.final_logits_bias.normal_(generator=torch.Generator().manual_seed(0))
+    return model
+
+
 def tiny_gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=64)
@@ -86,6 +116,8 @@ ROTARY = {
 MODELS = {
     "t5-relu-tied": ("t5", lambda: tiny_t5("relu", True)),
     "t5-gated-untied": ("t5", lambda: tiny_t5("gated-gelu", False)),
+    "mt5-gated-untied": ("mt5", lambda: tiny_t5("gated-gelu", False, "mt5")),
+    "mt5-gated-tied": ("mt5", lambda: tiny_t5("gated-gelu", True, "mt5")),
     "llama-tied": ("llama", lambda: tiny_llama(4, True)),
     "t5-silu-tied": ("t5", lambda: tiny_t5("silu", True)),
     "t5-gated-silu-tied": ("t5", lambda: tiny_t5("gated-silu", True)),
@@ -93,6 +125,16 @@ MODELS = {
     "llama-biases-gelu": ("llama", lambda: tiny_llama(2, True, **BIASES, hidden_act="gelu")),
     "llama-scaled-3": ("llama", lambda: tiny_llama(2, True, rope_scaling=ROTARY["llama3"])),
     "llama-scaled-yarn": ("llama", lambda: tiny_llama(2, True, rope_scaling=ROTARY["yarn"])),
+    "llama-mqa-linear": (
+        "llama",
+        lambda: tiny_llama(1, True, rope_scaling=ROTARY["linear"]),
+    ),
+    "qwen2-tied": ("qwen2", lambda: tiny_decoder("qwen2", tie_word_embeddings=True)),
+    "qwen3-untied": ("qwen3", lambda: tiny_decoder("qwen3", head_dim=10, attention_bias=True)),
+    "mistral-head": ("mistral", lambda: tiny_decoder("mistral", head_dim=6)),
+    "bart": ("bart", lambda: tiny_bart("bart")),
+    "bart-biased": ("bart", lambda: tiny_bart("bart", bias=True, activation_function="relu")),
+    "mbart-scaled": ("mbart", lambda: tiny_bart("mbart", scale_embedding=True)),
     "gpt2": ("optimum", tiny_gpt2),
 }
 
@@ -197,7 +239,7 @@ def test_a_state_can_be_stepped_from_twice(exported):
 
 def test_a_first_step_takes_one_start_token(exported):
     session, _, manifest = exported
-    if manifest.family != "llama":
+    if (manifest.architecture.kind, manifest.graph) != ("decoder", "beam"):
         return
     state = session.prefill(np.arange(6)[None], np.array([6]))
     for tokens in (np.full((1, 1), START + 1), np.full((1, 2), START)):

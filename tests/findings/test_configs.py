@@ -28,6 +28,7 @@ from genret_dask.study.survey import Step
 from genret_dask.study.sweep import Study
 from genret_dask.training.loop import _Run
 from genret_dask.training.memory import Texts, check_memory, summary
+from tests.conftest import SMALL
 from tests.findings.conftest import FEMTO, PLACES, tiny_spec
 
 # --- the tokeniser of pretrained weights ------------------------------------------------------
@@ -100,6 +101,9 @@ LLAMA = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
 }
+WINDOW = {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 64}
+BART = SMALL["bart"]
+MISTRAL = {"num_key_value_heads": 2, "sliding_window": 64}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -120,7 +124,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "family": (
         "bert",
         {"size": "giant"},
-        "family 'bert' cannot be trained; expected one of llama, t5",
+        "family 'bert' cannot be trained; expected one of bart, llama, m",
     ),
     "exporter": ("optimum", {"size": "nano"}, "has an exporter, and cannot be trained"),
     "size": ("t5", {"size": "giant"}, "no size 'giant'; expected one of femto, pico"),
@@ -168,6 +172,23 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"config": {**LLAMA, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}},
         "rotary positions are scaled as 'dynamic'",
     ),
+    "window": ("mistral", {"config": {**LLAMA, **MISTRAL}}, "sliding_window is 64; exp"),
+    "window-of-a-layer": (
+        "qwen2",
+        {"config": {**LLAMA, **WINDOW, "max_window_layers": 0}},
+        "sliding_window is 64; expected none, or 1024 or more",
+    ),
+    "bart-stacks": (
+        "bart",
+        {"config": {**BART, "encoder_ffn_dim": 8}},
+        "encoder_ffn_dim is 8 and decoder_ffn_dim 32; expected the same",
+    ),
+    "bart-heads": ("bart", {"config": {**BART, "d_model": 15}}, "d_model is 15; expected a mult"),
+    "bart-positions": (
+        "bart",
+        {"config": {**BART, "max_position_embeddings": 33}},
+        "33 tokens together; expected 3",
+    ),
     "no-folder": ("t5", {"pretrained": {"path": "nowhere"}}, "no weights at nowhere; expected a"),
     "no-gguf": ("llama", {"pretrained": {"gguf": "no.gguf"}}, "no weights at no.gguf; expected a"),
 }
@@ -187,6 +208,11 @@ TAKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", LLAMA),
     "llama-head": ("llama", {**LLAMA, "hidden_size": 25, "head_dim": 8}),
     "llama-3": ("llama", {**LLAMA, "rope_scaling": LLAMA3, "max_position_embeddings": 8192}),
+    "bart": ("bart", BART),
+    "mbart": ("mbart", {**BART, "activation_function": "relu"}),
+    "mistral-window": ("mistral", {**LLAMA, "num_key_value_heads": 2, "sliding_window": 4096}),
+    "qwen2-window-of-no-layer": ("qwen2", {**LLAMA, **WINDOW}),
+    "qwen3": ("qwen3", {**LLAMA, "num_key_value_heads": 1, "head_dim": 12}),
     "llama-gelu": ("llama", {**LLAMA, "hidden_act": "gelu", "attention_bias": True}),
 }
 
@@ -194,6 +220,16 @@ TAKEN: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize(("family", "config"), TAKEN.values(), ids=TAKEN)
 def test_other_configurations_are_taken(family, config):
     assert problems_of(family, config=config) == []
+
+
+def test_texts_reach_no_further_than_a_model_reads():
+    config = {**LLAMA, **MISTRAL, "sliding_window": 1100}
+    model = ModelSpec(family="mistral", name="mine", config=config)
+    for tokens, count in ((1000, 0), (1100, 1)):
+        found = model_problems(SweepSpec(models=(model,), max_tokens=tokens))
+        assert len(found) == count, found
+    assert "model mine: it attends to 1,100 tokens together; expected 1,1" in found[0]
+    assert "max_tokens is 1,100" in found[0]
 
 
 def test_every_preset_is_taken():

@@ -17,7 +17,7 @@ from genret_dask.inference.beam import search
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.score import score
 from genret_dask.inference.session import open_session
-from tests.conftest import FAMILIES, TEXT_ROWS, TinyModel, make_model, random_codes
+from tests.conftest import FAMILIES, SMALL, TEXT_ROWS, TinyModel, make_model, random_codes
 from tests.strategies import beam_sizes, token_texts
 
 QUERIES = token_texts(TEXT_ROWS, documents=4, tokens=9)
@@ -37,7 +37,7 @@ def torch_scores(tiny: TinyModel, query: list[int]) -> np.ndarray:
     inputs = torch.cat([torch.full((len(labels), 1), TEXT_ROWS), labels[:, :-1]], dim=1)
     prompt = torch.tensor([query]).expand(len(labels), -1)
     with torch.inference_mode():
-        if tiny.family == "t5":
+        if tiny.hf.config.is_encoder_decoder:
             logits = tiny.hf(input_ids=prompt, decoder_input_ids=inputs).logits
         else:
             logits = tiny.hf(input_ids=torch.cat([prompt, inputs], dim=1)).logits[:, len(query) :]
@@ -66,8 +66,9 @@ def generated(tiny: TinyModel, query: list[int], beam: int) -> tuple[list[int], 
         for level, token in enumerate(identifier):
             following.setdefault(tuple(identifier[:level]), set()).add(token)
     rows = {tuple(identifier): row for row, identifier in enumerate(labels.tolist())}
-    opening = 1 if tiny.family == "t5" else len(query) + 1
-    prompt = query if tiny.family == "t5" else [*query, TEXT_ROWS]
+    opening, prompt = len(query) + 1, [*query, TEXT_ROWS]
+    if tiny.hf.config.is_encoder_decoder:
+        opening, prompt = 1, query
     out = tiny.hf.generate(
         input_ids=torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -119,7 +120,7 @@ def test_any_trie_and_grid_equal_transformers_generate(tiny, queries, documents,
             np.testing.assert_allclose(found.score[row, place, : len(scores)], scores, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SMALL)
 @pytest.mark.parametrize(
     ("documents", "sizes", "seed"), [(25, (2, 2, 2, 2), 1), (12, (14,), 2), (40, (3, 1, 7), 3)]
 )

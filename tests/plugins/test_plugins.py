@@ -71,14 +71,14 @@ def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
         "dataset": {"kind": "csv", "path": "questions.csv"},
         "identifiers": [{"kind": "reversed"}, {"kind": "codes", "levels": 1, "codes": 8}],
         "tokenizer": {"vocab_size": 300},
-        "models": [{"family": "mistral", "size": "tiny"}],
+        "models": [{"family": "seed_oss", "size": "tiny"}],
         "training": {"examples": 256, "evaluations": 1},
         "inference": {"beams": [1, 60], "negatives": 4},
         "fits": {"bootstrap": 10},
     }
     (place / "toy.yaml").write_text(yaml.safe_dump(settings))
     (place / "here.yaml").write_text(yaml.safe_dump(CLUSTER))
-    question = ["--query", "which is the old one", "--model", "mistral-tiny"]
+    question = ["--query", "which is the old one", "--model", "seed_oss-tiny"]
     _, shown, explained, _ = run(
         place,
         ["sweep", "--cluster", "here.yaml", "--config", "toy.yaml"],
@@ -91,7 +91,7 @@ def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
     # At a beam that holds every document all are found, among them the relevant one.
     assert all(0 <= one["success@10"]["mean"] <= 1 for one in metrics)
     assert all(one["recall@100"]["mean"] == 1 for one in metrics if one["beam"] == 60)
-    assert all(one["family"] == "mistral" for one in metrics)
+    assert all(one["family"] == "seed_oss" for one in metrics)
     assert "success@10" in shown
     found = json.loads(explained)
     for one in found["identifiers"]:

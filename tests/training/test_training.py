@@ -40,7 +40,7 @@ from genret_dask.training.loop import _Run, train, training_flops
 from genret_dask.training.loss import identifier_loss
 from genret_dask.training.task import TrainTask, finished
 from genret_dask.training.tokenizer import train_tokenizer
-from tests.conftest import make_collection, write_beir
+from tests.conftest import SMALL, make_collection, write_beir
 from tests.runs import TINY
 
 
@@ -259,7 +259,30 @@ def test_presets_span_a_factor_of_thirty(family):
 
 @pytest.mark.parametrize("family", list(TINY))
 def test_teacher_forcing_ignores_padding_and_batch_mates(tasks, family):
-    run = _Run(tasks[family])
+    assert_padding_is_ignored(_Run(tasks[family]))
+
+
+@pytest.mark.parametrize("family", sorted({*SMALL} - {*TINY}))
+def test_every_other_family_trains(tasks, family, tmp_path):
+    task = elsewhere(
+        tasks["t5"],
+        tmp_path,
+        model=ModelSpec(family=family, config=SMALL[family], name=family),
+        training=tasks["t5"].training.model_copy(update={"examples": 256, "evaluations": 2}),
+        made_from=Origin("checkpoint", {"of": family}),
+    )
+    assert_padding_is_ignored(_Run(task))
+    record = train(task)
+    assert record["history"][-1]["loss"] < record["history"][0]["loss"]
+    assert record["train_flops"] < training_flops(task) < 4 * record["train_flops"]
+    assert _Run(replace(task, model=pretrained(family, task.folder))).start == record["start_token"]
+
+
+def pretrained(family: str, folder: Path) -> ModelSpec:
+    return ModelSpec(family=family, pretrained=PretrainedSpec(path=folder), name="again")
+
+
+def assert_padding_is_ignored(run: _Run) -> None:
     run.model.eval()
     pairs = run.pairs.take(np.arange(len(run.pairs)))
     read = run.reader.read(pairs.texts)
@@ -303,7 +326,7 @@ def test_pretrained_weights_go_on_training(tasks, family, tmp_path):
     again = elsewhere(
         tasks[family],
         tmp_path / "b",
-        model=ModelSpec(family=family, pretrained=PretrainedSpec(path=first.folder), name="again"),
+        model=pretrained(family, first.folder),
         made_from=Origin("checkpoint", {"of": "again"}),
     )
     run = _Run(again)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from genret_dask.models.families.base import Count, Family, Share
+from genret_dask.models.families.base import Count, EncoderDecoder, Family, Share
 from genret_dask.specs.registry import entry
 
-__all__ = ["Count", "Family", "Share", "family_of"]
+__all__ = ["Count", "EncoderDecoder", "Family", "Share", "family_of"]
 
 
 def family_of(name: str) -> Family:

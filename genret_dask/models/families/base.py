@@ -83,6 +83,21 @@ class Family:
             vocab_size=config.vocab_size,
         )
 
+    def longest(self, config: Any) -> int | None:
+        """Return the most tokens that a query, the start token and an identifier may have together.
+
+        By default the window of attention, if any layer has one: within it all tokens are attended.
+
+        Parameters
+        ----------
+        config
+            A configuration, or the fields of a preset as attributes.
+        """
+        kinds = getattr(config, "layer_types", None)
+        if kinds is not None and "sliding_attention" not in kinds:
+            return None
+        return getattr(config, "sliding_window", None)
+
     # --- reading ------------------------------------------------------------------------------
 
     def ends(self, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -157,3 +172,28 @@ class Family:
     def undo_head_scale(self, model: Any) -> None:
         """Let a model from scratch start with logits that its head does not scale, in place."""
         return
+
+
+class EncoderDecoder(Family):
+    """A family whose encoder reads the query, and whose decoder attends to what it made of it.
+
+    `reading_attention` and `architecture` are left.
+    """
+
+    def ends(self, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Close texts with the end token whatever the tokeniser does, as encoders expect it."""
+        opening, closing = super().ends(tokenizer)
+        return opening, closing or (tokenizer.eos_token_id,)
+
+    def logits(
+        self, model: Any, tokens: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Family`; the encoder reads the query, the decoder the identifier."""
+        import torch
+
+        mask = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]).long()
+        inputs = self.inputs(model, labels)
+        logits: torch.Tensor = model(
+            input_ids=tokens, attention_mask=mask, decoder_input_ids=inputs
+        ).logits
+        return logits

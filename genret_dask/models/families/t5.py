@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import PositiveFloat
 
-from genret_dask.models.families.base import Count, Family, Share
+from genret_dask.models.families.base import Count, EncoderDecoder, Share
 from genret_dask.models.flops import Architecture
 from genret_dask.specs.validation import Record
-
-if TYPE_CHECKING:
-    import torch
 
 
 class T5Fields(Record):
@@ -43,7 +40,7 @@ def _size(d_model: int, d_ff: int, encoder: int, decoder: int, heads: int, d_kv:
     }
 
 
-class T5(Family):
+class T5(EncoderDecoder):
     """Raffel et al. (2020)."""
 
     config_class = "T5Config"
@@ -77,29 +74,15 @@ class T5(Family):
             vocab_size=config.vocab_size,
         )
 
-    def ends(self, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Close texts with the end token whatever the tokeniser does, as encoders expect it."""
-        opening, closing = super().ends(tokenizer)
-        return opening, closing or (tokenizer.eos_token_id,)
-
-    def logits(
-        self, model: Any, tokens: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
-    ) -> torch.Tensor:
-        """See `Family`; the encoder reads the query, the decoder the identifier."""
-        import torch
-
-        mask = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]).long()
-        inputs = self.inputs(model, labels)
-        logits: torch.Tensor = model(
-            input_ids=tokens, attention_mask=mask, decoder_input_ids=inputs
-        ).logits
-        return logits
-
     def reading_attention(self, model: Any) -> list[tuple[Any, Any]]:
         """See `Family`."""
         layers = [block.layer[1].EncDecAttention for block in model.decoder.block]
         return [(layer.v, layer.o) for layer in layers]
 
     def undo_head_scale(self, model: Any) -> None:
-        """Undo the tied head's division by the square root of the width."""
-        model.decoder.final_layer_norm.weight.fill_(model.config.d_model**0.5)
+        """Undo the tied head's division by the square root of the width.
+
+        A head of its own does not divide, and its rows have unit variance.
+        """
+        power = 0.5 if model.config.tie_word_embeddings else -0.5
+        model.decoder.final_layer_norm.weight.fill_(model.config.d_model**power)
