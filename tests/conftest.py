@@ -181,7 +181,7 @@ def random_codes(documents: int, sizes: tuple[int, ...], seed: int) -> Codes:
     import numpy as np
 
     from genret_dask.identifiers import Codes
-    from genret_dask.identifiers.codes import make_unique
+    from genret_dask.identifiers.unique import make_unique
 
     rng = np.random.default_rng(seed)
     cells = np.stack([rng.integers(0, size, documents) for size in sizes], axis=1)

@@ -1,8 +1,6 @@
-"""Codes: a document's identifier as the residual-quantised cells of its embedding.
+"""Codes: a document's identifier as the quantised cells of its embedding.
 
-Level l quantises what levels before l left over (Chen, Guan and Wang 2010, "Approximate nearest
-neighbor search by residual vector quantization"). Documents that share every cell are told apart
-by one more level that counts them.
+Documents that share every cell are told apart by one more level that counts them.
 """
 
 from __future__ import annotations
@@ -16,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from genret_dask.errors import NumericError
-from genret_dask.identifiers.evenly import assign_evenly
+from genret_dask.errors import DatasetError, NumericError
 from genret_dask.identifiers.trie import Trie
-from genret_dask.identifiers.vectors import BLOCK, Vectors
+from genret_dask.identifiers.unique import make_unique
+from genret_dask.identifiers.vectors import Vectors
+from genret_dask.specs.registry import entry
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched, publishing, record_of
 from genret_dask.storage.fingerprint import Origin
@@ -31,9 +30,6 @@ CROWD = 2000
 """Documents below one prefix of all levels but the last, above which a warning is due."""
 
 MOST_CODES = 65_536
-
-ROUNDS, TRAINED = 25, 256
-"""Of k-means, and the vectors a centroid that it sees in each: faiss takes no more, by default."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,12 @@ class Codes:
 
 
 def build_cells(
-    vectors: Vectors, names: Sequence[str], levels: int, codes: int, seed: int = 0
+    vectors: Vectors,
+    names: Sequence[str],
+    levels: int,
+    codes: int,
+    seed: int = 0,
+    quantiser: str = "rq",
 ) -> np.ndarray:
     """Quantise documents' embeddings and make the cells unique.
 
@@ -105,6 +106,8 @@ def build_cells(
     ----------
     names : sequence of str
         Of the documents, for messages.
+    quantiser : str
+        An entry of `genret_dask.quantisers`.
 
     Returns
     -------
@@ -114,9 +117,17 @@ def build_cells(
     ------
     NumericError
         A document's embedding is not finite.
+    DatasetError
+        The embeddings have fewer directions than the quantiser takes.
     """
     _check_vectors(vectors, names)
-    return make_unique(residual_quantise(vectors, levels, min(codes, len(vectors)), seed))
+    chosen = entry("quantisers", quantiser)()
+    if problem := chosen.problem(levels, codes, vectors.dim):
+        raise DatasetError(
+            f"{problem}, as these documents have no more",
+            fix="lower identifiers.levels, or choose another identifiers.quantiser",
+        )
+    return make_unique(chosen.quantise(vectors, levels, min(codes, len(vectors)), seed))
 
 
 def crowded(documents: int, levels: int, codes: int) -> str | None:
@@ -160,113 +171,6 @@ def _check_vectors(vectors: Vectors, names: Sequence[str]) -> None:
         logger.warning(
             "all %d documents have the same embedding: their codes mean nothing", len(vectors)
         )
-
-
-@dataclass(frozen=True)
-class _Residual:
-    """What the levels that are done leave of the vectors, computed where it is asked for.
-
-    Attributes
-    ----------
-    centroids : list of float32[codes, dim]
-        Of each level that is done.
-    """
-
-    vectors: Vectors
-    cells: np.ndarray
-    centroids: list[np.ndarray] = field(default_factory=list)
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """Residuals of some rows; float32[rows, dim]."""
-        left = self.vectors.take(rows)
-        for level, centroids in enumerate(self.centroids):
-            left -= centroids[self.cells[rows, level]]
-        return left
-
-
-def residual_quantise(vectors: Vectors, levels: int, codes: int, seed: int) -> np.ndarray:
-    """Cells of each level, int32 [vectors, levels]; level by level, nearest centroid first.
-
-    In the last level, vectors below one prefix spread over the cells as evenly as they can (see
-    `genret_dask.identifiers.evenly`), so that few or none share every cell.
-    """
-    import faiss
-
-    cells = np.empty((len(vectors), levels), dtype=np.int32)
-    residual = _Residual(vectors, cells)
-    for level in range(levels):
-        own_seed = seed + level + 1
-        kmeans = faiss.Kmeans(
-            vectors.dim, codes, niter=ROUNDS, seed=own_seed, min_points_per_centroid=1
-        )
-        kmeans.train(residual.take(_sample(len(vectors), codes, own_seed)))
-        centroids = np.array(kmeans.centroids)
-        for rows in vectors.blocks():
-            cells[rows, level] = kmeans.index.search(residual.take(rows), 1)[1][:, 0]
-        if level == levels - 1:
-            _separate(cells, residual, centroids)
-        residual.centroids.append(centroids)
-    return cells
-
-
-def _sample(number: int, codes: int, seed: int) -> np.ndarray:
-    """The rows that faiss would choose to train with, had it all of them; in its order."""
-    import faiss
-
-    if number <= codes * TRAINED:
-        return np.arange(number)
-    rows = np.empty(number, dtype=np.int32)
-    faiss.rand_perm(faiss.swig_ptr(rows), number, seed)  # type: ignore[attr-defined]
-    return rows[: codes * TRAINED]
-
-
-def _separate(cells: np.ndarray, residual: _Residual, centroids: np.ndarray) -> None:
-    """Reassign the last cells, in place, where they repeat below one prefix."""
-    order, keys = _sorted(cells)
-    prefixes = keys // (int(cells[:, -1].max()) + 1)
-    starts = np.flatnonzero(np.append(True, prefixes[1:] != prefixes[:-1]))
-    repeats = np.append(False, keys[1:] == keys[:-1])
-    chosen = np.flatnonzero(np.logical_or.reduceat(repeats, starts))
-    starts, sizes = starts[chosen], np.diff(np.append(starts, len(keys)))[chosen]
-    batch = (np.cumsum(sizes) - sizes) // BLOCK
-    for number in np.unique(batch):
-        spans = zip(starts[batch == number], sizes[batch == number], strict=True)
-        groups = [np.sort(order[start : start + size]) for start, size in spans]
-        left, first = residual.take(np.concatenate(groups)), 0
-        for rows in groups:
-            cells[rows, -1] = assign_evenly(left[first : first + len(rows)], centroids)
-            first += len(rows)
-
-
-def make_unique(cells: np.ndarray) -> np.ndarray:
-    """Append a level that numbers the rows of equal cells; none where all rows differ already."""
-    order, keys = _sorted(cells)
-    new_group = np.append(True, keys[1:] != keys[:-1])
-    if new_group.all():
-        return cells
-    starts = np.flatnonzero(new_group)
-    last = np.empty(len(cells), dtype=np.int32)
-    last[order] = np.arange(len(cells)) - np.repeat(starts, np.diff(np.append(starts, len(cells))))
-    return np.column_stack([cells, last])
-
-
-def _sorted(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order of rows, equal ones as they stand, and a number for each row, in that order.
-
-    Numbers are as ordered as the rows; divided by the cells of the last level, those of the
-    prefixes. Where they outgrow 63 bits, the prefixes so far are numbered from 0.
-    """
-    keys, bound = np.zeros(len(cells), dtype=np.int64), 1
-    for column in cells.T:
-        size = int(column.max()) + 1
-        if bound * size >= 2**63:
-            keys = np.unique(keys, return_inverse=True)[1].astype(np.int64, copy=False)
-            bound = len(cells)
-        keys *= size
-        keys += column
-        bound *= size
-    order = np.argsort(keys, kind="stable")
-    return order, keys[order]
 
 
 def write_codes(codes: Codes, folder: Path, made_from: Origin) -> None:

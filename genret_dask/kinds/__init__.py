@@ -4,9 +4,19 @@ A kind is found by the entry-point group `genret_dask.identifiers` of `pyproject
 here are for code that makes a study in Python.
 """
 
+from genret_dask.kinds.atomic import AtomicIdentifiers
 from genret_dask.kinds.base import Kind, Source
 from genret_dask.kinds.codes import CodesIdentifiers
 from genret_dask.kinds.fixed import FixedLength
 from genret_dask.kinds.ngrams import NgramsIdentifiers
+from genret_dask.kinds.numbers import NumbersIdentifiers
 
-__all__ = ["CodesIdentifiers", "FixedLength", "Kind", "NgramsIdentifiers", "Source"]
+__all__ = [
+    "AtomicIdentifiers",
+    "CodesIdentifiers",
+    "FixedLength",
+    "Kind",
+    "NgramsIdentifiers",
+    "NumbersIdentifiers",
+    "Source",
+]

@@ -1,4 +1,4 @@
-"""Codes: residual-quantised cells of a document embedding, made unique by a last level."""
+"""Codes: quantised cells of a document embedding, made unique by a last level."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.identifiers import embed_task
-from genret_dask.identifiers.codes import MOST_CODES, ROUNDS, TRAINED, build_cells, crowded
+from genret_dask.identifiers.codes import MOST_CODES, build_cells, crowded
 from genret_dask.identifiers.embed_task import embed_tasks, open_vectors, run_embed
 from genret_dask.identifiers.embedding import CORE_FLOPS, EmbeddingSpec, TfidfEmbedding, embed
+from genret_dask.identifiers.quantisers.base import Quantiser
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.kinds.base import Making, Source
 from genret_dask.kinds.fixed import FixedLength
+from genret_dask.specs.registry import entry, names_of
 from genret_dask.storage.artefacts import missing
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.sources import contents
@@ -29,22 +31,41 @@ _SPREADING = 20e-6  # seconds a document, for the last level
 
 
 class CodesIdentifiers(FixedLength):
-    """Residual-quantised codes of a document embedding, made unique by a last level."""
+    """Quantised codes of a document embedding, made unique by a last level."""
 
     kind: Literal["codes"] = "codes"
     levels: Annotated[int, Field(gt=0, le=64)] = Field(
         3, description="quantised levels, before the unique one"
     )
     codes: Annotated[int, Field(ge=2, le=MOST_CODES)] = Field(32, description="codes a level")
+    quantiser: str = Field("rq", description="rq, kmeans, pq, or another that is installed")
     embedding: EmbeddingSpec = TfidfEmbedding()
+
+    @field_validator("quantiser")
+    @classmethod
+    def _installed(cls, quantiser: str) -> str:
+        if quantiser not in (known := names_of("quantisers")):
+            raise ValueError(f"no quantiser {quantiser!r}; expected one of {', '.join(known)}")
+        return quantiser
+
+    @property
+    def _quantiser(self) -> Quantiser:
+        chosen: Quantiser = entry("quantisers", self.quantiser)()
+        return chosen
 
     def problems(self) -> Iterator[str]:
         """See `Kind.problems`."""
-        yield from self.embedding.problems()
+        if problems := [*self.embedding.problems()]:
+            yield from problems
+        elif problem := self._quantiser.problem(
+            self.levels, self.codes, self.embedding.cost(1).dim
+        ):
+            yield f"identifiers {self.label}: {problem}"
 
     def settings(self) -> dict[str, Any]:
-        """See `Kind.settings`."""
-        return contents(self, "name", "embedding", embedding=self.embedding.settings())
+        """See `Kind.settings`; of the default quantiser they say nothing, as it came first."""
+        unsaid = ("quantiser",) if self.quantiser == "rq" else ()
+        return contents(self, "name", "embedding", *unsaid, embedding=self.embedding.settings())
 
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
         """See `Kind.made_from`."""
@@ -60,7 +81,7 @@ class CodesIdentifiers(FixedLength):
         documents, letters = len(collection), collection.texts.nbytes + collection.titles.nbytes
         sampled = min(documents, embed_task.SAMPLE)
         cost, fitted = self.embedding.cost(sampled), letters * sampled // documents
-        compared = self.levels * (ROUNDS * min(documents, TRAINED * self.codes) + documents)
+        compared = self._quantiser.compared(documents, self.levels, self.codes)
         quantising = 2 * cost.dim * self.codes * compared / CORE_FLOPS + _SPREADING * documents
         client, embedding = cost.fit_seconds * fitted + quantising, cost.seconds * letters
         kept = super().making(collection, vocabulary).bytes_kept
@@ -83,7 +104,7 @@ class CodesIdentifiers(FixedLength):
         if warning := crowded(len(collection), self.levels, self.codes):
             logger.warning(warning)
         vectors, names = self._vectors(source), collection.document_ids
-        return build_cells(vectors, names, self.levels, self.codes, source.seed)
+        return build_cells(vectors, names, self.levels, self.codes, source.seed, self.quantiser)
 
     def _vectors(self, source: Source) -> Vectors:
         """Embed the documents; ranges of many are tasks."""

@@ -1,4 +1,4 @@
-"""What one file can add: identifier kinds, families, datasets, metrics, exporters, by entry points.
+"""What one file can add by an entry point: a kind of identifier, a quantiser, a family and more.
 
 The package's own stand in the same groups of `pyproject.toml` as those of any installed package;
 docs/extending.md shows one of each.
@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from genret_dask.errors import GenretError, SpecError
 from genret_dask.specs.validation import Record
 
-Group = Literal["identifiers", "families", "datasets", "metrics", "exporters"]
+Group = Literal["identifiers", "quantisers", "families", "datasets", "metrics", "exporters"]
 
 
 def names_of(group: Group) -> list[str]:

@@ -113,15 +113,14 @@ def latent_rows(
     rest -= rest.mean(axis=0)
     cells = []
     for level, count in enumerate(level_sizes):
-        totals = np.zeros((count, dim))
-        np.add.at(totals, codes[:, level], rest)
-        members = np.bincount(codes[:, level], minlength=count)
-        centroids = totals / np.maximum(members, 1)[:, None]
+        centroids = np.zeros((count, dim))  # of a level of many cells, the widest of all arrays
+        np.add.at(centroids, codes[:, level], rest)
+        centroids /= np.maximum(np.bincount(codes[:, level], minlength=count), 1)[:, None]
         rest = rest - centroids[codes[:, level]]
-        cells.append(_unit(centroids))
+        cells.append(_unit(centroids).astype(np.float32))
     seen = (frequency > 0) & (weight > 0)
-    joined = np.concatenate([np.empty((0, dim)), *cells])
-    return seen, _unit(terms).astype(np.float32), joined.astype(np.float32)
+    joined = np.concatenate([np.empty((0, dim), dtype=np.float32), *cells])
+    return seen, _unit(terms).astype(np.float32), joined
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

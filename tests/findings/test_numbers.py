@@ -24,7 +24,7 @@ from genret_dask.executors.failures import read_failures
 from genret_dask.fits.fitting import fit_points
 from genret_dask.fits.points import Points
 from genret_dask.identifiers import evenly
-from genret_dask.identifiers.codes import residual_quantise
+from genret_dask.identifiers.quantisers.rq import ResidualQuantiser
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.inference import beam, resident
 from genret_dask.inference.constraint import Vocabulary
@@ -571,7 +571,7 @@ def test_b4_no_cell_holds_more_than_its_share(vectors, cells, seed, equal, neare
 
 def test_b4_twelve_thousand_documents_on_one_level():
     vectors = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)
-    cells = residual_quantise(Vectors([vectors]), levels=1, codes=32, seed=0)
+    cells = ResidualQuantiser().quantise(Vectors([vectors]), levels=1, codes=32, seed=0)
     assert np.bincount(cells[:, 0]).tolist() == [375] * 32
 
 

@@ -10,8 +10,9 @@ from hypothesis.extra.numpy import arrays
 
 from genret_dask.errors import DatasetError, ModelError
 from genret_dask.identifiers import Codes, read_codes, write_codes
-from genret_dask.identifiers.codes import make_unique, residual_quantise
 from genret_dask.identifiers.embedding import SentenceEmbedding, TfidfEmbedding, embed
+from genret_dask.identifiers.quantisers.rq import ResidualQuantiser
+from genret_dask.identifiers.unique import make_unique
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.kinds import CodesIdentifiers
 from genret_dask.storage.fingerprint import Origin
@@ -35,7 +36,7 @@ def test_make_unique_makes_rows_unique_and_keeps_the_cells(cells):
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(1, 3), st.integers(0, 100))
 def test_quantised_cells_are_in_range_and_spread(documents, codes, levels, seed):
     vectors = np.random.default_rng(seed).normal(size=(documents, 5)).astype(np.float32)
-    cells = residual_quantise(Vectors([vectors]), levels, min(codes, documents), seed)
+    cells = ResidualQuantiser().quantise(Vectors([vectors]), levels, min(codes, documents), seed)
     assert cells.min() >= 0 and cells.max() < codes
     _, counts = np.unique(cells, axis=0, return_counts=True)
     _, below = np.unique(cells[:, :-1], axis=0, return_counts=True)
@@ -47,7 +48,7 @@ def test_first_level_puts_documents_of_a_cluster_together():
     centres = np.eye(4, dtype=np.float32) * 10
     rng = np.random.default_rng(0)
     vectors = np.repeat(centres, 10, axis=0) + rng.normal(size=(40, 4)).astype(np.float32) * 0.1
-    cells = residual_quantise(Vectors([vectors]), 2, 4, seed=0)[:, 0].reshape(4, 10)
+    cells = ResidualQuantiser().quantise(Vectors([vectors]), 2, 4, seed=0)[:, 0].reshape(4, 10)
     assert (cells == cells[:, :1]).all()
     assert len(np.unique(cells[:, 0])) == 4
 

@@ -18,8 +18,10 @@ from genret_dask.errors import NumericError
 from genret_dask.executors.dask import DaskExecutor
 from genret_dask.executors.serial import SerialExecutor
 from genret_dask.identifiers import codes, embed_task, vectors
-from genret_dask.identifiers.codes import build_cells, crowded, residual_quantise
+from genret_dask.identifiers.codes import build_cells, crowded
+from genret_dask.identifiers.quantisers.rq import ResidualQuantiser
 from genret_dask.identifiers.tfidf import Tfidf
+from genret_dask.identifiers.unique import in_order
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.kinds import CodesIdentifiers, Source
 from genret_dask.storage.artefacts import Artefact, publishing
@@ -203,7 +205,7 @@ def test_k_means_is_trained_as_faiss_trains_it_with_all_vectors():
     kmeans = faiss.Kmeans(6, 8, niter=25, seed=12, min_points_per_centroid=1)
     kmeans.train(whole)
     expected = kmeans.index.search(whole, 1)[1][:, 0]
-    found = residual_quantise(Vectors(np.array_split(whole, 7)), 2, 8, seed=11)
+    found = ResidualQuantiser().quantise(Vectors(np.array_split(whole, 7)), 2, 8, seed=11)
     np.testing.assert_array_equal(found[:, 0], expected)
 
 
@@ -225,7 +227,7 @@ def test_an_embedding_that_is_not_finite_is_named(monkeypatch):
     )
 )
 def test_numbers_of_rows_are_ordered_as_the_rows(cells):
-    order, keys = codes._sorted(cells)
+    order, keys = in_order(cells)
     np.testing.assert_array_equal(order, np.lexsort(cells.T[::-1]))
     ordered = cells[order]
     np.testing.assert_array_equal(np.diff(keys) > 0, (ordered[1:] != ordered[:-1]).any(axis=1))

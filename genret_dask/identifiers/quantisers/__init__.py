@@ -1,0 +1,4 @@
+"""Quantisers, one file each: from the embeddings of documents to a cell a level.
+
+A quantiser is found by the entry-point group `genret_dask.quantisers` of `pyproject.toml`.
+"""
