@@ -32,7 +32,7 @@ class AtomicIdentifiers(FixedLength):
 
     def settings(self) -> dict[str, Any]:
         """See `Kind.settings`; what is refused changes nothing of what is not."""
-        return self.model_dump(mode="json", exclude={"most_documents"})
+        return self.model_dump(mode="json", exclude={"name", "most_documents"})
 
     def planned_levels(self, documents: int) -> list[int]:
         """See `FixedLength.planned_levels`.

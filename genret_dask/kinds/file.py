@@ -216,14 +216,9 @@ class FileIdentifiers(Listed):
         return found
 
     def _chunks(self, collection: Collection) -> Iterator[tuple[list[str], list[Any]]]:
-        """Ids and identifiers, some at a time, each checked to be what the first one is."""
-        content, number = self.content, 0
-        entries = _entries(self.path, collection.document_ids)
+        """Ids and identifiers, some at a time."""
+        entries = _alike(self.path, self.content, collection.document_ids)
         while chunk := list(islice(entries, _CHUNK)):
-            for name, identifier in chunk:
-                number += 1
-                if _content_of(identifier) != content:
-                    raise _wrong(self.path, number, name, identifier)
             yield [name for name, _ in chunk], [identifier for _, identifier in chunk]
 
 
@@ -261,6 +256,16 @@ def _entries(path: Path, document_ids: Sequence[str] | None = None) -> Iterator[
                 if line.strip():
                     read = _json_line if path.suffix == ".jsonl" else _tab_line
                     yield read(path, number, line)
+
+
+def _alike(
+    path: Path, content: Content, document_ids: Sequence[str] | None = None
+) -> Iterator[Entry]:
+    """Yield the entries of a file, each checked to be what the first one is."""
+    for number, (name, identifier) in enumerate(_entries(path, document_ids), 1):
+        if _content_of(identifier) != content:
+            raise _wrong(path, number, name, identifier)
+        yield name, identifier
 
 
 def _tab_line(path: Path, number: int, line: str) -> Entry:
@@ -360,7 +365,7 @@ def _array_content(file: Path) -> Content:
 def _extent(path: str, _mtime: int, content: Content) -> tuple[int, int]:
     """One more than the largest number of a file, and tokens of its longest identifier, at most."""
     largest, steps = 0, 1
-    for _, identifier in _entries(Path(path)):
+    for _, identifier in _alike(Path(path), content):
         steps = max(steps, len(identifier.encode()) if content == "text" else len(identifier))
         if content == "numbers":
             largest = max(largest, *identifier)

@@ -101,7 +101,8 @@ def preview(
     seen = Preview(origins, steps, [])
     if any(step.stage == "export" and step.state != "done" for step in steps):
         seen.problems.extend(_caught(check_models, spec))
-    seen.problems.extend(_caught(check_identifiers, origins))
+    if not seen.problems:
+        seen.problems.extend(_caught(check_identifiers, origins))
     if not seen.problems and steps[-1].state != "done":
         if spec.inference.memory is not None:
             seen.problems.extend(_caught(check_budget, spec, seen.estimate))
