@@ -84,6 +84,6 @@ def run_export(task: ExportTask, report: Callable[[float], None]) -> None:
             start_token=record["start_token"],
             tolerance=task.tolerance,
             precision=task.precision,
-            reading=Reading(**{key: record[key] for key in Reading.model_fields}),
+            reading=Reading(**{key: record[key] for key in Reading.model_fields if key in record}),
             training=Training(**{key: record[key] for key in Training.model_fields}),
         )

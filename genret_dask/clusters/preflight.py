@@ -123,7 +123,7 @@ class Gate(WorkerPlugin):
         self.packages = [*PACKAGES, *(["optimum-onnx"] if quantised else [])]
         self.versions = comparable(get_versions(self.packages), self.packages)
         self._provider = spec.inference.provider
-        pretrained = [one.pretrained for one in spec.models if one.pretrained is not None]
+        pretrained = [one.source for one in spec.models if one.source is not None]
         places = [one.path or one.gguf for one in pretrained]  # hub ids have neither
         self._weights = [str(place) for place in places if place is not None]
         # As text: a worker may lack the package of its kind of path.

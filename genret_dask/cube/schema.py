@@ -156,9 +156,10 @@ class Template:
 
 COORDINATE_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "n_params": {"units": "1", "long_name": "non-embedding parameters"},
-    "n_train": {"units": "1", "long_name": "training pairs"},
+    "n_train": {"units": "1", "long_name": "training pairs, NaN = not known"},
     "train_fraction": {"units": "1", "long_name": "fraction of the training pairs"},
     "train_flops": {"units": "FLOP", "long_name": "floating-point operations of training"},
+    "origin": {"long_name": "trained by the study, or a ready checkpoint"},
     "family": {"long_name": "model family"},
     "precision": {"long_name": "number format of the exported weights"},
     "checkpoint": {"long_name": "hash of the exported weights"},

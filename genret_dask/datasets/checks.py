@@ -12,13 +12,15 @@ from genret_dask.errors import DatasetError
 from genret_dask.specs import PairsSpec
 
 
-def check_usable(collection: Collection, split: str, pairs: PairsSpec) -> None:
+def check_usable(collection: Collection, split: str, pairs: PairsSpec | None) -> None:
     """Refuse a collection that no model can be trained on, or nothing be searched in.
 
     Parameters
     ----------
     split : str
         The split that is searched.
+    pairs : PairsSpec or None
+        None where nothing is trained.
 
     Raises
     ------
@@ -32,8 +34,8 @@ def check_usable(collection: Collection, split: str, pairs: PairsSpec) -> None:
             "nothing to train on",
             expected="documents with text",
         )
-    trains = pairs.queries and len(collection.qrels["train"].relevant())
-    if not (trains or pairs.documents or pairs.sentences or pairs.spans):
+    trains = pairs is None or (pairs.queries and len(collection.qrels["train"].relevant()))
+    if pairs is not None and not (trains or pairs.documents or pairs.sentences or pairs.spans):
         raise DatasetError(
             f"training.pairs makes no pair of {collection.name}: there is nothing to train on",
             expected="train queries, documents, sentences or spans",

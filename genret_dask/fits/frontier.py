@@ -136,7 +136,8 @@ def _searches(means: Means, budget: Budget) -> tuple[np.ndarray, np.ndarray, np.
     beams = len(means.beam)
     train = np.repeat(means.train_flops, beams)
     cost = means.flops.ravel().astype(np.float64)
-    within = (cost <= budget.flops) & ~(train > budget.train_flops)
+    known = np.isfinite(train) | math.isinf(budget.train_flops)
+    within = (cost <= budget.flops) & known & ~(train > budget.train_flops)
     draws = means.error_draws.reshape(len(means.error_draws), -1)
     draws = draws[np.isfinite(draws[:, np.isfinite(means.error.ravel())]).all(axis=1)]
     return np.where(within, cost, np.nan), means.error.ravel(), draws

@@ -182,7 +182,7 @@ def _candidates(
 
 def _cost_law(n: np.ndarray, d: np.ndarray, cost: np.ndarray) -> _CostLaw:
     """A power law of N and D through measured costs, of the least norm where they do not vary."""
-    there = np.isfinite(cost) & (cost > 0)
+    there = np.isfinite(cost) & (cost > 0) & np.isfinite(d)
     plane = np.array([np.nan, 0.0, 0.0])
     if there.any():
         logs = np.stack([np.log(n[there]), np.log(d[there])], axis=1)

@@ -218,7 +218,8 @@ def _one_axis(
 def _of_loss(means: Means, group: str, rows: np.ndarray) -> Iterator[Points]:
     for law, axis, name, same in _one_axis(means, group, rows):
         yield _points(means, law, name, {axis: getattr(means, axis)}, same)
-    if np.ptp(means.n[rows]) > 0 and np.ptp(means.d[rows]) > 0:
+    rows = rows[np.isfinite(means.d[rows])]  # of ready checkpoints it may not be known
+    if len(rows) and np.ptp(means.n[rows]) > 0 and np.ptp(means.d[rows]) > 0:
         yield _points(means, "L(N,D)", group, {"n": means.n, "d": means.d}, rows)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from dask.utils import format_bytes
 from pydantic import Field
 
-from genret_dask.errors import SpecError
+from genret_dask.datasets.collection import Collection
 from genret_dask.kinds.base import Source
 from genret_dask.kinds.fixed import FixedLength
 
@@ -35,23 +36,19 @@ class AtomicIdentifiers(FixedLength):
         return self.model_dump(mode="json", exclude={"name", "most_documents"})
 
     def planned_levels(self, documents: int) -> list[int]:
-        """See `FixedLength.planned_levels`.
-
-        Raises
-        ------
-        SpecError
-            There are more documents than the settings allow.
-        """
-        if documents > self.most_documents:
-            weights = _FLOAT * _WIDTH * documents
-            raise SpecError(
-                f"atomic identifiers of {documents:,} documents are as many rows of every model's "
-                f"vocabulary: at a width of {_WIDTH}, {format_bytes(weights)} of weights, and "
-                f"{format_bytes(4 * weights)} in training",
-                expected=f"{self.most_documents:,} documents or fewer (identifiers.most_documents)",
-                fix="raise it where workers hold that, or choose codes, which share their rows",
-            )
+        """See `FixedLength.planned_levels`."""
         return [documents]
+
+    def refusals(self, collection: Collection) -> Iterator[str]:
+        """See `Kind.refusals`: more documents than the settings allow."""
+        if (documents := len(collection)) > self.most_documents:
+            weights = _FLOAT * _WIDTH * documents
+            yield (
+                f"{documents:,} documents are as many rows of every model's vocabulary: at a width "
+                f"of {_WIDTH}, {format_bytes(weights)} of weights, and {format_bytes(4 * weights)} "
+                f"in training; identifiers.most_documents allows {self.most_documents:,}: raise it "
+                "where workers hold that, or choose codes, which share their rows"
+            )
 
     def cells(self, source: Source) -> np.ndarray:
         """See `FixedLength.cells`."""

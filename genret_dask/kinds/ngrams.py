@@ -367,7 +367,6 @@ class NgramsIdentifiers(Kind):
         """
         pairs = (
             ("tokeniser", space.tokenizer, manifest.files.get("tokenizer.json", "none")),
-            ("vocabulary", space.vocabulary, manifest.start_token),
             ("collection", space.corpus, corpus),
         )
         for name, found, expected in pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from genret_dask.metrics.queries import LOSSES
 
 FACTS = ("family", "n_params", "n_train", "train_fraction")
 """Coordinates along `model` that every record repeats."""
+
+
+def _known(value: Any) -> Any:
+    """A coordinate's value; None for NaN, which a checkpoint of unknown training has."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def records(
@@ -42,7 +48,7 @@ def records(
     names = [str(name) for name in values.data_vars if name != "flops"]
     order = [name for name in names if name not in LOSSES] + list(LOSSES)
     found = {name: estimate(values[name], draws, seed) for name in order}
-    facts = {name: values[name].values.tolist() for name in FACTS}
+    facts = {name: [_known(one) for one in values[name].values.tolist()] for name in FACTS}
     flops = values["flops"].mean("query").values
     have_cgl = values["cgl"].notnull().sum("query").values
     numbers = values["negatives"].values.astype(np.float64)

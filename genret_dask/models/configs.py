@@ -60,8 +60,8 @@ def config_of(spec: ModelSpec, *, dropout: float = 0.0, **fields: Any) -> Any:
         The pretrained weights are not there, or of another family.
     """
     family = trained_family(spec)
-    if spec.pretrained is not None:
-        return _pretrained_config(spec, spec.pretrained)
+    if spec.source is not None:
+        return _pretrained_config(spec, spec.source)
     given = {**family.defaults, **_given(spec, family), **fields}
     if family.dropout is not None:
         given.setdefault(family.dropout, dropout)

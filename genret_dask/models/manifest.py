@@ -54,34 +54,38 @@ class Reading(_Frozen):
         Tokens that every text begins and ends with.
     eos_token : int
         Of the model's text: the token that ends an identifier of text.
+    lead : str
+        What stands before a text without being tokens of its own: a blank behind a prompt.
     """
 
     begin_tokens: tuple[NonNegativeInt, ...]
     end_tokens: tuple[NonNegativeInt, ...]
     eos_token: NonNegativeInt
+    lead: str = ""
 
 
 class Training(_Frozen):
-    """What a study trained a model on.
+    """What a model was trained on.
 
     Attributes
     ----------
     made_from : str
         Fingerprint of what the checkpoint was made from.
-    n_train : int
-        (text, identifier) pairs, as docs/laws.md counts them.
+    n_train : int or None
+        (text, identifier) pairs, as docs/laws.md counts them; None of a ready checkpoint, of which
+        it is not known.
     train_fraction : float
         Of all pairs.
-    train_flops : float
-        Of the whole training.
+    train_flops : float or None
+        Of the whole training, where it is known.
     dev_loss : float or None
         Of the weights that were kept, in nats; None without dev pairs.
     """
 
     made_from: str
-    n_train: PositiveInt
+    n_train: PositiveInt | None
     train_fraction: float
-    train_flops: float
+    train_flops: float | None
     dev_loss: float | None = None
 
 

@@ -39,6 +39,8 @@ class Reader:
         Tokens that every row of `read` begins and ends with.
     empty : int
         The token that stands for a row without any.
+    lead : str
+        What stands before each text, and is no token of its own: a blank behind a prompt.
     """
 
     tokenizer: Tokenizer
@@ -46,6 +48,7 @@ class Reader:
     opening: tuple[int, ...] = ()
     closing: tuple[int, ...] = ()
     empty: int = 0
+    lead: str = ""
 
     @classmethod
     def at(cls, path: Path, max_tokens: int | None = None, **ends: Any) -> Reader:
@@ -80,6 +83,7 @@ class Reader:
             opening=reading.begin_tokens,
             closing=reading.end_tokens,
             empty=reading.eos_token,
+            lead=reading.lead,
         )
 
     @property
@@ -93,7 +97,7 @@ class Reader:
         if self.max_tokens is not None:
             room = max(0, self.max_tokens - len(self.opening) - len(self.closing))
         parts, lengths, cut = [np.empty(0, np.int32)], [0], list[bool]()
-        for chunk in self.bare(texts):
+        for chunk in self.bare(texts, self.lead):
             cut += [room is not None and len(ids) > room for ids in chunk]
             rows = [(*self.opening, *ids[:room], *self.closing) or (self.empty,) for ids in chunk]
             parts.append(np.fromiter(chain.from_iterable(rows), np.int32))
@@ -102,9 +106,9 @@ class Reader:
             np.concatenate(parts), np.cumsum(lengths, dtype=np.int64), np.array(cut, bool)
         )
 
-    def bare(self, texts: Iterable[str]) -> Iterator[list[list[int]]]:
+    def bare(self, texts: Iterable[str], lead: str = "") -> Iterator[list[list[int]]]:
         """Token ids of the texts alone, uncut, by chunks of texts."""
-        for chunk in _chunks(map(one_line, texts)):
+        for chunk in _chunks(lead + one_line(text) for text in texts):
             encoded = self.tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
             yield [encoding.ids for encoding in encoded]
 

@@ -261,7 +261,7 @@ def _identifiers(run: RunLayout, spec: SweepSpec, kind: Kind) -> list[bool]:
     if not kind.per_tokenizer:
         return [(run.identifiers(kind.label) / kind.record_name).is_file()]
     models = [cell.model for cell in cells_of(spec) if cell.identifiers is kind]
-    tokenizers = {run.tokenizer(model.label if model.pretrained else None) for model in models}
+    tokenizers = {run.tokenizer(model.label if model.source else None) for model in models}
     found = []
     for tokenizer in tokenizers:
         try:

@@ -6,6 +6,7 @@ names the key and lists the valid ones.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,13 +130,38 @@ _SHARED = {"pairs", "dev_queries"}
 """Keys of training that make the pairs, which are the same for all models of a study."""
 
 
-class ModelSpec(Record):
-    """One model of the grid; it is trained once per data fraction."""
+def _family_at(folder: Path) -> str:
+    """The family of a Hugging Face folder: the model type that its config.json has."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"checkpoint {folder} has no config.json with a model_type; give a folder of "
+            "transformers, or the family"
+        ) from None
 
-    family: Name = Field(description="t5, llama, or another that is installed")
+
+class ModelSpec(Record):
+    """One model of the grid: trained once for each data fraction, or a ready checkpoint."""
+
+    family: Name = Field(
+        description="t5, llama, or another that is installed; of a checkpoint's folder, its own"
+    )
     size: Name | None = Field(None, description="a preset of the family")
     config: dict[str, Any] | None = Field(None, description="transformers config fields")
     pretrained: PretrainedSpec | None = Field(None, description="weights to start from")
+    checkpoint: PretrainedSpec | None = Field(
+        None, description="a ready model, searched as it is; a folder's path will do"
+    )
+    n_train: PositiveInt | None = Field(
+        None, description="pairs that a checkpoint was trained on, where that is known"
+    )
+    train_flops: PositiveFloat | None = Field(
+        None, description="operations of a checkpoint's training, where they are known"
+    )
+    prompt: str | None = Field(
+        None, description='what stands around a query, as "question: {query} answer:"'
+    )
     name: Name | None = Field(None, description="family-size where there is a size")
     fractions: tuple[Fraction, ...] = Field(
         (1.0,), description="of the training pairs; a model each"
@@ -150,11 +176,24 @@ class ModelSpec(Record):
     def _listed(cls, identifiers: Any) -> Any:
         return (identifiers,) if isinstance(identifiers, str) else identifiers
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_checkpoint(cls, content: Any) -> Any:
+        """Take a path for a checkpoint, and its family from its config.json."""
+        if not isinstance(content, dict) or not isinstance(content.get("checkpoint"), str | Path):
+            return content
+        path = Path(content["checkpoint"])
+        content = {**content, "checkpoint": {"path": path}}
+        return content if "family" in content else {**content, "family": _family_at(path)}
+
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
-        sources = (self.size, self.config, self.pretrained)
+        sources = (self.size, self.config, self.pretrained, self.checkpoint)
         if sum(value is not None for value in sources) != 1:
-            raise ValueError("give exactly one of size, config and pretrained")
+            raise ValueError("give exactly one of size, config, pretrained and checkpoint")
+        self._check_checkpoint()
+        if self.prompt is not None and self.prompt.count("{query}") != 1:
+            raise ValueError(f"prompt is {self.prompt!r}; it holds {{query}} once")
         if not self.fractions or len(set(self.fractions)) != len(self.fractions):
             raise ValueError("fractions must be distinct and not empty")
         if self.size is None and self.name is None:
@@ -179,9 +218,22 @@ class ModelSpec(Record):
             raise ValueError(f"training.{key}: {found['msg']}") from None
         return self
 
+    def _check_checkpoint(self) -> None:
+        """Refuse settings of a training that there is none of, and facts of one that there is."""
+        if self.checkpoint is not None:
+            if self.fractions != (1.0,) or self.training:
+                raise ValueError("a checkpoint is not trained: it takes no fractions or training")
+        elif self.n_train is not None or self.train_flops is not None:
+            raise ValueError("n_train and train_flops are of a checkpoint")
+
     @property
     def label(self) -> str:
         return self.name or f"{self.family}-{self.size}"
+
+    @property
+    def source(self) -> PretrainedSpec | None:
+        """Where its weights and its tokeniser come from; None from scratch."""
+        return self.checkpoint or self.pretrained
 
 
 # --- inference --------------------------------------------------------------------------------

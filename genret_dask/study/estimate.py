@@ -131,7 +131,9 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
         train_tasks=len(cells),
         export_tasks=sum(map(len, models.values())),
         shards=shards,
-        train_steps=sum(_steps_of(cell.training(spec)) for cell in cells),
+        train_steps=sum(
+            _steps_of(cell.training(spec)) for cell in cells if cell.model.checkpoint is None
+        ),
         cube_bytes=cube_bytes,
         train_flops=sum(cost.train_flops() for cost in costs),
         search_flops=len(spec.export.precision) * sum(cost.search_flops() for cost in costs),
@@ -219,9 +221,9 @@ def memory_needs(spec: SweepSpec, texts: Texts, steps: Sequence[Step]) -> list[N
             max_tokens=spec.max_tokens,
             steps=identifiers.planned(texts.documents).steps,
             tied=tied,
-            pretrained=cell.model.pretrained is not None,
+            pretrained=cell.model.source is not None,
         )
-        if name in train:
+        if name in train and cell.model.checkpoint is None:
             needs.append(Need("training", name, needed, lambda limit: SMALLER_TRAINING))
         needed = export_bytes(architecture, tied=tied)
         needs.append(Need("export", name, needed, lambda limit: SMALLER_EXPORT))
@@ -238,6 +240,8 @@ def planned_architecture(spec: SweepSpec, cell: Cell, documents: int) -> tuple[A
     from genret_dask.models.configs import config_of
 
     config, identifiers = config_of(cell.model), cell.identifiers
+    if cell.model.checkpoint is not None:
+        return architecture_of(config), config.tie_word_embeddings
     if cell.model.pretrained is None:
         config.vocab_size = spec.tokenizer.vocab_size
     config.vocab_size += 1 + identifiers.planned(documents).rows
@@ -255,6 +259,8 @@ class _Cost:
         self._decoding = cell.identifiers.plan(self._architecture, collection, spec.inference.beams)
 
     def train_flops(self) -> float:
+        if self._cell.model.checkpoint is not None:
+            return 0.0
         training = self._cell.training(self._spec)
         per_example = training_flops_per_example(
             self._architecture, self._spec.max_tokens, self._sizes["step"]

@@ -91,11 +91,11 @@ class Inputs:
             return made
         from genret_dask.training.tokenizer import save_tokenizer, train_tokenizer
 
-        if model.pretrained is not None:
+        if model.source is not None:
             from genret_dask.models.configs import pretrained_tokenizer
 
             with publishing(made.folder, made.made_from) as partial_folder:
-                save_tokenizer(pretrained_tokenizer(model, model.pretrained), partial_folder)
+                save_tokenizer(pretrained_tokenizer(model, model.source), partial_folder)
             return made
         self._report("tokenizer", 0, 1)
         with publishing(made.folder, made.made_from) as partial_folder:

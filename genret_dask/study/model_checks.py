@@ -19,8 +19,10 @@ from genret_dask.models.families import Family, family_of
 from genret_dask.models.gguf import read_header
 from genret_dask.models.pretrained import weight_shapes
 from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
+from genret_dask.specs.grid import Cell, cells_of
 from genret_dask.specs.registry import names_of
 
+_PROBES = ("a", "What is 12?", "two words")
 _TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _DOCUMENTS = 10**9  # more than any collection has
 _GGUF_TOKENISER = ("tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
@@ -45,6 +47,7 @@ def check_models(spec: SweepSpec) -> None:
 def model_problems(spec: SweepSpec) -> list[str]:
     """What is wrong with the models of a study, a line each; empty where nothing is."""
     problems = [line for model in spec.models for line in _problems_of(model, spec)]
+    problems += [line for cell in cells_of(spec) for line in _row_problems(cell)]
     problems += [line for kind in spec.identifiers for line in kind.problems()]
     if "int8" in spec.export.precision and not _is_installed("optimum-onnx"):
         problems.append(
@@ -72,8 +75,9 @@ def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
         problems = _length_problems(family, SimpleNamespace(**fields), spec)
         yield from (f"{label}: {problem}" for problem in problems)
         return
-    if model.pretrained is not None and model.pretrained.gguf is not None:
-        yield from _gguf_problems(label, model, model.pretrained.gguf)
+    source = model.source
+    if source is not None and source.gguf is not None:
+        yield from _gguf_problems(label, model, source.gguf)
         return
     try:
         config = config_of(model)
@@ -83,8 +87,8 @@ def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
     problems = [*_settings_problems(config), *config_problems(model.family, config)]
     problems = problems or _length_problems(family, config, spec)
     yield from (f"{label}: {problem}" for problem in problems)
-    if model.pretrained is not None:
-        yield from _tokenizer_problems(label, model, model.pretrained)
+    if source is not None:
+        yield from _tokenizer_problems(label, model, source, config, spec.max_tokens)
     if not problems:
         yield from _weight_problems(label, model, config)
 
@@ -124,7 +128,20 @@ def _length_problems(family: Family, config: Any, spec: SweepSpec) -> list[str]:
     ]
 
 
-def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) -> Iterator[str]:
+def _row_problems(cell: Cell) -> Iterator[str]:
+    """Identifiers whose rows of the vocabulary a ready checkpoint lacks."""
+    if cell.model.checkpoint is not None and cell.identifiers.planned(1).rows:
+        yield (
+            f"model {cell.model.label}: the identifiers {cell.kind} are new rows of the "
+            "vocabulary, which a ready checkpoint lacks; expected identifiers of its own tokens, "
+            "as titles, ngrams or a file of texts or tokens; or pretrained in place of checkpoint, "
+            "to train it"
+        )
+
+
+def _tokenizer_problems(
+    label: str, model: ModelSpec, source: PretrainedSpec, config: Any, max_tokens: int
+) -> Iterator[str]:
     folder = source.path
     if folder is not None and not any((folder / name).is_file() for name in _TOKENISERS):
         yield f"{label}: {folder} has no tokeniser; expected one of {', '.join(_TOKENISERS)}"
@@ -140,7 +157,9 @@ def _tokenizer_problems(label: str, model: ModelSpec, source: PretrainedSpec) ->
         yield f"{label}: its tokeniser has no end token; set eos_token in tokenizer_config.json"
     else:
         family = family_of(model.family)
-        yield from (f"{label}: {one}" for one in _reading_problems(tokenizer, family))
+        problems = [*_reading_problems(tokenizer, family)]
+        problems = problems or [*_prompt_problems(tokenizer, model, config, max_tokens)]
+        yield from (f"{label}: {one}" for one in problems)
 
 
 def _reading_problems(tokenizer: Any, family: Family) -> Iterator[str]:
@@ -158,6 +177,43 @@ def _reading_problems(tokenizer: Any, family: Family) -> Iterator[str]:
         yield f"its tokeniser does not read every text: {found}"
 
 
+def _prompt_problems(
+    tokenizer: Any, model: ModelSpec, config: Any, max_tokens: int
+) -> Iterator[str]:
+    """A prompt that leaves no room, or whose pieces are not those of the whole, or that is none."""
+    family = family_of(model.family)
+    try:
+        reader = family.reader(tokenizer, max_tokens, model.prompt)
+        if model.checkpoint is not None:
+            family.opening(config, tokenizer, max_tokens, model.prompt)
+            if len(tokenizer) > config.vocab_size:
+                yield (
+                    f"its tokeniser has {len(tokenizer):,} tokens, and the model "
+                    f"{config.vocab_size:,} rows; expected a row for each"
+                )
+    except GenretError as error:
+        yield error.line("its prompt")
+        return
+    if model.prompt is None:
+        return
+    around = len(reader.opening) + len(reader.closing)
+    if around + 2 >= max_tokens:
+        yield (
+            f"its prompt takes {around} of the {max_tokens} tokens that max_tokens allows; "
+            "raise max_tokens"
+        )
+    for query in _PROBES:
+        whole = tokenizer.encode(model.prompt.replace("{query}", query))
+        found = reader.read([query]).flat.tolist()
+        if around + 8 < max_tokens and [*whole] not in (found, found[: len(whole)]):
+            text = tokenizer.convert_ids_to_tokens(found)
+            yield (
+                f"its tokeniser reads the prompt with {query!r} otherwise than in one piece: "
+                f"{text}; let {{query}} stand between blanks or line breaks"
+            )
+            return
+
+
 def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]:
     """Build the model without memory, and hold the headers of its weights against it."""
     import torch
@@ -169,10 +225,10 @@ def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]
     except Exception as error:  # layers check what they are given each in their own way
         yield f"{label}: {type(error).__name__}: {str(error)[:200]}"
         return
-    if model.pretrained is None or model.pretrained.path is None:
+    if model.source is None or model.source.path is None:
         return
     try:
-        shapes = weight_shapes(model.pretrained.path)
+        shapes = weight_shapes(model.source.path)
     except GenretError as error:
         yield error.line(label)
     else:

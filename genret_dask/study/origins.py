@@ -34,6 +34,9 @@ from genret_dask.storage.sources import contents, model_hash, tokenizer_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
+_SINCE = ("prompt", "n_train", "train_flops")
+"""Settings of a model that say nothing where they are not set."""
+
 UNKNOWN = "not known before what it is made from"
 """Stands for a hash that only a finished artefact can tell."""
 
@@ -87,7 +90,9 @@ class Origins:
             collection = stored.read_artefact(self.collection.folder)
         else:
             collection = self.spec.dataset.load(self.loaded_in)
-        check_usable(collection, self.spec.inference.split, self.spec.training.pairs)
+        trains = any(model.checkpoint is None for model in self.spec.models)
+        pairs = self.spec.training.pairs if trains else None
+        check_usable(collection, self.spec.inference.split, pairs)
         return collection
 
     @cached_property
@@ -99,8 +104,8 @@ class Origins:
 
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
-        if model.pretrained is not None:
-            own = {"pretrained": self._weights(model.pretrained, tokenizer=True)}
+        if model.source is not None:
+            own = {"pretrained": self._weights(model.source, tokenizer=True)}
             return Artefact(self.layout.tokenizer(model.label), Origin("tokenizer", own))
         settings = {"tokenizer": self.spec.tokenizer, "words": RULES}
         parts = {"collection": self.content_hash, **settings}
@@ -190,6 +195,10 @@ class Origins:
     def checkpoint(self, cell: Cell) -> Artefact:
         """The trained weights of a cell."""
         kind, model = cell.identifiers, cell.model
+        folder = self.layout.checkpoint(cell.kind, cell.name)
+        if model.checkpoint is not None:
+            own = {"model": self.model(model), "tokenizer": self.tokenizer(model).fingerprint}
+            return Artefact(folder, Origin("ready checkpoint", own))
         read = {"tokenizer": self.tokenizer(model), "identifiers": self.space(kind, model)}
         parts = {
             "collection": self.content_hash,
@@ -203,21 +212,23 @@ class Origins:
             "sampled": kind.sampled_from() if kind.choices else None,
             **{name: one.fingerprint for name, one in read.items()},
         }
-        folder = self.layout.checkpoint(cell.kind, cell.name)
         return Artefact(folder, Origin("checkpoint", parts))
 
     def model(self, model: ModelSpec) -> dict[str, Any]:
         """A model of the grid as its checkpoint's fingerprint sees it: by its weights' bytes."""
-        unimportant = ("name", "fractions", "training", "identifiers", "pretrained")
-        if model.pretrained is None:
-            return contents(model, *unimportant)
-        return {**contents(model, *unimportant), "pretrained": self._weights(model.pretrained)}
+        unimportant = ("name", "fractions", "training", "identifiers", "pretrained", "checkpoint")
+        unset = [name for name in _SINCE if getattr(model, name) is None]
+        found = contents(model, *unimportant, *unset)
+        if model.source is None:
+            return found
+        source = "pretrained" if model.checkpoint is None else "checkpoint"
+        return {**found, source: self._weights(model.source)}
 
     def weights(self, model: ModelSpec) -> str | None:
         """Fingerprint of the bytes of pretrained weights; None where there are none to compare."""
-        if model.pretrained is None or model.pretrained.hub is not None:
+        if model.source is None or model.source.hub is not None:
             return None
-        return str(self._weights(model.pretrained)["bytes"])
+        return str(self._weights(model.source)["bytes"])
 
     # --- the cube -----------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ def preparation(origins: Origins, steps: Sequence[Step]) -> Preparation:
         parts["candidates"] = Making(bytes_kept=9 * candidates)
     for cell in cells_of(spec):
         kind, tokenizer = cell.identifiers, origins.tokenizer(cell.model)
-        own = cell.model.pretrained is None
+        own = cell.model.source is None
         if own and tokenizer.folder not in done:
             parts["tokenizer"] = _tokenizer(collection)
         # By its tokeniser, as the folder may not be known yet.
@@ -136,7 +136,7 @@ def _tokenizer(collection: Collection) -> Making:
 def _vocabulary(spec: SweepSpec, model: ModelSpec) -> int:
     from genret_dask.models.configs import config_of
 
-    return spec.tokenizer.vocab_size if model.pretrained is None else config_of(model).vocab_size
+    return spec.tokenizer.vocab_size if model.source is None else config_of(model).vocab_size
 
 
 def check_disk(

@@ -269,7 +269,8 @@ class Study:
 
             if not self.cube.is_dir():
                 write_run_spec(self.folder, self.spec)
-            flops = {task.name: training_flops(task) for task in todo}
+            # A ready checkpoint takes a moment, too.
+            flops = {task.name: max(training_flops(task), 1e9) for task in todo}
             todo.sort(key=lambda task: -flops[task.name])
             self._report("train", 0, sum(flops[task.name] for task in todo) / 1e9)
             with span(self.spec.name, "train"):
@@ -464,6 +465,10 @@ def _say_how_many_are_cut(trained: Sequence[dict[str, Any]], max_tokens: int) ->
 
 
 def _train(task: TrainTask, report: Callable[[float], None]) -> dict[str, Any]:
+    if task.model.checkpoint is not None:
+        from genret_dask.training.ready import bring
+
+        return bring(task)
     from genret_dask.training.loop import train
 
     return train(task, progress=lambda done, total: report(done / total))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -117,9 +118,12 @@ def _group(
             "model": np.array(list(manifests)),
             "family": np.array([manifest.family for manifest in manifests.values()]),
             "n_params": np.array([manifest.n_params for manifest in manifests.values()]),
-            "n_train": np.array([one.n_train for one in trainings]),
+            "n_train": _numbers([one.n_train for one in trainings]),
             "train_fraction": np.array([one.train_fraction for one in trainings]),
-            "train_flops": np.array([one.train_flops for one in trainings]),
+            "train_flops": _numbers([one.train_flops for one in trainings]),
+            "origin": np.array(
+                ["trained" if models[name].checkpoint is None else "ready" for name in manifests]
+            ),
             "precision": np.array([manifest.precision for manifest in manifests.values()]),
             "checkpoint": np.array([manifest.fingerprint for manifest in manifests.values()]),
         },
@@ -138,6 +142,11 @@ def _group(
             for dataset, of in ((SEARCH, origins.search), (CONTRAST, origins.contrast))
         },
     )
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    """Numbers of models; NaN where one is not known."""
+    return np.array([np.nan if value is None else value for value in values])
 
 
 def group_sizes(

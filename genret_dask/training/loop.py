@@ -51,6 +51,8 @@ _COUNTERS = ("step", "tokens_seen", "texts_cut", "seconds", "history")
 
 def training_flops(task: TrainTask) -> float:
     """What a whole training will cost, at the full input length: for plans and their order."""
+    if task.model.checkpoint is not None:
+        return 0.0
     config = config_of(task.model)
     tokenizer = read_tokenizer(fetched(task.tokenizer) / "tokenizer.json")
     shape = task.identifiers.shape(task.space)
@@ -102,7 +104,7 @@ class _Run:
             dropout=spec.dropout,
             seed=task.seed,
         )
-        self.reader = self.family.reader(self.tokenizer, task.max_tokens)
+        self.reader = self.family.reader(self.tokenizer, task.max_tokens, task.model.prompt)
         collection = stored.read_artefact(task.collection)
         if task.model.pretrained is None and spec.init == "lsa":
             self._warm_start(collection, kind.new_rows(space))
@@ -201,7 +203,8 @@ class _Run:
             rng = np.random.default_rng((self.task.seed, 2, self.step))
             hidden = rng.random(tokens.shape) < spec.word_dropout
             hidden[:, : len(self.reader.opening)] = False
-            hidden[np.arange(len(lengths)), lengths - 1] = False
+            spared = max(1, len(self.reader.closing))
+            hidden &= np.arange(hidden.shape[1]) < (lengths - spared)[:, None]
             tokens[hidden] = self.start  # a token that no text holds
         for group in self.optimizer.param_groups:
             group["lr"] = spec.learning_rate * self._schedule()
@@ -248,7 +251,7 @@ class _Run:
 
     def _warm_start(self, collection: Collection, codes: Codes | None) -> None:
         rows = sample_rows(len(collection), SAMPLED, (self.task.seed, 11))
-        reader = replace(self.reader, max_tokens=_DOCUMENT_TOKENS, opening=(), closing=())
+        reader = replace(self.reader, max_tokens=_DOCUMENT_TOKENS, opening=(), closing=(), lead="")
         documents = reader.read(map(collection.document, rows.tolist()))
         warm_start(self.family, self.model, documents, codes, rows, self.start)
 
@@ -335,6 +338,7 @@ class _Run:
             "texts_cut": self.texts_cut,
             "begin_tokens": list(self.reader.opening),
             "end_tokens": list(self.reader.closing),
+            "lead": self.reader.lead,
             "eos_token": self.tokenizer.eos_token_id,
             "step": best["step"],
             "dev_loss": best["dev_loss"],

@@ -14,7 +14,8 @@ from genret_dask.storage.artefacts import is_current, record_of
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.sources import model_hash
 
-_RECORD = {"n_params": int, "n_train": int, "train_flops": float, "start_token": int}
+_RECORD = {"n_params": int, "start_token": int}
+_TRAINED = {**_RECORD, "n_train": int, "train_flops": float}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class TrainTask:
         ModelError
             It has other bytes.
         """
-        source = self.model.pretrained
+        source = self.model.source
         place = None if source is None else source.path or source.gguf
         if place is None or self.weights is None:
             return
@@ -75,4 +76,5 @@ def finished(task: TrainTask) -> dict[str, Any] | None:
     """The record of a finished checkpoint made from this task's inputs, or None."""
     if not is_current(task.folder, task.made_from):
         return None
-    return record_of(task.folder, "training.json", _RECORD)
+    needs = _TRAINED if task.model.checkpoint is None else _RECORD
+    return record_of(task.folder, "training.json", needs)

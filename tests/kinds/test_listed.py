@@ -240,7 +240,7 @@ def test_a_model_may_generate_some_identifiers_alone(cube):
         ("x.tsv", "d0 one\n", "line 1"),
         ("x.tsv", "z\tone\n", "1 ids that the collection lacks: z"),
         ("x.json", '{"d0": "one"', "no object of ids and identifiers"),
-        ("x.json", '{"d0": [1, -2]}', "expected a text, or a list"),
+        ("x.json", '{"d0": [1, -2]}', "a text, or a list of tokens"),
         ("x.jsonl", '{"_id": "d0"}\n', "line 1"),
         ("x.jsonl", '{"_id": "d0", "identifier": [1]}\n{"_id": "d1", "identifier": "a"}\n',
          "entry 2"),

@@ -6,6 +6,7 @@ causal language model of transformers that is built like LLaMA, so that another 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -104,12 +105,14 @@ class Family:
         """Return the tokens that open and close every text: those that its tokeniser adds."""
         return ends_of(tokenizer.backend_tokenizer)
 
-    def reader(self, tokenizer: Any, max_tokens: int) -> Reader:
+    def reader(self, tokenizer: Any, max_tokens: int, prompt: str | None = None) -> Reader:
         """Return the reader of a model.
 
         Parameters
         ----------
         tokenizer : PreTrainedTokenizerFast
+        prompt : str, optional
+            Holds ``{query}`` once. What stands around it opens and closes every text.
 
         Raises
         ------
@@ -122,8 +125,34 @@ class Family:
                 expected="eos_token in tokenizer_config.json",
             )
         opening, closing = self.ends(tokenizer)
-        text = plain(tokenizer.backend_tokenizer)
-        return Reader(text, max_tokens, opening, closing, tokenizer.eos_token_id)
+        text, lead = plain(tokenizer.backend_tokenizer), ""
+        if prompt is not None:
+            before, _, behind = prompt.partition("{query}")
+            lead = " " if before[-1:].isspace() else ""
+            opening += tuple(tokenizer.encode(before.rstrip(), add_special_tokens=False))
+            closing = (*tokenizer.encode(behind, add_special_tokens=False), *closing)
+        return Reader(text, max_tokens, opening, closing, tokenizer.eos_token_id, lead)
+
+    def opening(
+        self, config: Any, tokenizer: Any, max_tokens: int, prompt: str | None
+    ) -> tuple[Reader, int]:
+        """Return how a ready checkpoint reads a query, and the token that opens its identifier.
+
+        By default the prompt's last token: the identifier follows it.
+
+        Raises
+        ------
+        ModelError
+            Nothing of a prompt stands behind the query.
+        """
+        reader = self.reader(tokenizer, max_tokens, prompt)
+        if not reader.closing:
+            raise ModelError(
+                f"a {config.model_type} generates an identifier behind a prompt, and there is none",
+                expected='a prompt that goes on behind the query, as "{query} answer:"',
+                fix="set the model's prompt",
+            )
+        return replace(reader, closing=reader.closing[:-1]), reader.closing[-1]
 
     # --- training -----------------------------------------------------------------------------
 
@@ -184,6 +213,19 @@ class EncoderDecoder(Family):
         """Close texts with the end token whatever the tokeniser does, as encoders expect it."""
         opening, closing = super().ends(tokenizer)
         return opening, closing or (tokenizer.eos_token_id,)
+
+    def opening(
+        self, config: Any, tokenizer: Any, max_tokens: int, prompt: str | None
+    ) -> tuple[Reader, int]:
+        """See `Family`; the decoder begins with a token of its own."""
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is None:
+            raise ModelError(
+                "config.json has no decoder_start_token_id",
+                expected="the token that the decoder begins with",
+                fix="set it in config.json",
+            )
+        return self.reader(tokenizer, max_tokens, prompt), int(start)
 
     def logits(
         self, model: Any, tokens: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
