@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from genret_dask.models.tokens import Tokens, read_tokenizer
 
 _TEXTS = 1024  # tokenised together
 _CHARACTERS = 2**20  # of texts that are tokenised together, but for the last one
+_PROBES = ("a", "What is 12?", "two words")
 _UNSPEAKABLE = "\n"  # no text on one line holds it
 
 
@@ -184,6 +185,49 @@ def ends_of(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
             expected="one that reads every text, by bytes or with an unknown token",
         )
     return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[-1] + 1 :])
+
+
+def pieces_of(tokenizer: Any, prompt: str) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
+    """Take a prompt apart, so that the tokens of its pieces are those of the whole.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+    prompt : str
+        Holds ``{query}`` once.
+
+    Returns
+    -------
+    opening : tuple of int
+        Tokens before the query.
+    lead : str
+        What a query begins with.
+    closing : tuple of int
+        Tokens behind it.
+
+    Raises
+    ------
+    ModelError
+        A query grows together with what stands beside it.
+    """
+
+    def read(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+    before, _, behind = prompt.partition("{query}")
+    opening = read(before.rstrip())
+    # A tokeniser may put a blank of its own before every text.
+    blanks = (" ", "") if before[-1:].isspace() else ("",)
+    for lead, closing in product(blanks, (read(behind), read(behind.lstrip(" ")))):
+        if all(
+            read(prompt.replace("{query}", query)) == (*opening, *read(lead + query), *closing)
+            for query in _PROBES
+        ):
+            return opening, lead, closing
+    raise ModelError(
+        f"the tokeniser reads the prompt {prompt!r} and a query otherwise than in one piece",
+        expected="blanks or line breaks on both sides of {query}",
+    )
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[Sequence[str]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,14 +19,13 @@ from genret_dask.kinds import CodesIdentifiers
 from genret_dask.kinds.file import FileIdentifiers
 from genret_dask.kinds.listed import _of_documents
 from genret_dask.kinds.titles import TitlesIdentifiers
-from genret_dask.models.families import family_of
 from genret_dask.models.manifest import read_manifest
-from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.specs import InferenceSpec, ModelSpec, TrainingSpec
 from genret_dask.storage.layout import RunLayout
 from genret_dask.study.sweep import Study, sweep
 from tests.conftest import make_collection, write_beir
+from tests.judge import torch_scores
 from tests.runs import TINY, make_spec
 
 # --- the list -------------------------------------------------------------------------------------
@@ -139,28 +137,6 @@ def cube(root) -> xr.DataTree:
     return open_cube(sweep(spec, runs=root / "runs"))
 
 
-def torch_scores(root: Path, label: str, model: str, paths, vocabulary_base, query) -> np.ndarray:
-    """The log-probability of every identifier, by the checkpoint in torch."""
-    layout = RunLayout(root / "runs" / "toy")
-    family = family_of(model)
-    hf = family.load_model_class().from_pretrained(layout.checkpoint(label, model)).eval()
-
-    folder = layout.model(label, model)
-    reading = read_manifest(folder).require_reading()
-    tokens = Reader.of_model(folder / "tokenizer.json", reading, 32).read([query])
-    padded_query, lengths = tokens.padded(np.array([0]))
-    labels = np.where(paths < 0, -100, paths + vocabulary_base)
-    with torch.inference_mode():
-        logits = family.logits(
-            hf,
-            torch.from_numpy(np.repeat(padded_query, len(labels), axis=0)),
-            torch.from_numpy(np.repeat(lengths, len(labels))),
-            torch.from_numpy(labels),
-        ).log_softmax(-1)
-    found = np.take_along_axis(logits.numpy(), np.maximum(labels, 0)[..., None], axis=-1)[..., 0]
-    return np.where(labels < 0, 0, found).sum(axis=1)
-
-
 @pytest.mark.parametrize("model", ["llama", "t5"])
 @pytest.mark.parametrize("label", ["titles", "shared", "texts", "numbers"])
 def test_a_beam_that_covers_the_corpus_ranks_as_torch_does(root, cube, label, model):
@@ -182,7 +158,7 @@ def test_a_beam_that_covers_the_corpus_ranks_as_torch_does(root, cube, label, mo
         text = str(group["text"][query].values)
         start = read_manifest(layout.model(label, model)).start_token
         base = listing.block_starts + (start + 1 if listing.rows else 0)
-        scores = torch_scores(root, label, model, listing.paths(np.arange(24)), base, text)
+        scores = torch_scores(layout, label, model, listing.paths(np.arange(24)), base, text)
         widest = group.isel(query=query, beam=-1)
         docs = widest["doc"].values
         assert sorted(docs) == list(range(24))

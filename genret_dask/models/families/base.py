@@ -14,7 +14,7 @@ from pydantic import Field
 
 from genret_dask.errors import ModelError
 from genret_dask.models.flops import Architecture
-from genret_dask.models.reader import Reader, ends_of, plain
+from genret_dask.models.reader import Reader, ends_of, pieces_of, plain
 from genret_dask.specs.validation import Record
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ class Family:
         Raises
         ------
         ModelError
-            The tokeniser has no end token, or does not read every text.
+            The tokeniser has no end token, or does not read every text, or reads the prompt and a
+            query otherwise than in one piece.
         """
         if tokenizer.eos_token_id is None:
             raise ModelError(
@@ -127,10 +128,8 @@ class Family:
         opening, closing = self.ends(tokenizer)
         text, lead = plain(tokenizer.backend_tokenizer), ""
         if prompt is not None:
-            before, _, behind = prompt.partition("{query}")
-            lead = " " if before[-1:].isspace() else ""
-            opening += tuple(tokenizer.encode(before.rstrip(), add_special_tokens=False))
-            closing = (*tokenizer.encode(behind, add_special_tokens=False), *closing)
+            before, lead, behind = pieces_of(tokenizer, prompt)
+            opening, closing = opening + before, behind + closing
         return Reader(text, max_tokens, opening, closing, tokenizer.eos_token_id, lead)
 
     def opening(
