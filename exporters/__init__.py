@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from genret_dask.errors import ModelError
+from genret_dask.errors import ModelError, SpecError
 from genret_dask.exporters.base import Exporter
-from genret_dask.models.families import family_of
+from genret_dask.models.families import exports_any, family_of
 from genret_dask.models.manifest import Manifest, Reading, Training
 from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.specs import Precision
@@ -23,15 +23,18 @@ def exporter_of(family: str) -> Exporter:
     ModelError
         There is neither.
     """
-    families, exporters = names_of("families"), names_of("exporters")
-    if family not in {*families, *exporters}:
-        raise ModelError(
-            f"no exporter for family {family!r}",
-            expected=f"one of {', '.join(sorted({*families, *exporters}))}",
-            fix="family optimum exports any causal language model that optimum knows; a package "
-            "may add a family through the entry points genret_dask.families",
-        )
-    name = family_of(family).exporter if family in families else family
+    name = family
+    if not exports_any(family):
+        try:
+            name = family_of(family).exporter
+        except SpecError as error:
+            known = sorted({*names_of("families"), *names_of("exporters")})
+            raise ModelError(
+                f"no exporter for family {family!r}: {error.found}",
+                expected=f"one of {', '.join(known)}",
+                fix="family optimum exports any causal language model that optimum knows; a "
+                "package may add a family through the entry points genret_dask.families",
+            ) from error
     exporter: Exporter = entry("exporters", name)()
     return exporter
 

@@ -12,6 +12,7 @@ import onnx
 
 from genret_dask.errors import ModelError
 from genret_dask.exporters.base import Checkpoint, Exporter
+from genret_dask.models.families.generic import measured
 from genret_dask.models.flops import Architecture
 
 
@@ -26,40 +27,17 @@ class OptimumExporter(Exporter):
         if config.is_encoder_decoder:
             return [
                 f"an encoder-decoder ({config.model_type}); expected a causal language model, "
-                "family t5 exports T5"
+                "families t5, mt5, bart and mbart have exporters of their own"
+            ]
+        if (cap := getattr(config, "attn_logit_softcapping", None)) is not None:
+            return [
+                f"attn_logit_softcapping is {cap}; expected none: optimum's graphs leave it out"
             ]
         return []
 
     def architecture(self, model: Any) -> Architecture:
-        """Return a causal model's sizes, by its configuration and the shapes of its weights."""
-        config = model.config
-        d_model, layers = config.hidden_size, config.num_hidden_layers
-        heads = config.num_attention_heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        d_head = getattr(config, "head_dim", None) or d_model // heads
-        names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
-        d_ff = next(filter(None, (getattr(config, name, None) for name in names)), 4 * d_model)
-        outside = {
-            id(model.get_input_embeddings().weight),
-            id(model.get_output_embeddings().weight),
-        }
-        matrices = sum(
-            p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in outside
-        )
-        attention = d_model * d_head * 2 * (heads + kv_heads)
-        gated = matrices / layers - attention > 2.5 * d_model * d_ff
-        return Architecture(
-            kind="decoder",
-            d_model=d_model,
-            heads=heads,
-            kv_heads=kv_heads,
-            d_head=d_head,
-            d_ff=d_ff,
-            gated=gated,
-            encoder_layers=0,
-            decoder_layers=layers,
-            vocab_size=model.get_output_embeddings().weight.shape[0],
-        )
+        """See `Exporter`; of a causal model of any family."""
+        return measured(model)
 
     def write(self, checkpoint: Checkpoint, folder: Path) -> None:
         """See `Exporter`."""

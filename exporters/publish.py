@@ -15,7 +15,7 @@ from genret_dask.exporters.base import Checkpoint, Exporter
 from genret_dask.exporters.parity import TOLERANCES, check_parity, session_on_cpu
 from genret_dask.exporters.quantise import quantise
 from genret_dask.models.architectures import count_parameters
-from genret_dask.models.families import family_of
+from genret_dask.models.families import exports_any, family_of
 from genret_dask.models.manifest import (
     MANIFEST,
     Manifest,
@@ -27,7 +27,6 @@ from genret_dask.models.manifest import (
 )
 from genret_dask.models.pretrained import load_config, load_whole
 from genret_dask.specs import Precision
-from genret_dask.specs.registry import names_of
 from genret_dask.storage.places import PARTIAL, staged
 from genret_dask.storage.versions import versions_of
 
@@ -73,7 +72,7 @@ def load_checkpoint(
         )
     config = load_config(str(folder), local_files_only=True)
     model_class = getattr(transformers, exporter.model_class)
-    if family in names_of("families"):
+    if not exports_any(family):
         if config.model_type != family:
             raise ModelError(
                 f"{folder} holds a {config.model_type} model",

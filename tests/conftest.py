@@ -59,6 +59,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "bart": _BART,
     "mbart": {**_BART, "scale_embedding": True},
+    "gemma": {**_LLAMA, "head_dim": 4},
+    "gpt_neox": {name: size for name, size in _LLAMA.items() if name != "num_key_value_heads"},
     "mistral": {**_LLAMA, "head_dim": 6},
     "mt5": _T5,
     "qwen2": _LLAMA,

@@ -51,6 +51,11 @@ class PastSession:
         count("prefill", lengths.sum(), "tokens")
         places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
         mask = places < lengths[:, None]
+        if not self._has_positions:
+            # Such a graph counts from the first column: what it attends to stands side by side.
+            mask = mask[:, ::-1]
+            moved = places - (tokens.shape[1] - lengths[:, None])
+            tokens = np.take_along_axis(tokens, np.maximum(moved, 0), axis=1)
         empty = tuple(
             np.zeros((len(tokens), value.shape[1], 0, value.shape[3]), dtype=np.float32)
             for value in self._past.values()
@@ -70,8 +75,11 @@ class PastSession:
         past = tuple(value[flat] for value in state.past)
         lengths = np.repeat(state.lengths, tokens.shape[1])[:, None]
         places = np.arange(past[0].shape[2] + 1)
+        padding = state.width - lengths
         mask = (places < lengths) | (places >= state.width)
-        positions = lengths + past[0].shape[2] - state.width
+        if not self._has_positions:
+            mask = places >= padding
+        positions = past[0].shape[2] - padding
         logits, grown = self._run(tokens.reshape(-1, 1), mask, positions, past)
         scores = logits[:, -1].reshape(*tokens.shape, -1)
         highest = scores.max(axis=-1)

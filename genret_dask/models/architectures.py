@@ -6,10 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from genret_dask.errors import ModelError
+from genret_dask.errors import ModelError, SpecError
 from genret_dask.models.families import family_of
 from genret_dask.models.flops import Architecture
-from genret_dask.specs.registry import names_of
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -20,13 +19,14 @@ def architecture_of(config: Any) -> Architecture:
     ModelError
         The configuration is of another family, or has sizes that no model can have.
     """
-    families = names_of("families")
-    if config.model_type not in families:
-        raise ModelError(
-            f"a {config.model_type} configuration", expected=f"one of {', '.join(families)}"
-        )
     try:
-        return family_of(config.model_type).architecture(config)
+        family = family_of(config.model_type)
+    except SpecError as error:
+        raise ModelError(
+            f"a {config.model_type} configuration: {error.found}", expected=error.expected
+        ) from error
+    try:
+        return family.architecture(config)
     except (ValidationError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         reason = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error)}
         where = "".join(f"{part}: " for part in reason.get("loc", ()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genret_dask.errors import ModelError, SpecError
-from genret_dask.models.families import Family, family_of
+from genret_dask.models.families import Family, exports_any, family_of
 from genret_dask.models.pretrained import load_config, load_tokenizer
 from genret_dask.specs import ModelSpec, PretrainedSpec
 from genret_dask.specs.registry import names_of
@@ -28,18 +28,17 @@ def trained_family(spec: ModelSpec) -> Family:
     SpecError
         It is unknown, or has an exporter alone.
     """
-    families = names_of("families")
-    if spec.family in families:
+    if exports_any(spec.family):
+        raise SpecError(
+            f"model {spec.label}: family {spec.family!r} has an exporter, and cannot be trained",
+            expected=f"one of {', '.join(names_of('families'))}",
+            fix="genret_dask.exporters.export_model exports a checkpoint",
+        )
+    try:
         return family_of(spec.family)
-    found, fix = "cannot be trained", "install a package that brings it"
-    if spec.family in names_of("exporters"):
-        found = "has an exporter, and cannot be trained"
-        fix = "genret_dask.exporters.export_model exports a checkpoint"
-    raise SpecError(
-        f"model {spec.label}: family {spec.family!r} {found}",
-        expected=f"one of {', '.join(families)}",
-        fix=fix,
-    )
+    except SpecError as error:
+        found = f"model {spec.label}: {error.found}"
+        raise SpecError(found, expected=error.expected, fix=error.fix) from error
 
 
 def config_of(spec: ModelSpec, *, dropout: float = 0.0, **fields: Any) -> Any:
@@ -84,7 +83,7 @@ def _given(spec: ModelSpec, family: Family) -> dict[str, Any]:
     if spec.size not in family.presets:
         raise SpecError(
             f"model {spec.label}: {spec.family} has no size {spec.size!r}",
-            expected=f"one of {', '.join(family.presets)}",
+            expected=f"one of {', '.join(family.presets)}" if family.presets else "config",
         )
     return family.presets[spec.size]
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from genret_dask.errors import GenretError, SpecError, listed
-from genret_dask.exporters import config_problems
+from genret_dask.exporters import config_problems, exporter_of
 from genret_dask.models.configs import config_of, pretrained_tokenizer, source_of, trained_family
 from genret_dask.models.families import Family, family_of
 from genret_dask.models.gguf import read_header
@@ -69,6 +69,12 @@ def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
             f"installed; expected one of {', '.join(exporters)}"
         )
         return
+    taken = exporter_of(model.family).precisions
+    if refused := [one for one in spec.export.precision if one not in taken]:
+        yield (
+            f"{label}: family {model.family!r} is not exported in {', '.join(refused)}; "
+            f"expected export.precision to be of {', '.join(taken)}"
+        )
     if model.size in family.presets:
         fields = {**family.defaults, **family.presets[model.size]}
         problems = _length_problems(family, SimpleNamespace(**fields), spec)

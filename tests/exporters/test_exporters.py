@@ -69,7 +69,7 @@ def tiny_llama(kv_heads: int, tied: bool, **fields: object) -> LlamaForCausalLM:
 
 
 def tiny_decoder(family: str, **fields: object) -> torch.nn.Module:
-    """A small model of another family that is built like LLaMA."""
+    """A small model of another family whose configuration is called like LLaMA's."""
     made = family_of(family)
     sizes = {
         "hidden_size": 16,
@@ -100,6 +100,7 @@ def tiny_gpt2() -> GPT2LMHeadModel:
     )
 
 
+UNCAPPED = {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": None}
 BIASES = {"attention_bias": True, "mlp_bias": True}
 ROTARY = {
     "llama3": {
@@ -136,6 +137,7 @@ MODELS = {
     "bart-biased": ("bart", lambda: tiny_bart("bart", bias=True, activation_function="relu")),
     "mbart-scaled": ("mbart", lambda: tiny_bart("mbart", scale_embedding=True)),
     "gpt2": ("optimum", tiny_gpt2),
+    "gemma2": ("gemma2", lambda: tiny_decoder("gemma2", **UNCAPPED)),
 }
 
 

@@ -19,7 +19,7 @@ from genret_dask.clusters.keywords import memory_limit
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
 from genret_dask.models.families import family_of
-from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
+from genret_dask.specs import ExportSpec, InferenceSpec, ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import cells_of
 from genret_dask.specs.registry import names_of
 from genret_dask.study.estimate import START_SECONDS, duration, estimate, memory_needs
@@ -102,6 +102,7 @@ LLAMA = {
     "num_attention_heads": 2,
 }
 WINDOW = {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 64}
+GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2}
 BART = SMALL["bart"]
 MISTRAL = {"num_key_value_heads": 2, "sliding_window": 64}
 LLAMA3 = {
@@ -124,7 +125,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "family": (
         "bert",
         {"size": "giant"},
-        "family 'bert' cannot be trained; expected one of bart, llama, m",
+        "family 'bert' cannot be trained: optimum does not export it as a causal language model; "
+        "expected one of bart, llama, m",
     ),
     "exporter": ("optimum", {"size": "nano"}, "has an exporter, and cannot be trained"),
     "size": ("t5", {"size": "giant"}, "no size 'giant'; expected one of femto, pico"),
@@ -178,6 +180,20 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"config": {**LLAMA, **WINDOW, "max_window_layers": 0}},
         "sliding_window is 64; expected none, or 1024 or more",
     ),
+    "no-type": ("giant", {"config": {}}, "cannot be trained: transformers does not know it"),
+    "other-kind": ("vit", {"config": {}}, "transformers has no causal language model of it"),
+    "two-stacks": ("marian", {"config": {}}, "it is an encoder-decoder, which needs an exporter"),
+    "experts": ("qwen3_moe", {"config": {}}, "it is a mixture of experts, whose cost"),
+    "unfit": ("mpt", {"config": {}}, "its PyTorch code does not run in float64"),
+    "no-sizes": ("gpt2", {"size": "small"}, "gpt2 has no size 'small'; expected config"),
+    "gpt2-field": ("gpt2", {"config": {"n_ebmd": 3}}, "unknown key n_ebmd; expected "),
+    "gpt2-heads": ("gpt2", {"config": {**GPT2, "n_head": 3}}, "must be divisible by num_heads"),
+    "gpt2-positions": (
+        "gpt2",
+        {"config": {**GPT2, "n_positions": 30}},
+        "30 tokens together; expected 3",
+    ),
+    "caps": ("gemma2", {"config": {}}, "attn_logit_softcapping is 50.0; expected none: optimum"),
     "bart-stacks": (
         "bart",
         {"config": {**BART, "encoder_ffn_dim": 8}},
@@ -210,6 +226,7 @@ TAKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-3": ("llama", {**LLAMA, "rope_scaling": LLAMA3, "max_position_embeddings": 8192}),
     "bart": ("bart", BART),
     "mbart": ("mbart", {**BART, "activation_function": "relu"}),
+    "gpt2": ("gpt2", GPT2),
     "mistral-window": ("mistral", {**LLAMA, "num_key_value_heads": 2, "sliding_window": 4096}),
     "qwen2-window-of-no-layer": ("qwen2", {**LLAMA, **WINDOW}),
     "qwen3": ("qwen3", {**LLAMA, "num_key_value_heads": 1, "head_dim": 12}),
@@ -220,6 +237,15 @@ TAKEN: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize(("family", "config"), TAKEN.values(), ids=TAKEN)
 def test_other_configurations_are_taken(family, config):
     assert problems_of(family, config=config) == []
+
+
+def test_a_precision_that_an_exporter_lacks_is_known_from_the_yaml():
+    model = ModelSpec(family="gpt2", name="mine", config=GPT2)
+    export = ExportSpec(precision=("fp32", "bf16"))
+    inference = InferenceSpec(provider="cuda")
+    (found,) = model_problems(SweepSpec(models=(model,), export=export, inference=inference))
+    assert found.startswith("model mine: family 'gpt2' is not exported in bf16; expected")
+    assert "fp32, int8" in found
 
 
 def test_texts_reach_no_further_than_a_model_reads():

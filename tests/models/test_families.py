@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, processors
-from transformers import AutoModelForCausalLM, BartTokenizerFast, GPT2Config
+from transformers import AutoModelForCausalLM, BartTokenizerFast, BertConfig
 
 from genret_dask.errors import ModelError, SpecError
 from genret_dask.exporters import config_problems, export_model, exporter_of
@@ -97,6 +97,48 @@ def test_logits_are_those_of_teacher_forcing(tokenizer):
             torch.testing.assert_close(losses[row], theirs.loss, atol=1e-5, rtol=0)
 
 
+GENERIC = {
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "gpt_neox": {name: size for name, size in SIZES.items() if name != "num_key_value_heads"},
+    "gemma2": {**SIZES, "head_dim": 8, "final_logit_softcapping": 2.0},
+    "cohere": {**SIZES, "logit_scale": 3.0},
+}
+
+
+@pytest.mark.parametrize("family", GENERIC)
+def test_a_model_without_a_family_is_taught_what_it_computes_itself(tokenizer, family):
+    model, start = build(tokenizer, family=family, config=GENERIC[family])
+    assert model.config.model_type == family and model.config.tie_word_embeddings
+    assert family_of(family).reading_attention(model) == []
+    tokens = torch.randint(0, start, (3, 9), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(LABELS >= 0, LABELS + start - 300, LABELS)
+    shape = architecture_of(model.config)
+    assert (shape.d_model, shape.heads, shape.d_head) == (16, 4, 8 if family == "gemma2" else 4)
+    assert (shape.decoder_layers, shape.vocab_size) == (2, model.config.vocab_size)
+    assert shape.d_ff == (64 if family == "gpt2" else 32)
+    assert shape.gated == (family in ("gemma2", "cohere"))
+    with torch.inference_mode():
+        for weight in model.parameters():
+            weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+        found = family_of(family).logits(model.eval(), tokens, LENGTHS, labels)
+        for row, length in enumerate(LENGTHS.tolist()):
+            label = labels[row][labels[row] >= 0]
+            joined = torch.cat([tokens[row, :length], torch.tensor([start]), label])
+            theirs = model(input_ids=joined[None]).logits[0, length:-1]
+            torch.testing.assert_close(found[row, : len(label)], theirs, atol=1e-4, rtol=1e-5)
+    assert found.std() > 0.1
+
+
+def test_a_study_gives_a_model_without_a_family_its_dropout():
+    def config(family):
+        spec = ModelSpec(family=family, config=GENERIC[family], name="x")
+        return config_of(spec, dropout=0.2)
+
+    gpt2, neox = config("gpt2"), config("gpt_neox")
+    assert (gpt2.attn_pdrop, gpt2.embd_pdrop, gpt2.resid_pdrop) == (0.2, 0.0, 0.0)
+    assert (neox.attention_dropout, neox.hidden_dropout) == (0.2, 0.0)
+
+
 def test_its_sizes_are_read_like_those_of_llama(tokenizer):
     model, _ = build(tokenizer)
     shape = architecture_of(model.config)
@@ -182,5 +224,5 @@ def test_what_is_no_family_is_refused():
         config_of(ModelSpec(family="optimum", size="base"))
     assert "export_model exports a checkpoint" in error.value.fix
     assert config_problems("mistral", config_of(ModelSpec(family="mistral", size="tiny"))) == []
-    with pytest.raises(ModelError, match="a gpt2 configuration"):
-        architecture_of(GPT2Config())
+    with pytest.raises(ModelError, match="a bert configuration"):
+        architecture_of(BertConfig())
