@@ -110,6 +110,19 @@ def labelled(rows: Mapping[str, Any], width: int = 10, gap: str = " ") -> str:
     return "\n".join(f"{key:<{width}}{gap}{rows[key]}" for key in rows if rows[key] is not None)
 
 
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """A line for each fact, its name in words.
+
+    Examples
+    --------
+    >>> print(facts_table({"documents": 40, "tokens_mean": 3.0}))
+      documents    40
+      tokens mean  3
+    """
+    rows = {f"  {key.replace('_', ' ')}": _text(value, True) for key, value in facts.items()}
+    return labelled(rows, width=max(map(len, rows), default=0), gap="  ")
+
+
 def metrics_table(records: Sequence[Mapping[str, Any]]) -> str:
     """The table of model x beam that ends a sweep."""
     return format_table(records, kinds_told_apart(records, METRIC_COLUMNS), intervals=False)

@@ -128,6 +128,22 @@ class Explained:
     documents: list[tuple[int, float, list[tuple[str, float]]]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Diagnosis:
+    """What identifiers that are there are like, whatever model uses them.
+
+    Attributes
+    ----------
+    facts : dict
+        Numbers and texts by what they are called, words joined by underscores; ready for JSON.
+    levels : list of dict
+        Of identifiers with levels: as `genret_dask.identifiers.diagnostics.level_records`.
+    """
+
+    facts: dict[str, Any]
+    levels: list[dict[str, Any]] = field(default_factory=list)
+
+
 class Targets(Protocol):
     """The labels of training pairs.
 
@@ -318,6 +334,18 @@ class Kind(Record):
         ModelError
             A file is missing or damaged.
         """
+
+    def diagnostics(self, folder: Path, collection: Collection) -> Diagnosis:
+        """Describe identifiers that are there; by default by what every kind tells of them."""
+        shape = self.shape(folder)
+        return Diagnosis(
+            {
+                "documents": len(collection),
+                "without_identifier": len(self.without_identifiers(folder)),
+                "vocabulary_rows": shape.rows,
+                "steps": shape.steps,
+            }
+        )
 
     # --- training -----------------------------------------------------------------------------
 

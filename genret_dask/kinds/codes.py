@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,11 +15,12 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
 from genret_dask.identifiers import embed_task
 from genret_dask.identifiers.codes import MOST_CODES, build_cells, crowded
+from genret_dask.identifiers.diagnostics import prefix_groups
 from genret_dask.identifiers.embed_task import embed_tasks, open_vectors, run_embed
 from genret_dask.identifiers.embedding import CORE_FLOPS, EmbeddingSpec, TfidfEmbedding, embed
 from genret_dask.identifiers.quantisers.base import Quantiser
 from genret_dask.identifiers.vectors import Vectors
-from genret_dask.kinds.base import Making, Source
+from genret_dask.kinds.base import Diagnosis, Making, Source
 from genret_dask.kinds.fixed import FixedLength
 from genret_dask.specs.registry import entry, names_of
 from genret_dask.storage.artefacts import missing
@@ -105,6 +107,15 @@ class CodesIdentifiers(FixedLength):
             logger.warning(warning)
         vectors, names = self._vectors(source), collection.document_ids
         return build_cells(vectors, names, self.levels, self.codes, source.seed, self.quantiser)
+
+    def diagnostics(self, folder: Path, collection: Collection) -> Diagnosis:
+        """See `Kind.diagnostics`; where all quantised cells differ, there is no unique level."""
+        found, space = super().diagnostics(folder, collection), self.open(folder)
+        shared = 0
+        if space.length > self.levels:
+            groups = prefix_groups(space.trie)[self.levels - 1]
+            shared = int(groups[groups > 1].sum())
+        return replace(found, facts={**found.facts, "sharing_all_quantised_cells": shared})
 
     def _vectors(self, source: Source) -> Vectors:
         """Embed the documents; ranges of many are tasks."""

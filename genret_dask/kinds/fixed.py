@@ -27,6 +27,7 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.identifiers import Codes, read_codes, write_codes
 from genret_dask.identifiers.codes import read_level_sizes
+from genret_dask.identifiers.diagnostics import level_records, trie_facts
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.memory import Decoding
 from genret_dask.inference.resident import searcher
@@ -35,6 +36,7 @@ from genret_dask.inference.session import Session
 from genret_dask.kinds.base import (
     Arrays,
     Decoder,
+    Diagnosis,
     Explained,
     Kind,
     Making,
@@ -124,6 +126,16 @@ class FixedLength(Kind):
     def open(self, folder: Path) -> Codes:
         """See `Kind.open`."""
         return read_codes(folder)
+
+    def diagnostics(self, folder: Path, collection: Collection) -> Diagnosis:
+        """See `Kind.diagnostics`."""
+        space, documents = self.open(folder), len(collection)
+        facts = {
+            **super().diagnostics(folder, collection).facts,
+            **trie_facts(space.trie, documents),
+            "sharing_an_identifier": documents - len(space.trie.codes[-1]),
+        }
+        return Diagnosis(facts, level_records(space.trie, space.level_sizes))
 
     def targets(
         self, space: Codes, start_token: int, end_token: int, sampler: Sampler | None

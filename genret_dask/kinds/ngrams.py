@@ -24,6 +24,7 @@ from genret_dask.cube.schema import (
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.errors import DatasetError, ModelError
+from genret_dask.identifiers.diagnostics import distinct_tokens, shared_streams
 from genret_dask.identifiers.index_task import (
     PART,
     FirstTexts,
@@ -59,6 +60,7 @@ from genret_dask.kinds.base import (
     IGNORED,
     Arrays,
     Decoder,
+    Diagnosis,
     Explained,
     Kind,
     Making,
@@ -322,6 +324,25 @@ class NgramsIdentifiers(Kind):
     def open(self, folder: Path) -> NgramIndex:
         """See `Kind.open`."""
         return read_index(folder)
+
+    def diagnostics(self, folder: Path, collection: Collection) -> Diagnosis:
+        """See `Kind.diagnostics`; those without an identifier of their own are `without_spans`."""
+        record = record_of(folder, INDEX, {"unreachable": list, "without_spans": list})
+        index = self.open(folder)
+        streams = [part.stream for part in index.parts]
+        return Diagnosis(
+            {
+                "documents": len(collection),
+                "unreachable": len(record["unreachable"]),
+                "without_spans": len(record["without_spans"]),
+                "sharing_a_token_stream": shared_streams(streams),
+                "tokens": index.tokens,
+                "distinct_tokens": distinct_tokens(streams, index.vocabulary),
+                "vocabulary": index.vocabulary,
+                "views": ", ".join(self.views),
+                "parts": len(index.parts),
+            }
+        )
 
     # --- training -----------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def kind_figures(records: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
                 for height, record in zip(heights, rows, strict=True):
                     low, value, high = _ends(record["difference"])
                     axes.errorbar(
-                        value, height, xerr=[[value - low], [high - value]], fmt="o",
+                        value, height, xerr=[[abs(value - low)], [abs(high - value)]], fmt="o",
                         color=colour_of(0), markersize=5, elinewidth=1.4,
                     )  # fmt: skip
                 axes.set_ylim(-0.7, len(rows) - 0.3)

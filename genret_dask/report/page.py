@@ -20,6 +20,7 @@ from genret_dask.report.choices import family_figures, frontier_figure, kind_fig
 from genret_dask.report.drawing import PALETTES, Drawing
 from genret_dask.report.figures import joint_figures, law_figures, warning_count
 from genret_dask.report.gather import Gathered, Kind, gather
+from genret_dask.report.identifiers import identifier_spaces
 from genret_dask.report.provenance import provenance
 from genret_dask.report.queries import document_names, extreme_queries
 from genret_dask.report.text import clean, decimal, estimate, seconds, share, short
@@ -137,6 +138,7 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         laws=law_rows(gathered),
         source=SOURCE if gathered.published else None,
         queries=[(name, found) for name, found in asked if found],
+        spaces=identifier_spaces(gathered),
         several=len(gathered.kinds) > 1,
         **provenance(gathered),
     )

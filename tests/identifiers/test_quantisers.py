@@ -148,3 +148,11 @@ def test_a_collection_gets_unique_codes(name):
     cells = kind.cells(source_of(make_collection(70)))
     assert len(np.unique(cells, axis=0)) == 70
     assert CodesIdentifiers(quantiser=name)._quantiser.compared(1000, 3, 32) > 0
+
+
+def test_what_a_quantiser_takes_grows_with_documents_and_levels():
+    for name in NAMES:
+        compared = entry("quantisers", name)().compared
+        assert 1000 < compared(1000, 1, 32) <= compared(1000, 3, 32) < compared(10**6, 3, 32)
+    # Clusters of a level's cells or fewer are numbered, and compared with nothing.
+    assert entry("quantisers", "kmeans")().compared(1000, 3, 32) == 2 * 26 * 1000

@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genret_dask.errors import SpecError
-from genret_dask.identifiers import Codes
+from genret_dask.identifiers import Codes, write_codes
 from genret_dask.inference import resident
 from genret_dask.inference.beam import search
 from genret_dask.kinds import AtomicIdentifiers, CodesIdentifiers, NumbersIdentifiers
 from genret_dask.specs import SweepSpec
 from genret_dask.specs.validation import validate
+from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.places import bytes_below
 from tests.conftest import TEXT_ROWS, make_collection, make_model, source_of
 from tests.inference.test_beam import pad, torch_scores
 
@@ -44,6 +46,16 @@ def test_a_beam_as_large_as_the_corpus_equals_scoring_everything(name, tmp_path)
             order = np.argsort(-expected, kind="stable")
             np.testing.assert_array_equal(found.doc[row, 1], order)
             np.testing.assert_allclose(found.score[row, 1], expected[order], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [AtomicIdentifiers(), NumbersIdentifiers()])
+def test_identifiers_take_the_planned_bytes_and_rows(kind, tmp_path):
+    collection = make_collection(3000)
+    codes = Codes.of_cells(kind.cells(source_of(collection)))
+    write_codes(codes, tmp_path / "codes", Origin(kind.kind, {}))
+    planned = kind.making(collection, 300).bytes_kept
+    assert planned / 1.3 <= bytes_below(tmp_path / "codes") <= planned * 1.3
+    assert kind.planned(3000) == kind.shape(tmp_path / "codes")
 
 
 # --- numbers --------------------------------------------------------------------------------------

@@ -20,7 +20,13 @@ from genret_dask.errors import BudgetError
 from genret_dask.identifiers import Codes, embed_task, write_codes
 from genret_dask.identifiers.ngrams import Part
 from genret_dask.identifiers.stream import Stream
-from genret_dask.kinds import CodesIdentifiers, Kind, NgramsIdentifiers
+from genret_dask.kinds import (
+    AtomicIdentifiers,
+    CodesIdentifiers,
+    Kind,
+    NgramsIdentifiers,
+    NumbersIdentifiers,
+)
 from genret_dask.kinds.base import Making
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import bytes_below, place_of
@@ -34,6 +40,10 @@ from tests.runs import make_spec
 
 KINDS = {
     "codes": CodesIdentifiers(levels=2, codes=8),
+    "kmeans": CodesIdentifiers(levels=3, codes=8, quantiser="kmeans"),
+    "pq": CodesIdentifiers(levels=2, codes=8, quantiser="pq"),
+    "atomic": AtomicIdentifiers(),
+    "numbers": NumbersIdentifiers(base=4),
     "ngrams": NgramsIdentifiers(),
     "parts": NgramsIdentifiers(part_characters=1000, views=("body", "titles")),
 }
