@@ -18,6 +18,7 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.errors import ModelError
 from genret_dask.identifiers import Codes
+from genret_dask.identifiers.diagnostics import level_records, trie_facts
 from genret_dask.identifiers.listing import (
     Listing,
     list_identifiers,
@@ -34,6 +35,7 @@ from genret_dask.kinds.base import (
     IGNORED,
     Arrays,
     Decoder,
+    Diagnosis,
     Explained,
     Kind,
     Making,
@@ -137,6 +139,19 @@ class Listed(Kind):
     def open(self, folder: Path) -> Listing:
         """See `Kind.open`."""
         return read_listing(folder)
+
+    def diagnostics(self, folder: Path, collection: Collection) -> Diagnosis:
+        """See `Kind.diagnostics`."""
+        space = self.open(folder)
+        reached = int((space.identifier >= 0).sum())
+        facts = {
+            **super().diagnostics(folder, collection).facts,
+            "identifiers": len(space.tokens),
+            **trie_facts(space.trie, len(space.tokens)),
+            "unreachable": len(collection) - reached,
+            "sharing_an_identifier": int(space.sizes[space.sizes > 1].sum()),
+        }
+        return Diagnosis(facts, level_records(space.trie))
 
     # --- training -----------------------------------------------------------------------------
 

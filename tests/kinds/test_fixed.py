@@ -95,9 +95,9 @@ def test_a_document_is_a_token():
 
 
 def test_more_documents_than_a_vocabulary_should_hold_are_refused_with_their_memory():
-    with pytest.raises(SpecError, match="8,841,823 documents .* 16.86 GiB of weights") as refused:
-        AtomicIdentifiers().planned(8_841_823)
-    assert "1,000,000 documents or fewer (identifiers.most_documents)" in str(refused.value)
-    many = AtomicIdentifiers(most_documents=10**7)
-    assert many.planned(8_841_823).rows == 8_841_823
-    assert many.settings() == AtomicIdentifiers().settings()
+    few, collection = AtomicIdentifiers(most_documents=4), make_collection(5)
+    (said,) = few.refusals(collection)
+    assert "5 documents are as many rows of every model's vocabulary" in said
+    assert "10.00 kiB of weights" in said and "identifiers.most_documents allows 4" in said
+    assert not list(AtomicIdentifiers().refusals(collection))
+    assert few.settings() == AtomicIdentifiers().settings()

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genret_dask.cube.open import open_cube
+from genret_dask.datasets.stored import read_artefact
 from genret_dask.errors import GenretError
 from genret_dask.identifiers.listing import Listing, list_identifiers
 from genret_dask.kinds import CodesIdentifiers
@@ -261,3 +262,17 @@ def test_tokens_that_the_tokeniser_lacks_are_named(root, tmp_path):
     spec = study(root, FileIdentifiers(path=tmp_path / "tokens.jsonl"))
     with pytest.raises(GenretError, match="lacks 25 tokens of the identifiers: <a_1>"):
         Study(spec, runs=tmp_path / "runs").training_tasks()
+
+
+def test_titles_are_described(root, cube):
+    layout = RunLayout(root / "runs" / "toy")
+    folder = next(layout.identifiers("shared").iterdir())
+    kind = TitlesIdentifiers(name="shared", repeated="share")
+    found = kind.diagnostics(folder, read_artefact(layout.collection))
+    listing = kind.open(folder)
+    lengths = (listing.tokens >= 0).sum(axis=1)
+    assert found.facts["documents"] == 24 and found.facts["unreachable"] == 0
+    assert found.facts["identifiers"] == 5 and found.facts["sharing_an_identifier"] == 24
+    assert found.facts["tokens_least"] == lengths.min()
+    assert found.facts["tokens_most"] == lengths.max() == len(found.levels)
+    assert found.facts["tokens_mean"] == pytest.approx(lengths.mean())
