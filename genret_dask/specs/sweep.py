@@ -132,7 +132,7 @@ _SHARED = {"pairs", "dev_queries"}
 class ModelSpec(Record):
     """One model of the grid; it is trained once per data fraction."""
 
-    family: Name = Field(description="t5, llama, or another that is installed")
+    family: Name = Field(description="t5, llama, or another of docs/models.md")
     size: Name | None = Field(None, description="a preset of the family")
     config: dict[str, Any] | None = Field(None, description="transformers config fields")
     pretrained: PretrainedSpec | None = Field(None, description="weights to start from")
