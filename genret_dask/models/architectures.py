@@ -38,9 +38,15 @@ def architecture_of(config: Any) -> Architecture:
 
 
 def count_parameters(model: Any) -> int:
-    """Count parameters other than the input-embedding matrix; a shared tensor counts once.
+    """Count parameters other than embeddings of tokens and positions; a shared one counts once.
 
     A head tied to the embeddings is left out with them, an untied head is counted.
     """
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return int(total - model.get_input_embeddings().weight.numel())
+    from torch.nn import Embedding
+
+    embeddings = [model.get_input_embeddings()]
+    if (positions := getattr(model.config, "max_position_embeddings", None)) is not None:
+        tables = (module for module in model.modules() if isinstance(module, Embedding))
+        embeddings += [table for table in tables if table.num_embeddings >= positions]
+    left_out = {id(table.weight) for table in embeddings}
+    return sum(one.numel() for one in model.parameters() if id(one) not in left_out)

@@ -145,7 +145,7 @@ class ModelSpec(Record):
     """One model of the grid: trained once for each data fraction, or a ready checkpoint."""
 
     family: Name = Field(
-        description="t5, llama, or another that is installed; of a checkpoint's folder, its own"
+        description="t5, llama, or another of docs/models.md; of a checkpoint's folder, its own"
     )
     size: Name | None = Field(None, description="a preset of the family")
     config: dict[str, Any] | None = Field(None, description="transformers config fields")

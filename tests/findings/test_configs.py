@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from genret_dask.clusters import ClusterSpec
 from genret_dask.clusters.keywords import memory_limit
 from genret_dask.errors import BudgetError, SpecError
 from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
-from genret_dask.models.families import family_of
+from genret_dask.models.families import family_of, generic
 from genret_dask.specs import ExportSpec, InferenceSpec, ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import cells_of
 from genret_dask.specs.registry import names_of
@@ -183,6 +184,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no-type": ("giant", {"config": {}}, "cannot be trained: transformers does not know it"),
     "other-kind": ("vit", {"config": {}}, "transformers has no causal language model of it"),
     "two-stacks": ("marian", {"config": {}}, "it is an encoder-decoder, which needs an exporter"),
+    "several-parts": ("gemma3", {"config": {}}, "it has parts beside its language model"),
     "experts": ("qwen3_moe", {"config": {}}, "it is a mixture of experts, whose cost"),
     "unfit": ("mpt", {"config": {}}, "its PyTorch code does not run in float64"),
     "no-sizes": ("gpt2", {"size": "small"}, "gpt2 has no size 'small'; expected config"),
@@ -246,6 +248,14 @@ def test_a_precision_that_an_exporter_lacks_is_known_from_the_yaml():
     (found,) = model_problems(SweepSpec(models=(model,), export=export, inference=inference))
     assert found.startswith("model mine: family 'gpt2' is not exported in bf16; expected")
     assert "fp32, int8" in found
+
+
+def test_without_optimum_a_model_without_a_family_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optimum.exporters.onnx.model_configs", None)
+    generic._exported.cache_clear()
+    (found,) = problems_of("gpt2", config=GPT2)
+    assert "cannot be trained: it is exported by the package optimum-onnx; pip install" in found
+    generic._exported.cache_clear()
 
 
 def test_texts_reach_no_further_than_a_model_reads():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from genret_dask.errors import SpecError
 from genret_dask.models.families.base import Count, EncoderDecoder, Family, Share
-from genret_dask.models.families.generic import generic, refusal
+from genret_dask.models.families.generic import family_class, refusal
 from genret_dask.specs.registry import entry, names_of
 
 __all__ = ["Count", "EncoderDecoder", "Family", "Share", "exports_any", "family_of"]
@@ -37,4 +37,4 @@ def family_of(name: str) -> Family:
             "model that transformers and optimum know",
             fix="install a package that brings it",
         )
-    return generic(name)()
+    return family_class(name)()

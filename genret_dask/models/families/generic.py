@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model
@@ -71,27 +70,33 @@ class Generic(Family):
 
 def refusal(model_type: str) -> str | None:
     """Say why models of a type cannot be trained as they are; None where they can."""
+    from transformers.models.auto import modeling_auto
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
         return "transformers does not know it"
-    config = CONFIG_MAPPING[model_type]()
-    if config.is_encoder_decoder:
+    if model_type in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return "it is an encoder-decoder, which needs an exporter of its own"
-    if model_type not in _causal_classes() or hasattr(config, "text_config"):
+    if model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "transformers has no causal language model of it"
+    try:
+        exported = _TASK in _exported(model_type)
+    except ImportError:
+        return "it is exported by the package optimum-onnx; pip install 'genret-dask[cpu]'"
+    if not exported:
+        return "optimum does not export it as a causal language model"
+    config = CONFIG_MAPPING[model_type]()
+    if hasattr(config, "text_config"):
+        return "it has parts beside its language model"
     if any((getattr(config, name, None) or 0) > 1 for name in _EXPERTS):
         return "it is a mixture of experts, whose cost does not follow from its sizes"
-    if find_spec("optimum.exporters.onnx") is None:
-        return "it is exported by the package optimum-onnx; pip install 'genret-dask[cpu]'"
-    if _TASK not in _exported(model_type):
-        return "optimum does not export it as a causal language model"
     return _UNFIT.get(model_type)
 
 
 @lru_cache
-def generic(model_type: str) -> type[Family]:
+def family_class(model_type: str) -> type[Family]:
     """Return the family of a type that `refusal` has nothing against."""
+    from transformers.models.auto import modeling_auto
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     config_class = CONFIG_MAPPING[model_type]
@@ -115,7 +120,7 @@ def generic(model_type: str) -> type[Family]:
         (Generic,),
         {
             "config_class": config_class.__name__,
-            "model_class": _causal_classes()[model_type],
+            "model_class": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type],
             "fields": create_model(f"{model_type}_fields", __base__=Record, **fields),
             "defaults": {
                 "tie_word_embeddings": True,
@@ -159,12 +164,6 @@ def measured(model: Any) -> Architecture:
         decoder_layers=layers,
         vocab_size=head.weight.shape[0],
     )
-
-
-def _causal_classes() -> dict[str, str]:
-    from transformers.models.auto import modeling_auto
-
-    return dict(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 @lru_cache
