@@ -47,6 +47,9 @@ class FileIdentifiers(Listed):
         None,
         description="close identifiers with the end token; texts, and others whose lengths differ",
     )
+    blank: bool = Field(
+        False, description="texts: begin with a blank, as what follows a prompt of text does"
+    )
     shared: bool = Field(
         False, description="integers: all levels share one block of new vocabulary rows"
     )
@@ -152,7 +155,8 @@ class FileIdentifiers(Listed):
                 raise ValueError("texts are read by a tokeniser")
             folder = fetched(source.tokenizer)
             file = folder / "tokenizer.json"
-            read = _text_reader(file) if content == "text" else _token_reader(file)
+            lead = " " * self.blank
+            read = _text_reader(file, lead) if content == "text" else _token_reader(file)
             rows = self._rows(collection, read)
             end = load_tokenizer(str(folder), local_files_only=True).eos_token_id
             closed = self._closes(rows, content == "text")
@@ -394,9 +398,9 @@ def _wrong(path: Path, number: int, name: str, identifier: Any) -> DatasetError:
 # --- tokens ---------------------------------------------------------------------------------------
 
 
-def _text_reader(tokenizer: Path) -> Callable[[list[str]], list[list[int]]]:
+def _text_reader(tokenizer: Path, lead: str) -> Callable[[list[str]], list[list[int]]]:
     reader = Reader.at(tokenizer)
-    return lambda texts: [ids for chunk in reader.bare(texts) for ids in chunk]
+    return lambda texts: [ids for chunk in reader.bare(texts, lead) for ids in chunk]
 
 
 def _token_reader(tokenizer: Path) -> Callable[[list[list[str]]], list[list[int]]]:

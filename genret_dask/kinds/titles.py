@@ -35,6 +35,9 @@ class TitlesIdentifiers(Listed):
     template: str = Field(
         "{title}", description="of {title}, {id} and {text}; {n} numbers those that read the same"
     )
+    blank: bool = Field(
+        False, description="begin with a blank, as what follows a prompt of text does"
+    )
     repeated: Literal["number", "share"] = Field(
         "number",
         description="documents that read the same: told apart by a number, or by nothing",
@@ -141,7 +144,7 @@ class TitlesIdentifiers(Listed):
         """
         found = np.full((len(rows), self.max_tokens), -1, dtype=np.int32)
         lengths, row = np.ones(len(collection), dtype=np.int64), 0
-        for chunk in reader.bare(self._spelled(collection, rows, numbers)):
+        for chunk in reader.bare(self._spelled(collection, rows, numbers), " " * self.blank):
             for ids in chunk:
                 lengths[rows[row]] = len(ids)
                 kept = ids[: self.max_tokens]
