@@ -212,13 +212,15 @@ def _one_axis(
     """Law, axis, name and models of a family's series over N and over D."""
     yield "L(N)", "n", group, rows[means.fraction[rows] == means.fraction[rows].max()]
     for size in np.unique(means.n[rows]):
-        yield "L(D)", "d", f"{group} N={size:,.0f}", rows[means.n[rows] == size]
+        same = rows[means.n[rows] == size]
+        if np.isfinite(means.d[same]).any():  # of ready checkpoints D may not be known
+            yield "L(D)", "d", f"{group} N={size:,.0f}", same
 
 
 def _of_loss(means: Means, group: str, rows: np.ndarray) -> Iterator[Points]:
     for law, axis, name, same in _one_axis(means, group, rows):
         yield _points(means, law, name, {axis: getattr(means, axis)}, same)
-    rows = rows[np.isfinite(means.d[rows])]  # of ready checkpoints it may not be known
+    rows = rows[np.isfinite(means.d[rows])]
     if len(rows) and np.ptp(means.n[rows]) > 0 and np.ptp(means.d[rows]) > 0:
         yield _points(means, "L(N,D)", group, {"n": means.n, "d": means.d}, rows)
 

@@ -134,6 +134,15 @@ def list_identifiers(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows[order[opens]], identifier
 
 
+def prefixes_of_others(tokens: np.ndarray) -> np.ndarray:
+    """Find the identifiers that others begin with; int64[n], rows of ascending `tokens`."""
+    lengths = (tokens >= 0).sum(axis=1)
+    begins = lengths[:-1] < lengths[1:]
+    for level, (column, following) in enumerate(zip(tokens[:-1].T, tokens[1:].T, strict=True)):
+        begins &= (column == following) | (level >= lengths[:-1])
+    return np.flatnonzero(begins)
+
+
 def write_listing(
     listing: Listing, folder: Path, made_from: Origin, **facts: int | list[int]
 ) -> None:

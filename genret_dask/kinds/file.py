@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError, GenretError, listed
-from genret_dask.identifiers.listing import list_identifiers
+from genret_dask.identifiers.listing import list_identifiers, prefixes_of_others
 from genret_dask.kinds.base import Shape, Source
 from genret_dask.kinds.listed import Listed, Tokens
 from genret_dask.models.pretrained import load_tokenizer
@@ -23,6 +24,8 @@ from genret_dask.models.tokens import read_tokenizer
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.fingerprint import sha256_file
 from genret_dask.storage.sources import contents, source_hash
+
+logger = logging.getLogger(__name__)
 
 Entry = tuple[str, Any]
 """A document's id and its identifier: a string, or a list of strings or of integers."""
@@ -58,6 +61,9 @@ class FileIdentifiers(Listed):
     )
     missing: Literal["refuse", "allow"] = Field(
         "refuse", description="documents without one: refused, or left out of search"
+    )
+    prefixes: Literal["refuse", "allow"] = Field(
+        "allow", description="identifiers that others begin with: refused, or closed by the end"
     )
     unknown: Literal["refuse", "allow"] = Field(
         "refuse", description="identifiers of ids that the collection lacks: refused, or ignored"
@@ -162,8 +168,7 @@ class FileIdentifiers(Listed):
             closed = self._closes(rows, content == "text")
             digest = sha256_file(folder / "tokenizer.json")
             found = Tokens(rows, end if closed else None, tokenizer=digest)
-        if self.repeated == "refuse":
-            self._check_distinct(found.rows, collection)
+        self._check(found.rows, collection)
         return found
 
     def _of_numbers(self, rows: np.ndarray) -> Tokens:
@@ -194,8 +199,24 @@ class FileIdentifiers(Listed):
             )
         return default or differ if self.end is None else self.end
 
-    def _check_distinct(self, rows: np.ndarray, collection: Collection) -> None:
-        identifier = list_identifiers(rows)[1]
+    def _check(self, rows: np.ndarray, collection: Collection) -> None:
+        """Refuse identifiers that are shared, or that others begin with; or say how many are."""
+        distinct, identifier = list_identifiers(rows)
+        begun = np.flatnonzero(np.isin(identifier, prefixes_of_others(distinct)))
+        if len(begun):
+            text = (
+                f"the identifiers of {len(begun)} documents in {self.path} are the beginnings of "
+                f"others: {listed(collection.document_ids.take(begun[:3]), of=len(begun))}"
+            )
+            if self.prefixes == "refuse":
+                raise DatasetError(
+                    text,
+                    expected="identifiers of which none begins another",
+                    fix="set identifiers.prefixes: allow; the end token tells them apart",
+                )
+            logger.warning("%s; the end token tells them apart", text)
+        if self.repeated == "share":
+            return
         counts = np.bincount(identifier[identifier >= 0])
         shared = np.flatnonzero((identifier >= 0) & (counts[identifier] > 1))
         if len(shared):

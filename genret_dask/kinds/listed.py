@@ -22,6 +22,7 @@ from genret_dask.identifiers.diagnostics import level_records, trie_facts
 from genret_dask.identifiers.listing import (
     Listing,
     list_identifiers,
+    prefixes_of_others,
     read_listing,
     read_shape,
     write_listing,
@@ -149,6 +150,7 @@ class Listed(Kind):
             "identifiers": len(space.tokens),
             **trie_facts(space.trie, len(space.tokens)),
             "unreachable": len(collection) - reached,
+            "beginning_others": len(prefixes_of_others(space.tokens)),
             "sharing_an_identifier": int(space.sizes[space.sizes > 1].sum()),
         }
         return Diagnosis(facts, level_records(space.trie))

@@ -7,7 +7,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genret_dask.datasets.collection import Collection
+from genret_dask.errors import listed
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.precision import precision_changes
 from genret_dask.metrics.runs import write_qrels, write_run
@@ -34,12 +37,28 @@ def _warn_of_empty_rankings(kind: str, beam: int, empty: int, rankings: int) -> 
         )
 
 
+def _warn_of_unknown_training(reductions: Reductions) -> None:
+    """Say which models no law over D can have: ready checkpoints of unknown training."""
+    unknown = {
+        str(name)
+        for search, _ in reductions.kinds.values()
+        for name in search["model"].values[~np.isfinite(search["n_train"].values)]
+    }
+    if unknown:
+        logger.warning(
+            "n_train of %s is not known: laws over D leave %s out; models.n_train gives it",
+            listed(sorted(unknown)),
+            "it" if len(unknown) == 1 else "them",
+        )
+
+
 def write_results(
     reductions: Reductions, collection: Collection, spec: SweepSpec, folder: Path
 ) -> None:
     """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
     draws, seed = spec.fits.bootstrap, spec.seed
+    _warn_of_unknown_training(reductions)
     for kind, (search, contrast) in reductions.kinds.items():
         values = reductions.values[kind]
         found["metrics"] += records(kind, values, draws, seed)

@@ -13,19 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genret_dask.cube.open import open_cube
+from genret_dask.datasets import BeirDataset
 from genret_dask.datasets.stored import read_artefact
 from genret_dask.errors import GenretError
-from genret_dask.identifiers.listing import Listing, list_identifiers
-from genret_dask.kinds import CodesIdentifiers
-from genret_dask.kinds.file import FileIdentifiers
+from genret_dask.identifiers.listing import Listing, list_identifiers, prefixes_of_others
+from genret_dask.kinds import CodesIdentifiers, FileIdentifiers, TitlesIdentifiers
 from genret_dask.kinds.listed import _of_documents
-from genret_dask.kinds.titles import TitlesIdentifiers
 from genret_dask.models.manifest import read_manifest
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.specs import InferenceSpec, ModelSpec, TrainingSpec
 from genret_dask.storage.layout import RunLayout
 from genret_dask.study.sweep import Study, sweep
-from tests.conftest import make_collection, write_beir
+from tests.conftest import make_collection, source_of, write_beir
 from tests.judge import torch_scores
 from tests.runs import TINY, make_spec
 
@@ -47,6 +46,19 @@ def test_equal_rows_are_one_identifier_and_all_ascend(sequences):
     assert [tuple(row[row >= 0].tolist()) for row in tokens] == distinct
     for one, row in zip(sequences, identifier, strict=True):
         assert (distinct[row] == tuple(one)) if one else row == -1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), min_size=1, max_size=30))
+def test_beginnings_of_others_are_found(sequences):
+    tokens, _ = list_identifiers(padded(sequences))
+    rows = [tuple(row[row >= 0].tolist()) for row in tokens]
+    expected = [
+        place
+        for place, one in enumerate(rows)
+        if any(other != one and other[: len(one)] == one for other in rows)
+    ]
+    assert prefixes_of_others(tokens).tolist() == expected
 
 
 def plain_ranking(ranking: list[int], groups: list[list[int]], beam: int) -> list[int]:
@@ -231,6 +243,40 @@ def test_a_wrong_file_is_refused_before_any_work(root, tmp_path, name, content, 
     with pytest.raises(GenretError, match=said):
         Study(spec, runs=tmp_path / "runs").check()
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"prefixes": "refuse"}, "12 documents .* are the beginnings of others: d0, d2, d4"),
+        ({"end": False}, "have 1 to 2 tokens"),
+        ({}, None),
+    ],
+)
+def test_identifiers_that_others_begin_with(root, tmp_path, settings, said):
+    identifiers = {f"d{row}": [row // 2, *[1] * (row % 2)] for row in range(24)}
+    (tmp_path / "x.json").write_text(json.dumps(identifiers))
+    kind = FileIdentifiers(path=tmp_path / "x.json", **settings)
+    source = source_of(read_beir(root, tmp_path))
+    if said is not None:
+        with pytest.raises(GenretError, match=said):
+            kind.tokens(source)
+        return
+    found = kind.tokens(source)
+    assert found.end == 14 and found.level_sizes == (12, 2)  # the row behind those of the levels
+
+
+def test_documents_of_one_identifier_are_refused_unless_they_may_share(root, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({f"d{row}": [row // 2] for row in range(24)}))
+    source = source_of(read_beir(root, tmp_path))
+    with pytest.raises(GenretError, match="24 documents share their identifier"):
+        FileIdentifiers(path=tmp_path / "x.json").tokens(source)
+    shared = FileIdentifiers(path=tmp_path / "x.json", repeated="share").tokens(source)
+    assert shared.rows.tolist() == [[row // 2] for row in range(24)] and shared.end is None
+
+
+def read_beir(root: Path, folder: Path):
+    return BeirDataset(path=root / "beir").load(folder)
 
 
 def test_a_file_that_is_not_there_is_refused_before_any_work(root, tmp_path):
