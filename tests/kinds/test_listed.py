@@ -281,8 +281,9 @@ def read_beir(root: Path, folder: Path):
 
 def test_a_file_that_is_not_there_is_refused_before_any_work(root, tmp_path):
     spec = study(root, FileIdentifiers(path=tmp_path / "none.tsv"))
-    with pytest.raises(GenretError, match=r"none.tsv cannot be read"):
+    with pytest.raises(GenretError, match=r"none.tsv cannot be read") as caught:
         Study(spec, runs=tmp_path / "runs").check()
+    assert str(caught.value).count("none.tsv") == 1
 
 
 def test_documents_without_a_title_or_with_too_long_a_one_are_named(root, tmp_path):
