@@ -6,7 +6,7 @@ long they are, need no end; others close with an end token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class Listing:
         SHA-256 of the tokeniser whose tokens they are.
     stored_trie : Trie, optional
         The trie of the tokens where it is at hand; built otherwise.
+    searched : int64[n], optional
+        Rows of the documents that a search may find; all by default.
     """
 
     tokens: np.ndarray
@@ -57,6 +59,7 @@ class Listing:
     rows: int = 0
     tokenizer: str | None = None
     stored_trie: Trie | None = field(default=None, repr=False, compare=False)
+    searched: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def steps(self) -> int:
@@ -71,9 +74,11 @@ class Listing:
     @cached_property
     def _by_identifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Documents in the order of their identifiers, then of their rows; and where each opens."""
-        order = np.argsort(self.identifier, kind="stable").astype(np.int32)
-        opens = np.searchsorted(self.identifier[order], np.arange(len(self.tokens) + 1))
-        return order, opens
+        rows = np.arange(len(self.identifier)) if self.searched is None else self.searched
+        identifier = self.identifier[rows]
+        order = np.argsort(identifier, kind="stable")
+        opens = np.searchsorted(identifier[order], np.arange(len(self.tokens) + 1))
+        return rows[order].astype(np.int32), opens
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -89,6 +94,14 @@ class Listing:
         """Return the document at a place among those of each identifier; int32, of their shape."""
         order, opens = self._by_identifier
         return order[opens[identifiers] + place]
+
+    def within(self, documents: np.ndarray) -> Listing:
+        """Keep a search to some documents; the identifiers of the others can still be scored."""
+        found = np.unique(self.identifier[documents])
+        found = found[found >= 0]
+        trie = Trie.build(np.asarray(self.tokens[found]), closed=self.end is not None)
+        trie = replace(trie, documents=found[trie.documents].astype(np.int32))
+        return replace(self, stored_trie=trie, searched=documents)
 
     def paths(self, documents: np.ndarray) -> np.ndarray:
         """Tokens of documents' identifiers within their blocks, the end token among them.

@@ -389,6 +389,19 @@ class Kind(Record):
         """Refuse identifiers that the model, or the cube, was not made with."""
         return
 
+    can_search_within: ClassVar[bool] = False
+    """Whether `within` is there."""
+
+    def within(self, space: Any, documents: np.ndarray) -> Any:
+        """Return identifiers that a search finds some documents by, and no others.
+
+        Parameters
+        ----------
+        documents : int64[n]
+            Their rows, ascending. Identifiers of all others can still be scored.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def decoder(
         self,

@@ -25,7 +25,7 @@ from genret_dask.cube.schema import (
 )
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
-from genret_dask.identifiers import Codes, read_codes, write_codes
+from genret_dask.identifiers import Codes, Trie, read_codes, write_codes
 from genret_dask.identifiers.codes import read_level_sizes
 from genret_dask.identifiers.diagnostics import level_records, trie_facts
 from genret_dask.inference.constraint import Vocabulary
@@ -146,6 +146,14 @@ class FixedLength(Kind):
     def new_rows(self, space: Codes) -> Codes:
         """See `Kind.new_rows`."""
         return space
+
+    can_search_within = True
+
+    def within(self, space: Codes, documents: np.ndarray) -> Codes:
+        """See `Kind.within`."""
+        trie = Trie.build(np.asarray(space.codes[documents]))
+        rows = documents[trie.documents].astype(np.int32)
+        return replace(space, stored_trie=replace(trie, documents=rows))
 
     def decoder(
         self,

@@ -186,6 +186,12 @@ class Listed(Kind):
                 fix=f"remove {folder} and run the sweep again",
             )
 
+    can_search_within = True
+
+    def within(self, space: Listing, documents: np.ndarray) -> Listing:
+        """See `Kind.within`."""
+        return space.within(documents)
+
     def decoder(
         self,
         session: Session,

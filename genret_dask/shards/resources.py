@@ -24,7 +24,9 @@ from genret_dask.models.manifest import MANIFEST, fetched_model
 from genret_dask.monitoring.meter import phase
 from genret_dask.shards.usage import MemoryUse, Peak, resident
 from genret_dask.specs import Provider
+from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched
+from genret_dask.storage.layout import ROWS
 from genret_dask.storage.places import is_local
 
 PLUGIN = "genret-resources"
@@ -116,9 +118,22 @@ class Resources:
             self._sessions.move_to_end(key)
             return self._sessions[key].session
 
-    def space(self, kind: Kind, folder: Path) -> Any:
-        """Identifiers; their pages belong to the host, and are not counted as the process's."""
-        return self.cached(_stamp(folder, kind.record_name), lambda: kind.open(folder))
+    def space(self, kind: Kind, folder: Path, within: Path | None = None) -> Any:
+        """Identifiers; their pages belong to the host, and are not counted as the process's.
+
+        Parameters
+        ----------
+        within : Path, optional
+            An artefact with the rows of the documents that a search is kept to.
+        """
+        stamp = _stamp(folder, kind.record_name)
+        whole = self.cached(stamp, lambda: kind.open(folder))
+        if within is None:
+            return whole
+        rows = read_array(self.fetched(within) / ROWS, dims=1)
+        return self.cached(
+            ("within", *stamp, *_stamp(within, RECORD)), lambda: kind.within(whole, rows)
+        )
 
     def fetched(self, folder: Path) -> Path:
         """A published artefact as a checked folder of this machine."""

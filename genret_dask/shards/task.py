@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from genret_dask.cube.open import check_codecs
-from genret_dask.cube.schema import CONTRAST, SEARCH
+from genret_dask.cube.schema import CONTRAST, SEARCH, Variable
 from genret_dask.cube.store import store_at, write_shard
 from genret_dask.errors import NumericError
 from genret_dask.inference.own import without_own
@@ -46,12 +46,16 @@ class Exported:
     identifiers : Kind
     spans : Path or None
         Where a document has many identifiers: those that stand for each candidate.
+    extents : dict of str to int
+        Of dimensions of the cube's group that a model's own arrays may not fill: `step`, as another
+        model's tokeniser may make longer identifiers, and `rank`.
     """
 
     folder: Path
     space: Path
     identifiers: Kind
     spans: Path | None = None
+    extents: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class SweepContext:
         Of the cube's settings.
     corpus : str
         Content hash of the collection.
+    within : Path or None
+        Where the rows of the documents are that a search is kept to.
     """
 
     run: RunLayout
@@ -76,6 +82,7 @@ class SweepContext:
     max_tokens: int
     fingerprint: str
     corpus: str
+    within: Path | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -176,7 +183,7 @@ def compute_shard(
                 arrays[SEARCH] = without_own(
                     arrays[SEARCH], model.identifiers.variables[SEARCH], own
                 )
-            return arrays
+            return _filled(arrays, model)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -227,13 +234,37 @@ def _decoder(
     resources: Resources,
 ) -> Decoder:
     kind = model.identifiers
-    space = resources.space(kind, model.space)
+    space = resources.space(kind, model.space, context.within)
     kind.require_match(space, session.manifest, context.corpus, model.space)
     chosen = None
     if model.spans is not None:
         path = resources.fetched(model.spans) / SPANS
         chosen = np.asarray(read_array(path, dims=4)[task.start : task.stop])
     return kind.decoder(session, space, context.inference.beams, documents, chosen)
+
+
+def _filled(
+    arrays: dict[str, dict[str, np.ndarray]], model: Exported
+) -> dict[str, dict[str, np.ndarray]]:
+    """Fill dimensions up to their extents in the cube."""
+
+    def fill(array: np.ndarray, variable: Variable) -> np.ndarray:
+        dims = variable.dims[1:]  # a shard is of one model
+        extents = [
+            model.extents.get(dim, size) for dim, size in zip(dims, array.shape, strict=True)
+        ]
+        missing = [(0, extent - size) for extent, size in zip(extents, array.shape, strict=True)]
+        return (
+            np.pad(array, missing, constant_values=variable.fill)
+            if any(more for _, more in missing)
+            else array
+        )
+
+    described = model.identifiers.variables
+    return {
+        dataset: {name: fill(array, described[dataset][name]) for name, array in found.items()}
+        for dataset, found in arrays.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -271,6 +271,9 @@ class InferenceSpec(Record):
         description="leave a document with the query's id out of its ranking and negatives; "
         "by default where the texts coincide too",
     )
+    within: Path | None = Field(
+        None, description="a file of document ids, one a line: only they are searched; all"
+    )
     shard_queries: PositiveInt = Field(64, description="queries a task")
     batch_queries: PositiveInt = Field(16, description="queries decoded together")
     provider: Provider = Field("cpu", description="of ONNX Runtime; cuda needs a GPU")

@@ -8,6 +8,9 @@ from pathlib import Path
 TEXTS = "columns"
 """The folder of the texts within the artefact of a collection."""
 
+ROWS = "rows.npy"
+"""The file of their rows."""
+
 _DIGEST = 12  # digits of a tokeniser's hash that name what is made of its tokens
 
 
@@ -41,6 +44,11 @@ class RunLayout:
     def spans(self, name: str | None = None) -> Path:
         """Spans that were sampled, or the folder of all."""
         return self._within("spans", name)
+
+    @property
+    def within(self) -> Path:
+        """The rows of the documents that a search is kept to."""
+        return self.run / "within"
 
     @property
     def candidates(self) -> Path:

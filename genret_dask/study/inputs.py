@@ -25,10 +25,15 @@ from genret_dask.specs import ModelSpec, SweepSpec
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import Artefact, fetched, missing, publishing, record_of
-from genret_dask.storage.layout import TEXTS
+from genret_dask.storage.layout import ROWS, TEXTS
 from genret_dask.storage.places import remove
-from genret_dask.study.candidates import build_candidates, count_negatives, select_queries
+from genret_dask.study.candidates import (
+    build_candidates,
+    count_negatives,
+    select_queries,
+)
 from genret_dask.study.origins import Origins
+from genret_dask.study.within import read_within
 
 if TYPE_CHECKING:
     from genret_dask.executors.protocol import Executor
@@ -183,6 +188,15 @@ class Inputs:
         """Rows of the queries that are searched."""
         spec = self.spec.inference
         return select_queries(self.collection, spec.split, spec.queries, self.spec.seed)
+
+    def within(self) -> Artefact | None:
+        """The rows of the documents that a search is kept to, as rows.npy; None for all."""
+        made, place = self.origins.within, self.spec.inference.within
+        if made is not None and place is not None and not made.is_current:
+            rows = read_within(self.collection, place)
+            with publishing(made.folder, made.made_from) as partial_folder:
+                np.save(partial_folder / ROWS, rows)
+        return made
 
     @cached_property
     def own(self) -> np.ndarray:

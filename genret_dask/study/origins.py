@@ -22,7 +22,7 @@ from genret_dask.datasets import stored
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
-from genret_dask.errors import ModelError
+from genret_dask.errors import DatasetError, ModelError
 from genret_dask.kinds import Kind
 from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import Cell, cells_of, models_of
@@ -30,7 +30,7 @@ from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import cache
-from genret_dask.storage.sources import contents, model_hash, tokenizer_hash
+from genret_dask.storage.sources import contents, model_hash, source_hash, tokenizer_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
@@ -230,6 +230,32 @@ class Origins:
             return None
         return str(self._weights(model.source)["bytes"])
 
+    # --- the documents that are searched ------------------------------------------------------
+
+    @cached_property
+    def within(self) -> Artefact | None:
+        """The rows of the documents that a search is kept to; None for all.
+
+        Raises
+        ------
+        DatasetError
+            Their file is not there.
+        """
+        place = self.spec.inference.within
+        if place is None:
+            return None
+        try:
+            parts = {"collection": self.content_hash, "bytes": source_hash(place)}
+        except OSError as error:
+            raise DatasetError(
+                f"inference.within: {place} cannot be read: {error.strerror}",
+                expected="a file of document ids, one a line",
+            ) from error
+        return Artefact(self.layout.within, Origin("within", parts))
+
+    def _within(self) -> dict[str, str]:
+        return {} if self.within is None else {"within": self.within.fingerprint}
+
     # --- the cube -----------------------------------------------------------------------------
 
     def cube(self, hashes: Mapping[tuple[str, str], str]) -> Origin:
@@ -242,7 +268,7 @@ class Origins:
         """
         spec = self.spec
         names = models_of(spec)
-        unimportant = {"batch_queries", "threads", "memory"}
+        unimportant = {"batch_queries", "threads", "memory", "within"}
         parts = {
             "format": FORMAT,
             "collection": self.content_hash,
@@ -254,7 +280,10 @@ class Origins:
             "order": list(dict.fromkeys(chain.from_iterable(names.values()))),
             "identifiers": {kind.label: self._settings(kind.label) for kind in spec.identifiers},
             "max_tokens": spec.max_tokens,
-            "inference": spec.inference.model_dump(mode="json", exclude=unimportant),
+            "inference": {
+                **spec.inference.model_dump(mode="json", exclude=unimportant),
+                **self._within(),
+            },
         }
         return Origin("cube", parts)
 
@@ -265,6 +294,7 @@ class Origins:
             **self._decoding(kind, model),
             "identifiers": self._settings(kind.label),
             "beams": beams,
+            **self._within(),
         }
 
     def contrast(self, kind: Kind, model: ModelSpec) -> dict[str, Any]:

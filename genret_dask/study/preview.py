@@ -22,6 +22,7 @@ from genret_dask.study.model_checks import check_models
 from genret_dask.study.origins import Origins
 from genret_dask.study.preparation import Preparation, check_disk, preparation
 from genret_dask.study.survey import Step, require_current, survey
+from genret_dask.study.within import check_within
 from genret_dask.training.memory import Need, check_memory, texts_of
 
 
@@ -104,6 +105,7 @@ def preview(
         seen.problems.extend(_caught(check_models, spec))
     if not seen.problems:
         seen.problems.extend(_caught(check_identifiers, origins))
+        seen.problems.extend(_caught(check_within, origins))
     if not seen.problems and steps[-1].state != "done":
         if spec.inference.memory is not None:
             seen.problems.extend(_caught(check_budget, spec, seen.estimate))

@@ -25,7 +25,7 @@ from genret_dask.storage.places import names_in, remove
 from genret_dask.storage.records import read_record
 from genret_dask.study.origins import UNKNOWN, Origins
 
-STAGES = ("collection", "tokenizer", "identifiers", "spans", "candidates")
+STAGES = ("collection", "tokenizer", "identifiers", "spans", "candidates", "within")
 """Stages before training, in order; then come train, export and search."""
 
 _LISTED = 12  # results in an error's text
@@ -77,6 +77,8 @@ def survey(origins: Origins) -> list[Step]:
         add("tokenizer", origins.tokenizer(cell.model))
         add("identifiers", origins.space(cell.identifiers, cell.model))
     add("candidates", origins.candidates)
+    if origins.within is not None:
+        add("within", origins.within)
     for cell in cells_of(spec):
         if cell.identifiers.choices:
             add("spans", origins.candidate_spans(cell.identifiers, cell.model))

@@ -328,7 +328,7 @@ class Study:
 
         Leaves resources.json: what each worker of the last search held in memory.
         """
-        template = self.make_template()
+        template, within = self.make_template(), self.inputs.within()
         context = SweepContext(
             run=self.layout,
             models=exported_models(self.inputs),
@@ -336,6 +336,7 @@ class Study:
             max_tokens=self.spec.max_tokens,
             fingerprint=template.made_from.fingerprint,
             corpus=self.collection.content_hash,
+            within=None if within is None else within.folder,
         )
         shards = shard_tasks(template)
         self._lay_out(template, shards, context.ledger)

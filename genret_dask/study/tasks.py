@@ -68,9 +68,19 @@ def export_tasks(
     return tasks
 
 
+def steps_of(inputs: Inputs) -> dict[str, int]:
+    """Tokens of the longest identifier of each group of the cube, by its name."""
+    found: dict[str, int] = {}
+    for cell in cells_of(inputs.spec):
+        shape = cell.identifiers.shape(inputs.space(cell.identifiers, cell.model).folder)
+        found[cell.kind] = max(shape.steps, found.get(cell.kind, 0))
+    return found
+
+
 def exported_models(inputs: Inputs) -> dict[tuple[str, str], Exported]:
     """Where shards find each model and its identifiers, by identifier kind and model."""
-    found = {}
+    found, steps = {}, steps_of(inputs)
+    beams, documents = inputs.spec.inference.beams, len(inputs.collection)
     for cell in cells_of(inputs.spec):
         spans = inputs.candidate_spans(cell.identifiers, cell.model)
         for precision in inputs.spec.export.precision:
@@ -80,5 +90,9 @@ def exported_models(inputs: Inputs) -> dict[tuple[str, str], Exported]:
                 space=inputs.space(cell.identifiers, cell.model).folder,
                 identifiers=cell.identifiers,
                 spans=spans.folder if spans else None,
+                extents={
+                    "step": steps[cell.kind],
+                    "rank": cell.identifiers.sizes(beams, documents)["rank"],
+                },
             )
     return found

@@ -18,6 +18,7 @@ from genret_dask.specs.grid import cells_of
 from genret_dask.storage.fingerprint import fingerprint
 from genret_dask.storage.versions import versions_of
 from genret_dask.study.inputs import Inputs
+from genret_dask.study.tasks import steps_of
 
 
 def build_template(
@@ -108,10 +109,7 @@ def _group(
             queries=len(rows),
             candidates=candidates["doc"].shape[1],
             documents=len(collection),
-            steps=max(
-                identifiers.shape(inputs.space(identifiers, model).folder).steps
-                for model in models.values()
-            ),
+            steps=steps_of(inputs)[identifiers.label],
         ),
         shard_queries=spec.shard_queries,
         model={

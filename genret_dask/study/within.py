@@ -1,0 +1,60 @@
+"""The documents that a search is kept to, by a file of their ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from genret_dask.datasets.collection import Collection
+from genret_dask.errors import DatasetError, SpecError, listed
+from genret_dask.study.origins import Origins
+
+
+def read_within(collection: Collection, path: Path) -> np.ndarray:
+    """Read the rows of the documents that a file names, an id a line; int64[n], ascending.
+
+    Raises
+    ------
+    DatasetError
+        The file cannot be read, names none, or one that the collection lacks.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"inference.within: {path} cannot be read: {str(error)[:120]}",
+            expected="a file of document ids, one a line",
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    rows = collection.document_ids.find(names)
+    unknown = np.flatnonzero(rows < 0)
+    if len(unknown) or not names:
+        found = f"{len(unknown)} ids that the collection lacks: " + listed(
+            [names[place] for place in unknown[:3]], of=len(unknown)
+        )
+        raise DatasetError(
+            f"inference.within: {path} has {found if names else 'no id'}",
+            expected=f"ids of documents of {collection.name}, one a line",
+        )
+    return np.unique(rows)
+
+
+def check_within(origins: Origins) -> None:
+    """Refuse documents that are not there, and identifiers that cannot be kept to some.
+
+    Raises
+    ------
+    DatasetError, SpecError
+    """
+    place, kinds = origins.spec.inference.within, origins.spec.identifiers
+    if place is None:
+        return
+    if others := [kind.label for kind in kinds if not kind.can_search_within]:
+        raise SpecError(
+            f"inference.within: {', '.join(others)} lead to documents of the whole collection",
+            expected="identifiers that are listed, such as codes, titles or a file",
+            fix="leave them out, or make a collection of the documents",
+        )
+    if origins.within is not None and origins.within.state != "done":
+        read_within(origins.loaded, place)
