@@ -101,7 +101,7 @@ def test_unknown_key_is_named_with_the_valid_ones(load, content, key, valid):
         ({"dataset": {"kind": "msmarco"}}, "dataset"),
         ({"dataset": {"path": "x"}}, "dataset"),
         ({"models": []}, "at least one model"),
-        ({"models": [{"family": "t5"}]}, "exactly one of size, config and pretrained"),
+        ({"models": [{"family": "t5"}]}, "exactly one of size, config, pretrained and checkpoint"),
         ({"models": [{"family": "t5", "size": "a", "fractions": [0.0]}]}, "fractions"),
         ({"models": [{"family": "t5", "size": "a", "fractions": [1, 1]}]}, "distinct"),
         ({"models": [{"family": "t5", "size": "a", "training": {"lr": 1}}]}, "learning_rate"),
