@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,13 @@ from pydantic import Field
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError, GenretError, listed
+from genret_dask.identifiers.entries import (
+    SUFFIXES,
+    Content,
+    alike,
+    content_of_file,
+    extent_of_file,
+)
 from genret_dask.identifiers.listing import list_identifiers, prefixes_of_others
 from genret_dask.kinds.base import Shape, Source
 from genret_dask.kinds.listed import Listed, Tokens
@@ -27,15 +32,7 @@ from genret_dask.storage.sources import contents, source_hash
 
 logger = logging.getLogger(__name__)
 
-Entry = tuple[str, Any]
-"""A document's id and its identifier: a string, or a list of strings or of integers."""
-
-Content = Literal["text", "tokens", "numbers"]
-
 _CHUNK = 2**14  # entries that are held at a time
-_SUFFIXES = (".tsv", ".json", ".jsonl", ".npy")
-_ID_KEYS = ("_id", "id", "docid", "doc_id")
-_MOST = 2**31
 
 
 class FileIdentifiers(Listed):
@@ -72,7 +69,7 @@ class FileIdentifiers(Listed):
     @property
     def content(self) -> Content:
         """What the file's first identifier is."""
-        return _content(*self._stamp)
+        return content_of_file(*self._stamp)
 
     @property
     def _stamp(self) -> tuple[str, int]:
@@ -88,7 +85,7 @@ class FileIdentifiers(Listed):
         except OSError as error:
             raise DatasetError(
                 f"identifiers.path: {self.path} cannot be read: {error.strerror}",
-                expected=f"a file of identifiers: {', '.join(_SUFFIXES)}",
+                expected=f"a file of identifiers: {', '.join(SUFFIXES)}",
             ) from error
 
     @property
@@ -110,7 +107,7 @@ class FileIdentifiers(Listed):
 
     def planned(self, documents: int) -> Shape:
         """See `Kind.planned`."""
-        rows, steps = _extent(*self._stamp, self.content)
+        rows, steps = extent_of_file(*self._stamp, self.content)
         numbers = self.content == "numbers"
         return Shape((rows if self.shared else rows * steps) + 1 if numbers else 0, steps + 1)
 
@@ -242,181 +239,9 @@ class FileIdentifiers(Listed):
 
     def _chunks(self, collection: Collection) -> Iterator[tuple[list[str], list[Any]]]:
         """Ids and identifiers, some at a time."""
-        entries = _alike(self.path, self.content, collection.document_ids)
+        entries = alike(self.path, self.content, collection.document_ids)
         while chunk := list(islice(entries, _CHUNK)):
             yield [name for name, _ in chunk], [identifier for _, identifier in chunk]
-
-
-# --- the file -------------------------------------------------------------------------------------
-
-
-def _entries(path: Path, document_ids: Sequence[str] | None = None) -> Iterator[Entry]:
-    """Yield each document's id and identifier, in the order of the file.
-
-    Parameters
-    ----------
-    document_ids : sequence of str, optional
-        Of the rows of an array.
-
-    Raises
-    ------
-    DatasetError
-        The file is of no known format, or malformed; the line or the place is named.
-    """
-    if path.suffix == ".npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if document_ids is not None and len(array) != len(document_ids):
-            raise DatasetError(
-                f"{path} has {len(array)} rows, and the collection {len(document_ids)} documents",
-                expected="a row for each document, in the collection's order",
-            )
-        for row, numbers in enumerate(array):
-            name = str(row) if document_ids is None else document_ids[row]
-            yield name, [int(number) for number in numbers if number >= 0]
-    elif path.suffix == ".json":
-        yield from _json_entries(path)
-    else:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    read = _json_line if path.suffix == ".jsonl" else _tab_line
-                    yield read(path, number, line)
-
-
-def _alike(
-    path: Path, content: Content, document_ids: Sequence[str] | None = None
-) -> Iterator[Entry]:
-    """Yield the entries of a file, each checked to be what the first one is."""
-    for number, (name, identifier) in enumerate(_entries(path, document_ids), 1):
-        if _content_of(identifier) != content:
-            raise _wrong(path, number, name, identifier)
-        yield name, identifier
-
-
-def _tab_line(path: Path, number: int, line: str) -> Entry:
-    name, tab, identifier = line.rstrip("\r\n").partition("\t")
-    if not tab or not identifier.strip():
-        raise DatasetError(
-            f"{path} line {number}: {line.strip()[:80]!r}", expected="docid, a tab, an identifier"
-        )
-    return name, identifier.strip()
-
-
-def _json_line(path: Path, number: int, line: str) -> Entry:
-    try:
-        record = json.loads(line)
-        name = next(str(record[key]) for key in _ID_KEYS if key in record)
-        return name, record["identifier"]
-    except (ValueError, TypeError, KeyError, StopIteration) as error:
-        raise DatasetError(
-            f"{path} line {number}: {line.strip()[:80]!r}",
-            expected=f"an object with identifier and one of {', '.join(_ID_KEYS)}",
-        ) from error
-
-
-def _json_entries(path: Path) -> Iterator[Entry]:
-    """Read one object of ids and identifiers, an entry at a time."""
-    text, decoder = path.read_text(encoding="utf-8"), json.JSONDecoder()
-
-    def skip(at: int, wanted: str) -> int:
-        while at < len(text) and text[at].isspace():
-            at += 1
-        if at >= len(text) or text[at] not in wanted:
-            raise ValueError(f"character {at} is no {' or '.join(wanted)}")
-        return at + 1
-
-    try:
-        at = skip(0, "{")
-        while True:
-            at = skip(at, '"') - 1
-            name, at = decoder.raw_decode(text, at)
-            at = skip(at, ":")
-            while text[at].isspace():
-                at += 1
-            identifier, at = decoder.raw_decode(text, at)
-            yield str(name), identifier
-            at = skip(at, ",}")
-            if text[at - 1] == "}":
-                return
-    except (ValueError, IndexError) as error:
-        raise DatasetError(
-            f"{path} is no object of ids and identifiers: {error}",
-            expected='{"docid": identifier, ...}',
-        ) from error
-
-
-@lru_cache(maxsize=16)
-def _content(path: str, _mtime: int) -> Content:
-    """What the first identifier of a file is.
-
-    Raises
-    ------
-    DatasetError
-        The file has another ending, no entry, or one of none of these.
-    """
-    file = Path(path)
-    if file.suffix not in _SUFFIXES:
-        raise DatasetError(
-            f"{file} ends in {file.suffix!r}",
-            expected=f"one of {', '.join(_SUFFIXES)}; pickles are not read, they can run code",
-        )
-    if file.suffix == ".npy":
-        return _array_content(file)
-    first = next(_entries(file), None)
-    if first is None:
-        raise DatasetError(f"{file} has no identifier", expected="one for each document")
-    content = _content_of(first[1])
-    if content is None:
-        raise _wrong(file, 1, *first)
-    return content
-
-
-def _array_content(file: Path) -> Content:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DatasetError(
-            f"{file} cannot be read: {str(error)[:120]}", expected="a .npy of integers"
-        ) from error
-    if array.ndim != 2 or array.dtype.kind not in "iu" or not array.size:
-        raise DatasetError(
-            f"{file} holds {array.dtype}{list(array.shape)}",
-            expected="integers [documents, levels], -1 behind the last of an identifier",
-        )
-    return "numbers"
-
-
-@lru_cache(maxsize=16)
-def _extent(path: str, _mtime: int, content: Content) -> tuple[int, int]:
-    """One more than the largest number of a file, and tokens of its longest identifier, at most."""
-    largest, steps = 0, 1
-    for _, identifier in _alike(Path(path), content):
-        steps = max(steps, len(identifier.encode()) if content == "text" else len(identifier))
-        if content == "numbers":
-            largest = max(largest, *identifier)
-    return largest + 1, steps
-
-
-def _content_of(identifier: Any) -> Content | None:
-    if isinstance(identifier, str) and identifier.strip():
-        return "text"
-    if not isinstance(identifier, list) or not identifier:
-        return None
-    if all(isinstance(one, str) for one in identifier):
-        return "tokens"
-    if all(type(one) is int and 0 <= one < _MOST for one in identifier):
-        return "numbers"
-    return None
-
-
-def _wrong(path: Path, number: int, name: str, identifier: Any) -> DatasetError:
-    return DatasetError(
-        f"{path} entry {number}: the identifier of {name!r} is {str(identifier)[:80]!r}",
-        expected="a text, or a list of tokens or of integers from 0, as the file's first one is",
-    )
-
-
-# --- tokens ---------------------------------------------------------------------------------------
 
 
 def _text_reader(tokenizer: Path, lead: str) -> Callable[[list[str]], list[list[int]]]:

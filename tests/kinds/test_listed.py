@@ -227,6 +227,7 @@ def test_a_model_may_generate_some_identifiers_alone(cube):
     [
         ("x.tsv", "d0\tone\nd0\ttwo\n", "several identifiers for 1 documents: d0"),
         ("x.tsv", "d0 one\n", "line 1"),
+        ("x.tsv", "d0\t\xe9t\xe9\n", "is not UTF-8"),
         ("x.tsv", "z\tone\n", "1 ids that the collection lacks: z"),
         ("x.json", '{"d0": "one"', "no object of ids and identifiers"),
         ("x.json", '{"d0": [1, -2]}', "a text, or a list of tokens"),
@@ -238,7 +239,7 @@ def test_a_model_may_generate_some_identifiers_alone(cube):
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_before_any_work(root, tmp_path, name, content, said):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="latin-1")
     spec = study(root, FileIdentifiers(path=tmp_path / name))
     with pytest.raises(GenretError, match=said):
         Study(spec, runs=tmp_path / "runs").check()
@@ -273,6 +274,21 @@ def test_documents_of_one_identifier_are_refused_unless_they_may_share(root, tmp
         FileIdentifiers(path=tmp_path / "x.json").tokens(source)
     shared = FileIdentifiers(path=tmp_path / "x.json", repeated="share").tokens(source)
     assert shared.rows.tolist() == [[row // 2] for row in range(24)] and shared.end is None
+
+
+def test_rows_of_an_array_may_have_no_identifier_and_no_holes(root, tmp_path):
+    collection = read_beir(root, tmp_path)
+    numbers = np.stack([np.arange(24), np.full(24, -1)], axis=1)
+    numbers[3, 0] = -1
+    np.save(tmp_path / "x.npy", numbers)
+    kind = FileIdentifiers(path=tmp_path / "x.npy")
+    (said,) = kind.refusals(collection)
+    assert "no identifier for 1 of 24 documents: d3" in said
+    assert kind.tokens(source_of(collection)).rows[:, 0].tolist() == numbers[:, 0].tolist()
+    numbers[3, 1] = 2
+    np.save(tmp_path / "y.npy", numbers)
+    with pytest.raises(GenretError, match=r"y.npy row 3 is \[-1, 2\]"):
+        list(FileIdentifiers(path=tmp_path / "y.npy").refusals(collection))
 
 
 def read_beir(root: Path, folder: Path):
