@@ -326,6 +326,7 @@ class ListedDecoder:
             "token": found.token,
             "logit": found.logit,
             "log_partition": found.log_partition,
+            "log_allowed": found.log_allowed,
             "score": found.score,
         }
         documents = len(self.listing.identifier)
