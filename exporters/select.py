@@ -63,16 +63,20 @@ def select(g: Graph) -> None:
     edge = g.op("Where", there, edge, g.const(0, np.int32))
     code = g.op("Cast", g.op("Gather", codes, edge), to=7)
     logit = g.op("GatherElements", logits, code, axis=2)
-    gain = g.op(
-        "Sub",
-        g.op("Cast", logit, to=11),
-        g.op("Unsqueeze", g.op("Cast", partition, to=11), last),
-    )
+    wide = g.op("Cast", logit, to=11)
+    gain = g.op("Sub", wide, g.op("Unsqueeze", g.op("Cast", partition, to=11), last))
     total = g.op("Add", g.op("Unsqueeze", score, last), gain)
     # What is not finite is counted and never chosen; the host refuses the search for it.
     finite = g.op("Less", g.op("Abs", total), g.const(np.inf, np.float64))
     wrong = g.op("Cast", g.op("And", there, g.op("Not", finite)), to=7)
     total = g.op("Where", g.op("And", there, finite), total, lowest)
+
+    # The log-sum-exp over each row's children; an empty row has none, and is the parent of none.
+    listed = g.op("Where", there, wide, lowest)
+    highest = g.op("ReduceMax", listed, last, keepdims=1)
+    summed = g.op("ReduceSum", g.op("Exp", g.op("Sub", listed, highest)), last, keepdims=0)
+    allowed = g.op("Add", g.op("Log", summed), g.op("Squeeze", highest, last))
+    allowed = g.op("Cast", allowed, to=1)
 
     def flat(value: str) -> str:
         return g.reshape(value, [batch, places])
@@ -112,6 +116,7 @@ def select(g: Graph) -> None:
     g.output("logit", g.op("GatherElements", flat(logit), chosen, axis=1), np.float32, new)
     chosen_partition = g.op("GatherElements", partition, parent, axis=1)
     g.output("partition", chosen_partition, np.float32, new)
+    g.output("allowed", g.op("GatherElements", allowed, parent, axis=1), np.float32, new)
     wrong = g.op("ReduceSum", wrong, g.const([1, 2]), keepdims=0)
     g.output("not_finite", wrong, np.int64, ["batch"])
     g.output("kept", g.op("ReduceSum", union, g.const([1]), keepdims=0), np.int64, ["batch"])

@@ -42,7 +42,7 @@ from genret_dask.storage.places import (
 )
 from genret_dask.storage.records import dump_record
 
-FORMAT = 2
+FORMAT = 3
 ROOT = "zarr.json"
 
 

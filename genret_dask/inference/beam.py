@@ -44,6 +44,8 @@ class Beams:
         Vocabulary rows; -1 where empty.
     logit, log_partition : float32[query, beam, rank, step]
         NaN where empty.
+    log_allowed : float32[query, beam, rank, step]
+        Log-sum-exp over the logits of the tokens that the constraint allowed; NaN where empty.
     score : float32[query, beam, rank]
         Sum over steps of logit - log_partition, descending; NaN where empty.
     doc : int32[query, beam, rank]
@@ -55,6 +57,7 @@ class Beams:
     token: np.ndarray
     logit: np.ndarray
     log_partition: np.ndarray
+    log_allowed: np.ndarray
     score: np.ndarray
     doc: np.ndarray
     rows_decoded: np.ndarray
@@ -172,8 +175,12 @@ def advance(step: Step, constraint: Constraint, end_token: int | None, sizes: np
     """Keep the best continuations of each beam size's members."""
     children = continuations(step, constraint, end_token, sizes)
     member = step.live.member.take(children.row, axis=1)
+    if isinstance(constraint, Shortlist):
+        log_allowed = np.full(len(step.live.query), np.nan, dtype=np.float32)
+    else:
+        log_allowed = step.log_allowed(children)
     chosen, member, slot = select(children, member, sizes, leave=not constraint.keeps_ended)
-    return step.grow(children.take(chosen), member, slot)
+    return step.grow(children.take(chosen), member, slot, log_allowed)
 
 
 def continuations(
@@ -243,6 +250,7 @@ def collect(found: Rows, trie: Trie, queries: int, most: int, rows_decoded: np.n
         token=ranked.array(token, -1, np.int32),
         logit=ranked.array(found.logit[row], np.nan, np.float32),
         log_partition=ranked.array(found.log_partition[row], np.nan, np.float32),
+        log_allowed=ranked.array(found.log_allowed[row], np.nan, np.float32),
         score=ranked.array(found.score[row], np.nan, np.float32),
         doc=ranked.array(documents, -1, np.int32),
         rows_decoded=rows_decoded,

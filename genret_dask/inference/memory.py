@@ -156,8 +156,8 @@ class Decoding:
     @property
     def _found_bytes(self) -> int:
         """Of a query's `Beams`."""
-        results = self.results or max(self.beams)
-        return len(self.beams) * results * (3 * _FLOAT * len(self.blocks) + 4 * _FLOAT)
+        results, of_token = self.results or max(self.beams), 3 if self.whole_vocabulary else 4
+        return len(self.beams) * results * _FLOAT * (of_token * len(self.blocks) + 4)
 
     @property
     def _cached(self) -> int:

@@ -27,7 +27,7 @@ from genret_dask.monitoring.meter import count_decoded, phase
 
 _SLACK = 1.25
 _PLACED: WeakKeyDictionary[BeamSession, tuple[Trie, list]] = WeakKeyDictionary()
-_CHOSEN = ("new_score", "new_node", "new_member", "parent", "code", "logit", "partition")
+_CHOSEN = ("new_score", "new_node", "new_member", "parent", "code", "logit", "partition", "allowed")
 _COUNTS = ("kept", "not_finite")
 
 
@@ -48,9 +48,10 @@ def search(
 ) -> Beams:
     """Takes, returns and raises what `genret_dask.inference.beam.search` does.
 
-    Identifiers of different length are searched there: the graph knows of no end token.
+    Identifiers of different length are searched there: the graph knows of no end token. So are
+    those of a model whose graph does not give `log_allowed`, as older exports do not.
     """
-    if trie.endings:
+    if trie.endings or not session.selects_allowed:
         return beam.search(session, trie, vocabulary, tokens, lengths, beams)
     sizes = np.asarray(beams, dtype=np.int64)
     enough = int(min(sizes.sum(), len(trie.documents)))
@@ -150,12 +151,14 @@ def _collect(
         token=np.empty(shape, dtype=np.int64),
         logit=np.empty(shape, dtype=np.float32),
         log_partition=np.empty(shape, dtype=np.float32),
+        log_allowed=np.empty(shape, dtype=np.float32),
     )
     at = row
     for level, step in reversed(list(enumerate(steps))):
         rows.token[:, level] = step["code"][query, at] + vocabulary.block_starts[level]
         rows.logit[:, level] = step["logit"][query, at]
         rows.log_partition[:, level] = step["partition"][query, at]
+        rows.log_allowed[:, level] = step["allowed"][query, at]
         at = step["parent"][query, at]
     rows_decoded = np.stack(decoded, axis=-1).transpose(1, 0, 2)
     return beam.collect(rows, trie, queries, int(sizes.max()), rows_decoded)

@@ -39,6 +39,9 @@ class Rows:
         Vocabulary rows, the end token among them; -1 behind the last.
     logit, log_partition : float32[rows, steps]
         NaN behind the last token.
+    log_allowed : float32[rows, steps]
+        Log-sum-exp over the logits of the tokens that the constraint allowed; NaN behind the last
+        token, and everywhere where the constraint does not list them.
     """
 
     query: np.ndarray
@@ -51,11 +54,13 @@ class Rows:
     token: np.ndarray
     logit: np.ndarray
     log_partition: np.ndarray
+    log_allowed: np.ndarray
 
     @classmethod
     def root(cls, states: np.ndarray, beams: int, steps: int) -> Rows:
         """The empty prefix of each query."""
         queries = len(states)
+        nothing = np.full((queries, steps), np.nan, dtype=np.float32)
         return cls(
             query=np.arange(queries),
             slot=np.zeros(queries, dtype=np.int64),
@@ -65,8 +70,9 @@ class Rows:
             ended=np.zeros(queries, dtype=bool),
             member=np.ones((beams, queries), dtype=bool),
             token=np.full((queries, steps), -1, dtype=np.int64),
-            logit=np.full((queries, steps), np.nan, dtype=np.float32),
-            log_partition=np.full((queries, steps), np.nan, dtype=np.float32),
+            logit=nothing,
+            log_partition=nothing,
+            log_allowed=nothing,
         )
 
     def take(self, rows: np.ndarray, member: np.ndarray | None = None) -> Rows:
@@ -98,6 +104,7 @@ class Children:
     query: np.ndarray  # int64[c]
     row: np.ndarray  # int64[c], of the prefixes
     token: np.ndarray  # int[c], of the step's block; -1 where the prefix has ended
+    logit: np.ndarray  # float32[c]; NaN where the prefix has ended
     score: np.ndarray  # float64[c]
     ended: np.ndarray  # bool[c]
     states: np.ndarray  # array[c, ...]
@@ -178,23 +185,41 @@ class Step:
             The logit of a token is not finite.
         """
         query = self.live.query.take(row)
-        logit = self._logit(row, token)
+        first = self.place * self.logits.shape[1]
+        logit = self.logits.ravel().take(first.take(row) + token)
         check_finite(logit, query, self.depth, "a legal token's logit")
         score = self.live.score.take(row) + (logit.astype(np.float64) - self.partition.take(row))
-        return Children(query, row, token, score, np.full(len(row), ends or self.final), states)
-
-    def _logit(self, row: np.ndarray, token: np.ndarray) -> np.ndarray:
-        first = self.place * self.logits.shape[1]
-        return self.logits.ravel().take(first.take(row) + token)
+        ended = np.full(len(row), ends or self.final)
+        return Children(query, row, token, logit, score, ended, states)
 
     def carried(self) -> Children:
         """The prefixes that have ended, as continuations of themselves."""
         row = np.flatnonzero(self.live.ended)
         old = self.live.take(row)
-        return Children(old.query, row, np.full(len(row), -1), old.score, old.ended, old.states)
+        token, logit = np.full(len(row), -1), np.full(len(row), np.nan, dtype=np.float32)
+        return Children(old.query, row, token, logit, old.score, old.ended, old.states)
+
+    def log_allowed(self, children: Children) -> np.ndarray:
+        """Sum up what the constraint allows each prefix; float32[rows], NaN where it has ended.
+
+        Parameters
+        ----------
+        children : Children
+            All that there are, in order.
+        """
+        opens = np.flatnonzero(np.diff(children.row, prepend=-1))
+        sizes = np.diff(opens, append=len(children.row))
+        highest = np.maximum.reduceat(children.logit, opens)
+        below = children.logit - np.repeat(highest, sizes)
+        total = np.add.reduceat(np.exp(below), opens, dtype=np.float64)
+        found = np.full(len(self.live.query), np.nan, dtype=np.float32)
+        found[children.row[opens]] = highest + np.log(total)
+        return found
 
     @phase("select")
-    def grow(self, children: Children, member: np.ndarray, slot: np.ndarray) -> Rows:
+    def grow(
+        self, children: Children, member: np.ndarray, slot: np.ndarray, log_allowed: np.ndarray
+    ) -> Rows:
         """Make rows of the children that were chosen.
 
         Parameters
@@ -204,15 +229,23 @@ class Step:
             Which beam sizes hold them.
         slot : int64[c]
             See `Rows`.
+        log_allowed : float32[rows]
+            Of each of `live`.
         """
         live, row = self.live, children.row
-        history = [live.token[row], live.logit[row], live.log_partition[row]]
+        history = [
+            live.token[row],
+            live.logit[row],
+            live.log_partition[row],
+            live.log_allowed[row],
+        ]
         grows = np.flatnonzero(children.token >= 0)
         token, grown = children.token[grows], row[grows]
         now = [
             token.astype(np.int64) + self.first,
-            self._logit(grown, token),
+            children.logit[grows],
             self.partition[grown],
+            log_allowed[grown],
         ]
         for past, new in zip(history, now, strict=True):
             past[grows, self.depth] = new

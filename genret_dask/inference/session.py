@@ -5,8 +5,10 @@ A session belongs to the process that made it and does not pickle.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +28,8 @@ from genret_dask.models.manifest import Manifest, fetched_model, read_manifest
 from genret_dask.monitoring.meter import count, phase
 from genret_dask.specs import PROVIDERS
 from genret_dask.storage.places import place_of
+
+logger = logging.getLogger(__name__)
 
 _ELEMENTS = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(bfloat16)": 16}
 """ONNX's number of an input's type; NumPy itself has no bfloat16."""
@@ -147,7 +151,6 @@ class BeamSession:
     def __init__(self, folder: Path, manifest: Manifest, provider: str, threads: int) -> None:
         self.manifest = manifest
         self._folder, self.device, self._threads = folder, provider, threads
-        self._select: ort.InferenceSession | None = None
         self._prefill = open_graph(folder / "prefill.onnx", provider, threads)
         self._step = open_graph(folder / "step.onnx", provider, threads)
         head = folder / "head.onnx"
@@ -208,11 +211,25 @@ class BeamSession:
     @phase("select")
     def select_resident(self, inputs: dict[str, ort.OrtValue]) -> dict[str, ort.OrtValue]:
         """Run the graph `select`; outputs by name, on the session's device."""
-        if self._select is None:
-            path = self._folder / "select.onnx"
-            self._select = open_graph(path, self.device, self._threads)
         names = [value.name for value in self._select.get_outputs()]
         return dict(zip(names, self._run(self._select, inputs, names, ()), strict=True))
+
+    @cached_property
+    def selects_allowed(self) -> bool:
+        """Whether the graph `select` gives `allowed`; exports of earlier versions do not."""
+        found = any(value.name == "allowed" for value in self._select.get_outputs())
+        if not found:
+            logger.warning(
+                "%s was exported by an earlier version, whose graph does not sum up the tokens "
+                "that the constraint allows: its searches select on the host, with the same "
+                "results but slower; export the model anew to have them on its device",
+                self._folder,
+            )
+        return found
+
+    @cached_property
+    def _select(self) -> ort.InferenceSession:
+        return open_graph(self._folder / "select.onnx", self.device, self._threads)
 
     def place(self, array: np.ndarray) -> ort.OrtValue:
         """A copy of an array on the session's device."""

@@ -20,6 +20,7 @@ from genret_dask.cube.schema import (
     RANKED,
     SCORED,
     SEARCH,
+    Variable,
     ranking_variables,
     token_variables,
 )
@@ -61,6 +62,13 @@ class FixedLength(Kind):
     variables = {
         SEARCH: {
             **token_variables(RANKED),
+            "log_allowed": Variable(
+                (*RANKED, "step"),
+                "float32",
+                float("nan"),
+                "nat",
+                "log-sum-exp over the tokens that the constraint allows",
+            ),
             **ranking_variables("log-probability of the identifier", "nat"),
             **COSTS,
         },
@@ -249,6 +257,7 @@ class CodeDecoder:
             "token": found.token,
             "logit": found.logit,
             "log_partition": found.log_partition,
+            "log_allowed": found.log_allowed,
             "score": found.score,
             "doc": found.doc,
             **costs(self.session, lengths, found.rows_decoded),

@@ -349,6 +349,7 @@ class ListedDecoder:
             "token": found.token,
             "logit": found.logit,
             "log_partition": found.log_partition,
+            "log_allowed": found.log_allowed,
             "score": found.score,
         }
         documents = len(self.listing.identifier)

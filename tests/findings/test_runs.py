@@ -261,6 +261,14 @@ def test_b7_fewer_beams_cost_the_search_alone(root, run):
     assert set(search(changed, run, redo=True)) == {"search"}
 
 
+def test_a_cube_of_another_format_costs_its_shards_alone(root, run, monkeypatch):
+    monkeypatch.setattr("genret_dask.study.origins.FORMAT", 99)
+    with pytest.raises(StaleError, match=r"cube\.zarr: format was \d+, now 99"):
+        search(spec_of(root), run)
+    assert set(search(spec_of(root), run, redo=True)) == {"search"}
+    assert set(states(spec_of(root), run).values()) == {"done"}
+
+
 def dry(root: Path, runs: Path, spec: SweepSpec, *options: str) -> Result:
     config, cluster = root / "config.yaml", root / "cluster.yaml"
     config.write_text(json.dumps(spec.model_dump(mode="json")))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -13,7 +19,7 @@ from hypothesis import strategies as st
 
 from genret_dask.identifiers import Codes
 from genret_dask.inference import resident
-from genret_dask.inference.beam import search
+from genret_dask.inference.beam import Beams, search
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.score import score
 from genret_dask.inference.session import BeamSession, open_session
@@ -29,6 +35,38 @@ def pad(queries: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     for row, query in enumerate(queries):
         tokens[row, : len(query)] = query
     return tokens, lengths
+
+
+def check_allowed(
+    found: Beams,
+    queries: Sequence[Sequence[int]],
+    identifiers: Sequence[Sequence[int]],
+    logits_of: Callable[[tuple[int, ...], tuple[int, ...]], np.ndarray],
+) -> None:
+    """Compare `log_allowed` with sums over the tokens that continue each prefix.
+
+    Parameters
+    ----------
+    identifiers : sequence of sequence of int
+        Vocabulary rows, an end token among them where there is one.
+    logits_of : callable
+        The whole vocabulary's logits behind a query and a prefix.
+    """
+    following: dict[tuple[int, ...], set[int]] = {}
+    for identifier in identifiers:
+        for length, token in enumerate(identifier):
+            following.setdefault(tuple(identifier[:length]), set()).add(token)
+    np.testing.assert_array_equal(np.isnan(found.log_allowed), found.token < 0)
+    for place in np.ndindex(found.doc.shape):
+        row = [int(token) for token in found.token[place] if token >= 0]
+        for step in range(len(row)):
+            logits = logits_of(tuple(queries[place[0]]), tuple(row[:step]))
+            allowed = following[tuple(row[:step])]
+            total = math.log(math.fsum(math.exp(logits[token]) for token in allowed))
+            mine, logit = found.log_allowed[place][step], found.logit[place][step]
+            assert mine == pytest.approx(total, abs=2e-5)
+            assert mine <= found.log_partition[place][step] + 2e-5
+            assert mine == logit if len(allowed) == 1 else mine >= logit
 
 
 def torch_scores(tiny: TinyModel, query: list[int]) -> np.ndarray:
@@ -56,6 +94,27 @@ def test_a_beam_as_large_as_the_corpus_equals_scoring_everything(tiny, queries):
         for beam in (0, 1):
             np.testing.assert_array_equal(found.doc[row, beam, :60], order)
             np.testing.assert_allclose(found.score[row, beam, :60], expected[order], atol=1e-4)
+
+
+@settings(max_examples=5, deadline=None)
+@given(QUERIES, st.sets(st.integers(0, 59), min_size=1), beam_sizes(20))
+def test_what_the_constraint_allows_is_summed_up(tiny, queries, documents, beams):
+    codes = Codes(tiny.codes.codes[sorted(documents)], tiny.codes.level_sizes)
+
+    def logits_of(query: tuple[int, ...], prefix: tuple[int, ...]) -> np.ndarray:
+        own = torch.tensor([[TEXT_ROWS, *prefix]])
+        prompt = torch.tensor([query])
+        with torch.inference_mode():
+            if tiny.hf.config.is_encoder_decoder:
+                logits = tiny.hf(input_ids=prompt, decoder_input_ids=own).logits
+            else:
+                logits = tiny.hf(input_ids=torch.cat([prompt, own], dim=1)).logits
+        return logits[0, -1].double().numpy()
+
+    labels = (codes.tokens + TEXT_ROWS + 1).tolist()
+    for engine in (search, resident.search):
+        found = engine(tiny.session, codes.trie, tiny.vocabulary, *pad(queries[:1]), beams)
+        check_allowed(found, queries, labels, cache(logits_of))
 
 
 def generated(tiny: TinyModel, query: list[int], beam: int) -> tuple[list[int], np.ndarray]:
@@ -171,6 +230,9 @@ class TableSession:
         partition = np.log(np.exp(logits).sum(-1)).astype(np.float32)
         return logits[..., slice(*rows)].astype(np.float32), partition, (queries, grown)
 
+    def logits_behind(self, query, prefix):
+        return self._logits(query, (0, *prefix)).astype(np.float32)
+
     def _logits(self, query, prefix):
         rng = np.random.default_rng((self.seed, *query, 999, *prefix))
         return rng.integers(0, self.values, self.rows).astype(np.float64)
@@ -214,6 +276,7 @@ def test_the_grid_equals_plain_separate_searches(documents, sizes, beams, querie
                 found.score[q, place, :size], [s for _, s in kept], atol=1e-5
             )
             np.testing.assert_array_equal(found.token[q, place, :size], [p for p, _ in kept])
+    check_allowed(found, tokens.tolist(), labels, session.logits_behind)
 
 
 @settings(max_examples=10, deadline=None)
@@ -256,8 +319,26 @@ def test_the_resident_search_equals_the_one_on_the_host(tiny, queries, beams):
     expected, found = search(*arguments), resident.search(*arguments)
     for name in ("token", "doc", "rows_decoded"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    for name in ("logit", "log_partition", "score"):
+    for name in ("logit", "log_partition", "log_allowed", "score"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
+
+
+def test_an_older_export_is_searched_by_the_host(tiny, tmp_path, caplog):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder, folder)
+    graph = onnx.load(folder / "select.onnx")
+    (allowed,) = [value for value in graph.graph.output if value.name == "allowed"]
+    graph.graph.output.remove(allowed)
+    onnx.save(graph, folder / "select.onnx")
+    session = BeamSession(folder, tiny.session.manifest, "cpu", 1)
+    arguments = tiny.codes.trie, tiny.vocabulary, *pad([[1, 2], [3]]), (2, 5)
+    expected = search(session, *arguments)
+    with caplog.at_level(logging.WARNING):
+        results = [resident.search(session, *arguments) for _ in range(2)]
+    for found in results:
+        for name, values in vars(expected).items():
+            np.testing.assert_array_equal(getattr(found, name), values)
+    assert caplog.text.count("exported by an earlier version") == 1
 
 
 @pytest.mark.parametrize("engine", [search, resident.search])

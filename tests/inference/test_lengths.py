@@ -15,7 +15,7 @@ from genret_dask.inference import resident
 from genret_dask.inference.beam import search
 from genret_dask.inference.constraint import Vocabulary
 from tests.conftest import TEXT_ROWS, TinyModel
-from tests.inference.test_beam import QUERIES, TableSession, pad
+from tests.inference.test_beam import QUERIES, TableSession, check_allowed, pad
 
 ROWS = 7  # the start token, which is 0, and those that identifiers and their ends are made of
 SEQUENCES = st.lists(
@@ -88,6 +88,8 @@ def test_the_grid_equals_plain_separate_searches(identifiers, end, beams, querie
             np.testing.assert_allclose(
                 found.score[q, place, :size], [score for score, _ in expected], atol=1e-5
             )
+    closed = [(*identifier, end) for identifier in identifiers]
+    check_allowed(found, tokens.tolist(), closed, session.logits_behind)
     losses = found.logit.astype(float) - found.log_partition
     assert ((found.token >= 0) == ~np.isnan(losses)).all()
 

@@ -112,7 +112,8 @@ def test_the_bound_holds_what_the_states_and_results_hold(tiny, beams):
     assert all(
         width <= min(sum(beams), reach) for width, reach in zip(watched.rows, nodes, strict=False)
     )
-    results = sum(getattr(found, name).nbytes for name in ("token", "logit", "log_partition"))
+    names = ("token", "logit", "log_partition", "log_allowed")
+    results = sum(getattr(found, name).nbytes for name in names)
     assert watched.held + results <= queries * decoding.search_bytes(width)
     results += found.score.nbytes + found.doc.nbytes
     assert results <= queries * decoding.result_bytes(1)

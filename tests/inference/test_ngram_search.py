@@ -142,3 +142,4 @@ def test_search_is_plain_beam_search(
     losses = found.logit.astype(float) - found.log_partition
     np.testing.assert_allclose(np.nansum(losses, axis=1), found.score, atol=1e-4)
     assert ((found.token >= 0) == ~np.isnan(losses)).all()
+    assert np.isnan(found.log_allowed).all()
