@@ -120,12 +120,13 @@ class Gate(WorkerPlugin):
 
     def __init__(self, spec: SweepSpec, folder: Path, token: str) -> None:
         quantised = "int8" in spec.export.precision
-        self.packages = [*PACKAGES, *(["optimum-onnx"] if quantised else [])]
+        pretrained = [one.source for one in spec.models if one.source is not None]
+        adapted = any(one.base is not None for one in pretrained)
+        asked = [("optimum-onnx", quantised), ("peft", adapted)]
+        self.packages = [*PACKAGES, *(name for name, needed in asked if needed)]
         self.versions = comparable(get_versions(self.packages), self.packages)
         self._provider = spec.inference.provider
-        pretrained = [one.source for one in spec.models if one.source is not None]
-        places = [one.path or one.gguf for one in pretrained]  # hub ids have neither
-        self._weights = [str(place) for place in places if place is not None]
+        self._weights = [str(place) for one in pretrained for place in one.places]
         # As text: a worker may lack the package of its kind of path.
         self._folder, self._token = str(folder), token
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from genret_dask.errors import ModelError, SpecError
+from genret_dask.models.adapters import load_merged, rows_of
 from genret_dask.models.families import Family, exports_any, family_of
-from genret_dask.models.pretrained import load_config, load_tokenizer
+from genret_dask.models.pretrained import load_config, load_tokenizer, load_whole
 from genret_dask.specs import ModelSpec, PretrainedSpec
 from genret_dask.specs.registry import names_of
 from genret_dask.specs.validation import validate
@@ -89,7 +90,7 @@ def _given(spec: ModelSpec, family: Family) -> dict[str, Any]:
 
 
 def source_of(spec: ModelSpec, source: PretrainedSpec) -> tuple[str, dict[str, Any]]:
-    """What `from_pretrained` takes: a place, and options.
+    """What `from_pretrained` takes: a place, and options; of an adapter, its base's.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def source_of(spec: ModelSpec, source: PretrainedSpec) -> tuple[str, dict[str, A
         place, exists = source.gguf, source.gguf.is_file()
         found: tuple[str, dict[str, Any]] = str(place.parent), {"gguf_file": place.name}
     else:
-        place = source.path or Path()
+        place = source.base or source.path or Path()
         exists = (place / "config.json").is_file()
         found = str(place), {"local_files_only": True}
     if not exists:
@@ -114,7 +115,21 @@ def source_of(spec: ModelSpec, source: PretrainedSpec) -> tuple[str, dict[str, A
 
 
 def _pretrained_config(spec: ModelSpec, source: PretrainedSpec) -> Any:
-    """The configuration of pretrained weights, once they are known to be of the family."""
+    """The configuration of pretrained weights; of an adapter, with its vocabulary."""
+    config = base_config(spec, source)
+    if source.base is not None and source.path is not None:
+        config.vocab_size = rows_of(source.path) or config.vocab_size
+    return config
+
+
+def base_config(spec: ModelSpec, source: PretrainedSpec) -> Any:
+    """The configuration of pretrained weights, or of an adapter's base, as its files have it.
+
+    Raises
+    ------
+    ModelError
+        They are not there, or of another family.
+    """
     where, options = source_of(spec, source)
     if source.gguf is not None:
         config = deepcopy(_gguf_config(where, source.gguf.name, source.gguf.stat().st_mtime_ns))
@@ -136,6 +151,25 @@ def _gguf_config(folder: str, name: str, mtime: int) -> Any:
 
 def pretrained_tokenizer(spec: ModelSpec, source: PretrainedSpec) -> Any:
     """The tokeniser of pretrained weights, once they are known to be of the family."""
-    _pretrained_config(spec, source)
+    config = _pretrained_config(spec, source)
     where, options = source_of(spec, source)
+    if source.base is not None:  # an adapter's folder has no configuration to read the class from
+        where, options = str(source.tokenizer_place), {**options, "config": config}
     return load_tokenizer(where, **options)
+
+
+def load_source(spec: ModelSpec, source: PretrainedSpec, config: Any, torch_dtype: Any) -> Any:
+    """The model of pretrained weights; of an adapter, merged into its base, in float32.
+
+    Raises
+    ------
+    ModelError
+        It cannot be loaded, or is not whole, or cannot be merged.
+    """
+    where, options = source_of(spec, source)
+    family = family_of(spec.family)
+    if source.base is not None and source.path is not None:
+        own = base_config(spec, source)
+        return load_merged(family, source.path, where, config=own, **options)
+    build = family.load_model_class()
+    return load_whole(build, where, config=config, torch_dtype=torch_dtype, **options)

@@ -28,7 +28,7 @@ def load_config(where: str, **options: Any) -> Any:
     """
     from transformers import AutoConfig
 
-    with _reading(where, options):
+    with reading(where, options):
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
         attention = getattr(config, "_attn_implementation", None)
     if attention is not None and "/" in str(attention):
@@ -50,7 +50,7 @@ def load_tokenizer(where: str, **options: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _reading(where, options):
+    with reading(where, options):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -73,7 +73,7 @@ def load_weights(model_class: Any, where: str, *, config: Any, **options: Any) -
         The weights cannot be read; pickled ones (``pytorch_model.bin``) are not.
     """
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
-    with _reading(where, options):
+    with reading(where, options):
         return model_class.from_pretrained(
             where, config=config, trust_remote_code=False, **safe, **options
         )
@@ -104,10 +104,8 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     ModelError
         There are none, or a file is missing or cut off.
     """
-    from safetensors import safe_open
-
     index = folder / "model.safetensors.index.json"
-    with _reading(str(folder)):
+    with reading(str(folder)):
         names = ["model.safetensors"]
         if index.is_file():
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -115,16 +113,26 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ModelError(f"{folder} has no {missing[0]}", expected=EXPECTED)
-    found: dict[str, tuple[int, ...]] = {}
-    for name in names:
-        with _reading(str(folder / name)), safe_open(folder / name, framework="np") as file:
-            keys = file.keys()
-            found |= {key: tuple(file.get_slice(key).get_shape()) for key in keys}
-    return found
+    return {key: shape for name in names for key, shape in tensor_shapes(folder / name).items()}
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a safetensors file, of which only the header is read.
+
+    Raises
+    ------
+    ModelError
+        It is missing or cut off.
+    """
+    from safetensors import safe_open
+
+    with reading(str(path)), safe_open(path, framework="np") as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
 @contextmanager
-def _reading(where: str, options: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+def reading(where: str, options: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    """Turn whatever a parser raises at a file into a `ModelError` that names it."""
     name = str(Path(where) / options["gguf_file"]) if "gguf_file" in options else where
     try:
         yield

@@ -6,13 +6,14 @@ names the key and lists the valid ones.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
+from genret_dask.specs.checkpoints import TOKENISERS, family_at, with_base
 from genret_dask.specs.registry import Registered, entry
+from genret_dask.specs.series import expanded
 from genret_dask.specs.strict_yaml import read_yaml
 from genret_dask.specs.validation import Record, validate
 
@@ -112,10 +113,15 @@ class TrainingSpec(Record):
 class PretrainedSpec(Record):
     """Weights to start from: a folder, a pinned hub revision, or a GGUF file."""
 
-    path: Path | None = Field(None, description="a local Hugging Face folder")
+    path: Path | None = Field(None, description="a local Hugging Face folder, or a peft adapter's")
+    base: Path | None = Field(
+        None, description="the folder of an adapter's base; that which the adapter names"
+    )
     hub: str | None = Field(None, description="a hub id; needs revision")
     revision: str | None = Field(None, description="a commit hash")
     gguf: Path | None = Field(None, description="a GGUF file")
+
+    _adapted = model_validator(mode="before")(with_base)
 
     @model_validator(mode="after")
     def _one_source(self) -> PretrainedSpec:
@@ -123,22 +129,26 @@ class PretrainedSpec(Record):
             raise ValueError("give exactly one of path, hub and gguf")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub needs a pinned revision (a commit hash), and only hub takes one")
+        if self.base is not None and self.path is None:
+            raise ValueError("base is of an adapter, which path names")
         return self
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The files and folders that it is read from; a hub's are none."""
+        return tuple(place for place in (self.path, self.gguf, self.base) if place is not None)
+
+    @property
+    def tokenizer_place(self) -> Path | None:
+        """Where its tokeniser is: an adapter may leave it to its base. None of a hub's."""
+        if self.path is not None and self.base is not None:
+            own = any((self.path / name).is_file() for name in TOKENISERS)
+            return self.path if own else self.base
+        return self.path or self.gguf
 
 
 _SHARED = {"pairs", "dev_queries"}
 """Keys of training that make the pairs, which are the same for all models of a study."""
-
-
-def _family_at(folder: Path) -> str:
-    """The family of a Hugging Face folder: the model type that its config.json has."""
-    try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"checkpoint {folder} has no config.json with a model_type; give a folder of "
-            "transformers, or the family"
-        ) from None
 
 
 class ModelSpec(Record):
@@ -180,11 +190,14 @@ class ModelSpec(Record):
     @classmethod
     def _of_checkpoint(cls, content: Any) -> Any:
         """Take a path for a checkpoint, and its family from its config.json."""
-        if not isinstance(content, dict) or not isinstance(content.get("checkpoint"), str | Path):
+        source = content.get("checkpoint") if isinstance(content, dict) else None
+        source = with_base({"path": Path(source)} if isinstance(source, str | Path) else source)
+        if not isinstance(source, dict):
             return content
-        path = Path(content["checkpoint"])
-        content = {**content, "checkpoint": {"path": path}}
-        return content if "family" in content else {**content, "family": _family_at(path)}
+        content = {**content, "checkpoint": source}
+        if "family" in content or not isinstance(source.get("path"), str | Path):
+            return content
+        return {**content, "family": family_at(source)}
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
@@ -351,6 +364,11 @@ class SweepSpec(Record):
     export: ExportSpec = ExportSpec()
     inference: InferenceSpec = InferenceSpec()
     fits: FitSpec = FitSpec()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _of_series(cls, models: Any) -> Any:
+        return expanded(models)
 
     @field_validator("identifiers", mode="before")
     @classmethod

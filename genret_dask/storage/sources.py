@@ -60,6 +60,12 @@ def tokenizer_hash(place: Path) -> str:
     return _hash_of("tokenizer", place, _TEXT_FILES)
 
 
+def weights_hash(place: Path, base: Path | None) -> str:
+    """`model_hash` of weights; of an adapter, of both it and its base."""
+    found = model_hash(place)
+    return found if base is None else fingerprint("adapter", [found, model_hash(base)])
+
+
 def _hash_of(what: str, place: Path, suffixes: tuple[str, ...]) -> str:
     try:
         if place.is_file():

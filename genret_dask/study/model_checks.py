@@ -14,15 +14,22 @@ from typing import Any
 
 from genret_dask.errors import GenretError, SpecError, listed
 from genret_dask.exporters import config_problems, exporter_of
-from genret_dask.models.configs import config_of, pretrained_tokenizer, source_of, trained_family
+from genret_dask.models.adapters import check_adapter, misfits
+from genret_dask.models.configs import (
+    base_config,
+    config_of,
+    pretrained_tokenizer,
+    source_of,
+    trained_family,
+)
 from genret_dask.models.families import Family, family_of
 from genret_dask.models.gguf import read_header
 from genret_dask.models.pretrained import weight_shapes
 from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
+from genret_dask.specs.checkpoints import TOKENISERS
 from genret_dask.specs.grid import Cell, cells_of
 from genret_dask.specs.registry import names_of
 
-_TOKENISERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _DOCUMENTS = 10**9  # more than any collection has
 _GGUF_TOKENISER = ("tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
 
@@ -80,6 +87,8 @@ def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
         yield from _gguf_problems(label, model, source.gguf)
         return
     try:
+        if source is not None and source.path is not None:
+            check_adapter(source.path, source.base)
         config = config_of(model)
     except GenretError as error:
         yield error.line(label)
@@ -153,9 +162,9 @@ def _row_problems(cell: Cell) -> Iterator[str]:
 def _tokenizer_problems(
     label: str, model: ModelSpec, source: PretrainedSpec, config: Any, max_tokens: int
 ) -> Iterator[str]:
-    folder = source.path
-    if folder is not None and not any((folder / name).is_file() for name in _TOKENISERS):
-        yield f"{label}: {folder} has no tokeniser; expected one of {', '.join(_TOKENISERS)}"
+    folder = source.tokenizer_place
+    if folder is not None and not any((folder / name).is_file() for name in TOKENISERS):
+        yield f"{label}: {folder} has no tokeniser; expected one of {', '.join(TOKENISERS)}"
         return
     try:
         tokenizer = pretrained_tokenizer(model, source)
@@ -226,14 +235,23 @@ def _weight_problems(label: str, model: ModelSpec, config: Any) -> Iterator[str]
     except Exception as error:  # layers check what they are given each in their own way
         yield f"{label}: {type(error).__name__}: {str(error)[:200]}"
         return
-    if model.source is None or model.source.path is None:
+    source = model.source
+    if source is None or source.path is None:
         return
     try:
-        shapes = weight_shapes(model.source.path)
+        shapes = weight_shapes(source.base or source.path)
+        if source.base is None:
+            problems = [*_differences(empty, shapes)]
+        else:
+            own = base_config(model, source)
+            with torch.device("meta"):
+                problems = [*_differences(build(own), shapes)]
+            resized = own.vocab_size != config.vocab_size
+            problems = problems or [*misfits(source.path, empty, resized=resized)]
     except GenretError as error:
         yield error.line(label)
     else:
-        yield from (f"{label}: {problem}" for problem in _differences(empty, shapes))
+        yield from (f"{label}: {problem}" for problem in problems)
 
 
 def _differences(empty: Any, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import cache
-from genret_dask.storage.sources import contents, model_hash, source_hash, tokenizer_hash
+from genret_dask.storage.sources import contents, source_hash, tokenizer_hash, weights_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
@@ -318,5 +318,6 @@ def _weights(source: PretrainedSpec, *, tokenizer: bool = False) -> dict[str, An
     """Pretrained weights, or their tokeniser, by their bytes; a hub's by its pinned revision."""
     if source.hub is not None:
         return {"hub": source.hub, "revision": source.revision}
-    place = source.path or source.gguf or Path()
-    return {"bytes": tokenizer_hash(place) if tokenizer else model_hash(place)}
+    if tokenizer:
+        return {"bytes": tokenizer_hash(source.tokenizer_place or Path())}
+    return {"bytes": weights_hash(source.path or source.gguf or Path(), source.base)}

@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from genret_dask.models.configs import config_of, source_of
+from genret_dask.models.configs import config_of, load_source
 from genret_dask.models.families import family_of
-from genret_dask.models.pretrained import load_whole
 from genret_dask.specs import ModelSpec
 
 
@@ -47,10 +46,7 @@ def build_model(
     torch.manual_seed(seed)
     start = len(tokenizer)
     if spec.pretrained is not None:
-        config = config_of(spec)
-        where, options = source_of(spec, spec.pretrained)
-        model_class = family_of(spec.family).load_model_class()
-        model = load_whole(model_class, where, config=config, torch_dtype=torch.float32, **options)
+        model = load_source(spec, spec.pretrained, config_of(spec), torch.float32)
         model.resize_token_embeddings(start + 1 + code_rows)
     else:
         config = config_of(

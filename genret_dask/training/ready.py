@@ -1,6 +1,7 @@
 """Bring a ready checkpoint into a run: nothing is trained, and nothing of it is changed.
 
-It lies then as a trained one does, whether it came as a folder, from the hub or as a GGUF file.
+It lies then as a trained one does, whether it came as a folder, from the hub or as a GGUF file; an
+adapter lies there merged into its base.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from genret_dask.models.architectures import count_parameters
-from genret_dask.models.configs import config_of, source_of
+from genret_dask.models.configs import config_of, load_source
 from genret_dask.models.families import family_of
-from genret_dask.models.pretrained import load_tokenizer, load_whole
+from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.models.torch_state import alone_in_torch
 from genret_dask.storage.artefacts import fetched, publishing
 from genret_dask.storage.records import dump_record
@@ -19,6 +20,8 @@ from genret_dask.training.task import TrainTask, finished
 
 def bring(task: TrainTask) -> dict[str, Any]:
     """Publish a ready checkpoint as a Hugging Face folder, in the number format of its source.
+
+    A merged adapter is in float32.
 
     Returns
     -------
@@ -40,11 +43,8 @@ def bring(task: TrainTask) -> dict[str, Any]:
     family, config = family_of(spec.family), config_of(spec)
     tokenizer = load_tokenizer(str(fetched(task.tokenizer)), local_files_only=True)
     reader, start = family.opening(config, tokenizer, task.max_tokens, spec.prompt)
-    where, options = source_of(spec, spec.checkpoint)
     with alone_in_torch(threads=1):
-        model = load_whole(
-            family.load_model_class(), where, config=config, torch_dtype="auto", **options
-        )
+        model = load_source(spec, spec.checkpoint, config, "auto")
         record = {
             "name": task.name,
             "family": spec.family,

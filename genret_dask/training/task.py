@@ -12,7 +12,7 @@ from genret_dask.kinds.base import Kind
 from genret_dask.specs import ModelSpec, TrainingSpec
 from genret_dask.storage.artefacts import is_current, record_of
 from genret_dask.storage.fingerprint import Origin
-from genret_dask.storage.sources import model_hash
+from genret_dask.storage.sources import weights_hash
 
 _RECORD = {"n_params": int, "start_token": int}
 _TRAINED = {**_RECORD, "n_train": int, "train_flops": float}
@@ -63,9 +63,11 @@ class TrainTask:
         place = None if source is None else source.path or source.gguf
         if place is None or self.weights is None:
             return
-        if (found := model_hash(place)) != self.weights:
+        base = None if source is None else source.base
+        if (found := weights_hash(place, base)) != self.weights:
+            both = f"{place}" if base is None else f"{place}, or its base {base},"
             raise ModelError(
-                f"{self.name}: {place} on {socket.gethostname()} holds other bytes ({found}) than "
+                f"{self.name}: {both} on {socket.gethostname()} holds other bytes ({found}) than "
                 "where the study was started",
                 expected=f"a copy of the same files ({self.weights}) on every host",
                 fix="copy the weights again, or put them on a folder that all workers share",

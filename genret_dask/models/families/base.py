@@ -201,6 +201,16 @@ class Family:
         """Let a model from scratch start with logits that its head does not scale, in place."""
         return
 
+    def untie(self, model: Any) -> None:
+        """Let a model keep a head that differs from its embeddings, and its logits, in place.
+
+        Raises
+        ------
+        ModelError
+            A model of the family has one matrix for both.
+        """
+        model.config.tie_word_embeddings = False
+
 
 class EncoderDecoder(Family):
     """A family whose encoder reads the query, and whose decoder attends to what it made of it.
@@ -238,3 +248,10 @@ class EncoderDecoder(Family):
             input_ids=tokens, attention_mask=mask, decoder_input_ids=inputs
         ).logits
         return logits
+
+    def untie(self, model: Any) -> None:
+        """See `Family`."""
+        raise ModelError(
+            f"the head of a {model.config.model_type} is its embeddings, and here it differs",
+            expected="an adapter that trained both as one, or neither",
+        )

@@ -86,3 +86,8 @@ class T5(EncoderDecoder):
         """
         power = 0.5 if model.config.tie_word_embeddings else -0.5
         model.decoder.final_layer_norm.weight.fill_(model.config.d_model**power)
+
+    def untie(self, model: Any) -> None:
+        """See `Family`; a head of its own has the factor in it that a tied one is given."""
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight.mul_(model.config.d_model**-0.5)
