@@ -20,6 +20,12 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def _facts(values: xr.Dataset) -> dict[str, list[Any]]:
+    found = {name: [_known(one) for one in values[name].values.tolist()] for name in FACTS}
+    # Beside one that is not known, numbers are floats.
+    return {**found, "n_train": [one if one is None else int(one) for one in found["n_train"]]}
+
+
 def records(
     kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
@@ -48,8 +54,7 @@ def records(
     names = [str(name) for name in values.data_vars if name != "flops"]
     order = [name for name in names if name not in LOSSES] + list(LOSSES)
     found = {name: estimate(values[name], draws, seed) for name in order}
-    facts = {name: [_known(one) for one in values[name].values.tolist()] for name in FACTS}
-    flops = values["flops"].mean("query").values
+    facts, flops = _facts(values), values["flops"].mean("query").values
     have_cgl = values["cgl"].notnull().sum("query").values
     numbers = values["negatives"].values.astype(np.float64)
     with np.errstate(divide="ignore"):

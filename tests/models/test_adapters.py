@@ -138,8 +138,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("base", ["llama", "untied", "t5"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("base", "case"),
+    [
+        (base, case)
+        for base in ("llama", "untied", "t5")
+        for case in CASES
+        # peft saves no new rows of embeddings beside a head of their own: that is refused.
+        if (base, case) != ("untied", "grown, lora of the head")
+    ],
+)
 def test_a_merged_adapter_gives_the_logits_of_its_base_with_it(bases, tmp_path, base, case):
     more, fields, rows = CASES[case]
     family = "t5" if base == "t5" else "llama"
