@@ -14,7 +14,7 @@ from genret_dask.identifiers import Trie
 from genret_dask.inference import resident
 from genret_dask.inference.beam import search
 from genret_dask.inference.constraint import Vocabulary
-from tests.conftest import TEXT_ROWS, TinyModel
+from tests.conftest import FAMILIES, SMALL, TEXT_ROWS, TinyModel, make_model, random_codes
 from tests.inference.test_beam import QUERIES, TableSession, check_allowed, pad
 
 ROWS = 7  # the start token, which is 0, and those that identifiers and their ends are made of
@@ -132,8 +132,9 @@ def generated(tiny: TinyModel, query, identifiers, end, beam):
         closed = [*identifier, end]
         for length, token in enumerate(closed):
             following.setdefault(tuple(closed[:length]), set()).add(token)
-    opening = 1 if tiny.family == "t5" else len(query) + 1
-    prompt = query if tiny.family == "t5" else [*query, TEXT_ROWS]
+    opening, prompt = len(query) + 1, [*query, TEXT_ROWS]
+    if tiny.hf.config.is_encoder_decoder:
+        opening, prompt = 1, query
     out = tiny.hf.generate(
         input_ids=torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -183,6 +184,23 @@ def test_any_trie_and_grid_equal_transformers_generate(tiny, queries, identifier
             assert mine == expected
             assert (found.doc[row, place, size:] == -1).all()
             np.testing.assert_allclose(found.score[row, place, :size], scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [name for name in SMALL if name not in FAMILIES])
+def test_every_family_equals_transformers_generate(family, tmp_path):
+    tiny = make_model(family, random_codes(3, (2, 2), 1), tmp_path)
+    rng = np.random.default_rng(5)
+    identifiers = [rng.integers(2, 6, rng.integers(1, 5)).tolist() for _ in range(40)]
+    identifiers = [list(one) for one in sorted({tuple(one) for one in identifiers})]
+    trie, queries, beams = make_trie(identifiers), [[3, 1, 4], [9]], [3, 8]
+    vocabulary = words(TEXT_ROWS, TEXT_ROWS, 1, trie.steps)
+    found = search(tiny.session, trie, vocabulary, *pad(queries), beams)
+    for row, query in enumerate(queries):
+        for place, beam in enumerate(beams):
+            expected, scores = generated(tiny, query, identifiers, 1, beam)
+            mine = [one[one >= 0].tolist() for one in found.token[row, place, : len(expected)]]
+            assert mine == expected
+            np.testing.assert_allclose(found.score[row, place, : len(expected)], scores, atol=1e-4)
 
 
 def test_the_search_on_a_device_leaves_them_to_the_one_on_the_host(tiny):
