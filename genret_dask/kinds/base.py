@@ -8,7 +8,7 @@ methods; `genret_dask.kinds.codes` is such a file, and docs/extending.md a short
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -246,6 +246,10 @@ class Kind(Record):
 
         It is asked where the identifiers are still to be made.
         """
+        yield from ()
+
+    def lacking(self, vocabulary: Mapping[str, int]) -> Iterator[str]:
+        """Tell which tokens of the identifiers a model's own tokeniser lacks, before any work."""
         yield from ()
 
     def settings(self) -> dict[str, Any]:

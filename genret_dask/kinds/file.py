@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -138,6 +138,16 @@ class FileIdentifiers(Listed):
                 f"{self.path} has no identifier for {len(missing)} of {len(collection)} documents: "
                 f"{names}; identifiers.missing: allow leaves them out of search"
             )
+
+    def lacking(self, vocabulary: Mapping[str, int]) -> Iterator[str]:
+        """See `Kind.lacking`."""
+        if self.content == "tokens":
+            names = {token for _, tokens in alike(self.path, "tokens") for token in tokens}
+            if missing := sorted(names - vocabulary.keys()):
+                yield (
+                    f"its tokeniser lacks {len(missing)} tokens of the identifiers in {self.path}: "
+                    f"{listed(missing)}"
+                )
 
     # --- making -------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from genret_dask.models.configs import (
     source_of,
     trained_family,
 )
-from genret_dask.models.families import Family, family_of
+from genret_dask.models.families import EncoderDecoder, Family, family_of
 from genret_dask.models.gguf import read_header
 from genret_dask.models.pretrained import weight_shapes
 from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
@@ -97,7 +97,7 @@ def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
     problems = problems or _length_problems(family, config, spec)
     yield from (f"{label}: {problem}" for problem in problems)
     if source is not None:
-        yield from _tokenizer_problems(label, model, source, config, spec.max_tokens)
+        yield from _tokenizer_problems(label, model, source, config, spec)
     if not problems:
         yield from _weight_problems(label, model, config)
 
@@ -121,6 +121,13 @@ def _gguf_problems(label: str, model: ModelSpec, path: Path) -> Iterator[str]:
     except GenretError as error:
         yield error.line(label)
         return
+    behind = (model.prompt or "").partition("{query}")[2]
+    causal = not isinstance(family_of(model.family), EncoderDecoder)
+    if model.checkpoint is not None and causal and not behind:
+        yield (
+            f"{label}: a {model.family} generates an identifier behind a prompt; give one that "
+            "goes on behind {query}"
+        )
     found = header.get("general.architecture")
     if found != model.family:
         yield f"{label}: {path} holds a {found}; expected a {model.family}"
@@ -160,7 +167,7 @@ def _row_problems(cell: Cell) -> Iterator[str]:
 
 
 def _tokenizer_problems(
-    label: str, model: ModelSpec, source: PretrainedSpec, config: Any, max_tokens: int
+    label: str, model: ModelSpec, source: PretrainedSpec, config: Any, spec: SweepSpec
 ) -> Iterator[str]:
     folder = source.tokenizer_place
     if folder is not None and not any((folder / name).is_file() for name in TOKENISERS):
@@ -178,7 +185,11 @@ def _tokenizer_problems(
     else:
         family = family_of(model.family)
         problems = [*_reading_problems(tokenizer, family)]
-        problems = problems or [*_prompt_problems(tokenizer, model, config, max_tokens)]
+        problems = problems or [*_prompt_problems(tokenizer, model, config, spec.max_tokens)]
+        vocabulary = tokenizer.get_vocab()
+        for cell in cells_of(spec):
+            if cell.model is model:
+                problems += cell.identifiers.lacking(vocabulary)
         yield from (f"{label}: {one}" for one in problems)
 
 

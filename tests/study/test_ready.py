@@ -16,7 +16,7 @@ from genret_dask.cube.open import open_cube
 from genret_dask.datasets import BeirDataset
 from genret_dask.datasets.collection import Qrels
 from genret_dask.errors import GenretError, SpecError
-from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers
+from genret_dask.kinds import CodesIdentifiers, FileIdentifiers, NgramsIdentifiers
 from genret_dask.kinds.titles import TitlesIdentifiers
 from genret_dask.specs import InferenceSpec, ModelSpec, SweepSpec, TrainingSpec
 from genret_dask.specs.validation import validate
@@ -178,6 +178,14 @@ def test_wrong_settings_of_a_checkpoint_are_named(root, change, said):
 def test_facts_of_a_checkpoint_are_refused_of_a_model_that_is_trained():
     with pytest.raises(ValueError, match="are of a checkpoint"):
         ModelSpec(family="t5", size="nano", n_train=3)
+
+
+def test_tokens_that_its_tokeniser_lacks_are_named(root, tmp_path):
+    lines = (json.dumps({"_id": f"d{row}", "identifier": ["a", f"<b_{row}>"]}) for row in range(16))
+    (tmp_path / "tokens.jsonl").write_text("\n".join(lines))
+    model = {"name": "mine", "checkpoint": str(checkpoint(root, "t5"))}
+    said = refused(root, tmp_path, model, (FileIdentifiers(path=tmp_path / "tokens.jsonl"),))
+    assert "its tokeniser lacks 16 tokens of the identifiers" in said and "<b_0>, <b_10>" in said
 
 
 def test_weights_that_lack_a_tensor_are_refused(root, tmp_path):
