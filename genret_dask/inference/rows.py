@@ -207,13 +207,12 @@ class Step:
         children : Children
             All that there are, in order.
         """
-        opens = np.flatnonzero(np.diff(children.row, prepend=-1))
-        sizes = np.diff(opens, append=len(children.row))
-        highest = np.maximum.reduceat(children.logit, opens)
-        below = children.logit - np.repeat(highest, sizes)
-        total = np.add.reduceat(np.exp(below), opens, dtype=np.float64)
+        row, logit = children.row, children.logit
+        opens = np.append(0, np.flatnonzero(row[1:] != row[:-1]) + 1)
         found = np.full(len(self.live.query), np.nan, dtype=np.float32)
-        found[children.row[opens]] = highest + np.log(total)
+        found[row[opens]] = np.maximum.reduceat(logit, opens)
+        below = np.exp(logit - found.take(row))
+        found[row[opens]] += np.log(np.add.reduceat(below, opens))
         return found
 
     @phase("select")
