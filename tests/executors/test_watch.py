@@ -59,8 +59,23 @@ def test_a_task_that_takes_long_is_left_alone(client, tmp_path, monkeypatch, cap
 def test_a_task_that_may_hang_is_told_of(client, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(watch, "QUIET_SECONDS", 0.1)
     monkeypatch.setattr(watch, "HANG_SECONDS", 0.3)
-    assert DaskExecutor(client).map(linger, [tmp_path], ["hangs-1"]) == [0]
-    assert "nothing was heard of any of 1 tasks for 0 minutes" in caplog.text
+    told, stop = "nothing was heard of any of 1 tasks for 0 minutes", tmp_path / "stop"
+
+    def listen() -> None:
+        deadline = time.monotonic() + 30
+        while told not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.05)
+        stop.touch()
+
+    def hangs(file: Path, report) -> None:
+        while not file.exists():
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    DaskExecutor(client).map(hangs, [stop], ["hangs-1"])
+    thread.join()
+    assert told in caplog.text
 
 
 def test_a_future_that_was_cancelled_is_submitted_again(client, tmp_path, caplog):
