@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from genret_dask.cube.schema import Variables
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
+from genret_dask.errors import ModelError
 from genret_dask.identifiers import Codes
 from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
@@ -221,6 +222,8 @@ class Kind(Record):
         Whether identifiers are made of a tokeniser's tokens, so that each tokeniser has its own.
     record_name : str
         The file of the artefact that tells what it was made from.
+    can_search_within : bool
+        Whether `within` is there.
     """
 
     kind: str
@@ -229,6 +232,7 @@ class Kind(Record):
     noun: ClassVar[str]
     per_tokenizer: ClassVar[bool] = False
     record_name: ClassVar[str] = RECORD
+    can_search_within: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -393,9 +397,6 @@ class Kind(Record):
         """Refuse identifiers that the model, or the cube, was not made with."""
         return
 
-    can_search_within: ClassVar[bool] = False
-    """Whether `within` is there."""
-
     def within(self, space: Any, documents: np.ndarray) -> Any:
         """Return identifiers that a search finds some documents by, and no others.
 
@@ -436,6 +437,26 @@ class Kind(Record):
         lengths: np.ndarray,
     ) -> Explained:
         """Search one padded query, and tell how its documents were found."""
+
+
+def tokenizer_of(manifest: Manifest) -> str:
+    """Return the SHA-256 of the tokeniser that a model reads with."""
+    return manifest.files.get("tokenizer.json", "none")
+
+
+def require_same(folder: Path, name: str, found: str, expected: str) -> None:
+    """Refuse identifiers that were made with another tokeniser, or of another collection.
+
+    Raises
+    ------
+    ModelError
+    """
+    if found != expected:
+        raise ModelError(
+            f"the identifiers at {folder} were made with another {name} ({found})",
+            expected=f"{expected}, which the model and the cube were made with",
+            fix=f"remove {folder} and run the sweep again",
+        )
 
 
 def costs(session: Session, lengths: np.ndarray, rows_decoded: np.ndarray) -> Arrays:

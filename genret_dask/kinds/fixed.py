@@ -75,6 +75,7 @@ class FixedLength(Kind):
         CONTRAST: {name: one for name, one in token_variables(SCORED).items() if name != "token"},
     }
     noun = "code"
+    can_search_within = True
 
     @abstractmethod
     def planned_levels(self, documents: int) -> list[int]:
@@ -155,8 +156,6 @@ class FixedLength(Kind):
         """See `Kind.new_rows`."""
         return space
 
-    can_search_within = True
-
     def within(self, space: Codes, documents: np.ndarray) -> Codes:
         """See `Kind.within`."""
         trie = Trie.build(np.asarray(space.codes[documents]))
@@ -201,6 +200,30 @@ def _nodes(sizes: list[int], documents: int) -> list[int]:
     for size in sizes:
         nodes.append(min(nodes[-1] * size, documents))
     return nodes
+
+
+def search_trie(
+    session: Session,
+    trie: Trie,
+    vocabulary: Vocabulary,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    beams: tuple[int, ...],
+) -> Arrays:
+    """Search padded queries; returns the search variables of a kind with one identifier a document.
+
+    `doc` is what the trie calls a document.
+    """
+    found = searcher(session)(session, trie, vocabulary, tokens, lengths, beams)
+    return {
+        "token": found.token,
+        "logit": found.logit,
+        "log_partition": found.log_partition,
+        "log_allowed": found.log_allowed,
+        "score": found.score,
+        "doc": found.doc,
+        **costs(session, lengths, found.rows_decoded),
+    }
 
 
 class CodeTargets:
@@ -250,18 +273,8 @@ class CodeDecoder:
 
     def search(self, tokens: np.ndarray, lengths: np.ndarray) -> Arrays:
         """See `Decoder.search`."""
-        found = searcher(self.session)(
-            self.session, self.codes.trie, self.vocabulary, tokens, lengths, self.beams
-        )
-        return {
-            "token": found.token,
-            "logit": found.logit,
-            "log_partition": found.log_partition,
-            "log_allowed": found.log_allowed,
-            "score": found.score,
-            "doc": found.doc,
-            **costs(self.session, lengths, found.rows_decoded),
-        }
+        trie, vocabulary = self.codes.trie, self.vocabulary
+        return search_trie(self.session, trie, vocabulary, tokens, lengths, self.beams)
 
     def score(
         self, tokens: np.ndarray, lengths: np.ndarray, queries: np.ndarray, part: slice

@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
-from genret_dask.errors import ModelError
 from genret_dask.identifiers import Codes
 from genret_dask.identifiers.diagnostics import level_records, trie_facts
 from genret_dask.identifiers.listing import (
@@ -29,7 +28,6 @@ from genret_dask.identifiers.listing import (
 )
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.memory import Decoding
-from genret_dask.inference.resident import searcher
 from genret_dask.inference.score import score
 from genret_dask.inference.session import Session
 from genret_dask.kinds.base import (
@@ -44,15 +42,17 @@ from genret_dask.kinds.base import (
     Shape,
     Source,
     Targets,
-    costs,
+    require_same,
+    tokenizer_of,
 )
-from genret_dask.kinds.fixed import FixedLength
+from genret_dask.kinds.fixed import FixedLength, search_trie
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
 from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.places import remove
 
+_RANKED = ("token", "logit", "log_partition", "log_allowed", "score")
 _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
 
 
@@ -83,6 +83,7 @@ class Listed(Kind):
 
     variables = FixedLength.variables
     noun = "identifier"
+    can_search_within = True
 
     @abstractmethod
     def tokens(self, source: Source) -> Tokens:
@@ -167,6 +168,8 @@ class Listed(Kind):
         """See `Kind.new_rows`: those of identifiers of one length, with a block a level."""
         if not space.rows or space.end is not None or space.rows != sum(space.level_sizes):
             return None
+        if (space.identifier < 0).any():  # they have no tokens to start from
+            return None
         return Codes(space.tokens[space.identifier], space.level_sizes)
 
     # --- search -------------------------------------------------------------------------------
@@ -178,15 +181,8 @@ class Listed(Kind):
         ------
         ModelError
         """
-        found, expected = space.tokenizer, manifest.files.get("tokenizer.json")
-        if found is not None and found != expected:
-            raise ModelError(
-                f"the identifiers at {folder} are of another tokeniser ({found})",
-                expected=f"{expected}, with which the model reads",
-                fix=f"remove {folder} and run the sweep again",
-            )
-
-    can_search_within = True
+        if space.tokenizer is not None:
+            require_same(folder, "tokeniser", space.tokenizer, tokenizer_of(manifest))
 
     def within(self, space: Listing, documents: np.ndarray) -> Listing:
         """See `Kind.within`."""
@@ -342,21 +338,13 @@ class ListedDecoder:
 
     def search(self, tokens: np.ndarray, lengths: np.ndarray) -> Arrays:
         """See `Decoder.search`; documents that share an identifier follow each other."""
-        found = searcher(self.session)(
+        found = search_trie(
             self.session, self.listing.trie, self.vocabulary, tokens, lengths, self.beams
         )
-        ranked = {
-            "token": found.token,
-            "logit": found.logit,
-            "log_partition": found.log_partition,
-            "log_allowed": found.log_allowed,
-            "score": found.score,
-        }
-        documents = len(self.listing.identifier)
-        return {
-            **_of_documents(ranked, found.doc, self.listing, np.minimum(self.beams, documents)),
-            **costs(self.session, lengths, found.rows_decoded),
-        }
+        ranked = {name: found.pop(name) for name in _RANKED}
+        identifiers = found.pop("doc")
+        beams = np.minimum(self.beams, len(self.listing.identifier))
+        return {**_of_documents(ranked, identifiers, self.listing, beams), **found}
 
     def score(
         self, tokens: np.ndarray, lengths: np.ndarray, queries: np.ndarray, part: slice

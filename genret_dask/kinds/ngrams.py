@@ -69,6 +69,8 @@ from genret_dask.kinds.base import (
     Source,
     Targets,
     costs,
+    require_same,
+    tokenizer_of,
 )
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
@@ -386,17 +388,14 @@ class NgramsIdentifiers(Kind):
         ModelError
             It is not what the model, or the cube, was made with.
         """
-        pairs = (
-            ("tokeniser", space.tokenizer, manifest.files.get("tokenizer.json", "none")),
-            ("collection", space.corpus, corpus),
-        )
-        for name, found, expected in pairs:
-            if found != expected:
-                raise ModelError(
-                    f"the index at {folder} was made with another {name} ({found})",
-                    expected=f"{expected}, which the model and the cube were made with",
-                    fix=f"remove {folder} and run the sweep again",
-                )
+        require_same(folder, "tokeniser", space.tokenizer, tokenizer_of(manifest))
+        require_same(folder, "collection", space.corpus, corpus)
+        if space.vocabulary > manifest.vocab_size:
+            raise ModelError(
+                f"the identifiers at {folder} are of {space.vocabulary} tokens",
+                expected=f"at most the {manifest.vocab_size} rows of the model's head",
+                fix=f"remove {folder} and run the sweep again",
+            )
 
     def decoder(
         self,
