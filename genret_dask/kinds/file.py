@@ -22,12 +22,10 @@ from genret_dask.identifiers.entries import (
 )
 from genret_dask.identifiers.listing import list_identifiers, prefixes_of_others
 from genret_dask.kinds.base import Shape, Source
-from genret_dask.kinds.listed import Listed, Tokens
-from genret_dask.models.pretrained import load_tokenizer
+from genret_dask.kinds.listed import Listed, Tokens, of_text
 from genret_dask.models.reader import Reader
 from genret_dask.models.tokens import read_tokenizer
 from genret_dask.storage.artefacts import fetched
-from genret_dask.storage.fingerprint import sha256_file
 from genret_dask.storage.sources import contents, source_hash
 
 logger = logging.getLogger(__name__)
@@ -171,10 +169,7 @@ class FileIdentifiers(Listed):
             lead = " " * self.blank
             read = _text_reader(file, lead) if content == "text" else _token_reader(file)
             rows = self._rows(collection, read)
-            end = load_tokenizer(str(folder), local_files_only=True).eos_token_id
-            closed = self._closes(rows, content == "text")
-            digest = sha256_file(folder / "tokenizer.json")
-            found = Tokens(rows, end if closed else None, tokenizer=digest)
+            found = of_text(rows, folder, closed=self._closes(rows, content == "text"))
         self._check(found.rows, collection)
         return found
 

@@ -48,8 +48,9 @@ from genret_dask.kinds.base import (
 from genret_dask.kinds.fixed import FixedLength, search_trie
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
+from genret_dask.models.pretrained import load_tokenizer
 from genret_dask.storage.artefacts import Artefact, record_of
-from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.fingerprint import Origin, sha256_file
 from genret_dask.storage.places import remove
 
 _RANKED = ("token", "logit", "log_partition", "log_allowed", "score")
@@ -76,6 +77,18 @@ class Tokens:
     end: int | None
     level_sizes: tuple[int, ...] | None = None
     tokenizer: str | None = None
+
+
+def of_text(rows: np.ndarray, folder: Path, *, closed: bool = True) -> Tokens:
+    """Give rows of a tokeniser's tokens its end token, and the tokeniser's hash.
+
+    Parameters
+    ----------
+    folder : Path
+        A fetched artefact of a tokeniser.
+    """
+    end = load_tokenizer(str(folder), local_files_only=True).eos_token_id if closed else None
+    return Tokens(rows, end, tokenizer=sha256_file(folder / "tokenizer.json"))
 
 
 class Listed(Kind):

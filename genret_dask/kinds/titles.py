@@ -13,11 +13,9 @@ from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError, listed
 from genret_dask.identifiers.listing import list_identifiers
 from genret_dask.kinds.base import Shape, Source
-from genret_dask.kinds.listed import Listed, Tokens
-from genret_dask.models.pretrained import load_tokenizer
+from genret_dask.kinds.listed import Listed, Tokens, of_text
 from genret_dask.models.reader import Reader
 from genret_dask.storage.artefacts import fetched
-from genret_dask.storage.fingerprint import sha256_file
 
 _FIELDS = ("title", "id", "text")
 _ROUNDS = 64
@@ -103,11 +101,7 @@ class TitlesIdentifiers(Listed):
         rows = self._tokenised(collection, reader, np.arange(len(collection)), numbers)
         if self.repeated == "number":
             self._tell_apart(rows, collection, reader, numbers)
-        return Tokens(
-            rows=rows,
-            end=load_tokenizer(str(folder), local_files_only=True).eos_token_id,
-            tokenizer=sha256_file(folder / "tokenizer.json"),
-        )
+        return of_text(rows, folder)
 
     def _tell_apart(
         self, rows: np.ndarray, collection: Collection, reader: Reader, numbers: np.ndarray

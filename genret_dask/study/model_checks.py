@@ -146,8 +146,10 @@ def _settings_problems(config: Any) -> list[str]:
 def _length_problems(family: Family, config: Any, spec: SweepSpec) -> list[str]:
     """Texts and identifiers that are longer than a model reads."""
     longest = family.longest(config)
+    if longest is None:
+        return []
     steps = max(kind.planned(_DOCUMENTS).steps for kind in spec.identifiers)
-    if longest is None or spec.max_tokens + 1 + steps <= longest:
+    if spec.max_tokens + 1 + steps <= longest:
         return []
     return [
         f"it attends to {longest:,} tokens together; expected {spec.max_tokens + 1 + steps:,} or "

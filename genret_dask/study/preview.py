@@ -98,7 +98,7 @@ def preview(
     except GenretError as error:
         problems = _caught(check_models, spec)  # says more of weights than their hash does
         said = problems and isinstance(error, ModelError)
-        said = said or str(error) in map(str, problems)
+        said = said or any(error.found in str(problem) for problem in problems)
         return Preview(origins, [], problems if said else [*problems, error])
     seen = Preview(origins, steps, [])
     if any(step.stage == "export" and step.state != "done" for step in steps):
