@@ -15,7 +15,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.beir import hash_of, malformed, read_lines
 from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
+from genret_dask.storage.arrays import parsed
 from genret_dask.storage.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def _read_questions(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         if len(cells) != 2:
             raise malformed(path, number, f"{len(cells)} columns", _QUESTION)
         try:
-            answers = ast.literal_eval(cells[1].strip())
+            answers = parsed(partial(ast.literal_eval, cells[1].strip()))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             answers = None
         if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from genret_dask.datasets.words import terms
+from genret_dask.storage.arrays import parsed
 
 _FEW = 20  # texts: a word of half of them still tells some apart
 
@@ -90,12 +91,12 @@ class Tfidf:
     @classmethod
     def load(cls, path: Path) -> Tfidf:
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            letters, ends = file["letters"].tobytes(), file["ends"].tolist()
-            words = [
-                letters[first:last].decode() for first, last in zip([0, *ends], ends, strict=False)
-            ]
-            return cls(words, file["common"], file["idf"], file["components"])
+        found = parsed(lambda: {**np.load(path, allow_pickle=False)})
+        letters, ends = found["letters"].tobytes(), found["ends"].tolist()
+        words = [
+            letters[first:last].decode() for first, last in zip([0, *ends], ends, strict=False)
+        ]
+        return cls(words, found["common"], found["idf"], found["components"])
 
 
 def _telling(counts: Any, common: np.ndarray) -> Any:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from genret_dask.errors import ModelError
+
+_TRIES = 8
+
+T = TypeVar("T")
+
+
+def parsed(read: Callable[[], T]) -> T:
+    """Call a function that parses Python literals, again if another thread parsed meanwhile.
+
+    NumPy parses the header of every array. CPython before 3.11.8 counts the depth of a parse in one
+    place for all threads, so that by chance it raises a SystemError (CPython issue 106905).
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return read()
+        except SystemError:
+            continue
+    return read()
 
 
 def read_array(path: Path, *, mapped: bool = True, dims: int | None = None) -> np.ndarray:
@@ -25,7 +45,7 @@ def read_array(path: Path, *, mapped: bool = True, dims: int | None = None) -> n
         The file is missing, is not a whole .npy file, or holds something other than numbers.
     """
     try:
-        found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        found = parsed(lambda: np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
     except (OSError, ValueError, TypeError, EOFError, OverflowError, MemoryError) as error:
         raise _damaged(path, " ".join(str(error).split())[:200]) from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":
