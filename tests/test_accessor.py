@@ -193,7 +193,7 @@ def test_a_cube_of_100_gb_opens_by_its_metadata(tmp_path, reads):
     group = Group(
         name="codes",
         kind="codes",
-        variables=CodesIdentifiers.variables,
+        variables=CodesIdentifiers().variables,
         sizes=sizes,
         shard_queries=64,
         model={"model": np.array(list("abcdefgh")), "n_params": np.arange(1, 9), **text},

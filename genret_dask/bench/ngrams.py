@@ -28,7 +28,7 @@ from genret_dask.identifiers.stream import Stream, tokenize_stream
 from genret_dask.inference.beam import advance, find
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.documents import NgramsScoring, gather_evidence, rank_documents
-from genret_dask.inference.ngrams import NgramConstraint
+from genret_dask.inference.ngrams import NgramShortlist
 from genret_dask.inference.rows import Rows, Step
 from genret_dask.models.reader import Reader, plain
 from genret_dask.specs import TokenizerSpec
@@ -51,8 +51,8 @@ class Corpus:
     logits: np.ndarray
 
     @cached_property
-    def constraint(self) -> NgramConstraint:
-        return NgramConstraint(self.index, 1, STEPS)
+    def constraint(self) -> NgramShortlist:
+        return NgramShortlist(self.index, 1, STEPS)
 
     @cached_property
     def partition(self) -> np.ndarray:

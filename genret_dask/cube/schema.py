@@ -71,6 +71,12 @@ def token_variables(dims: tuple[str, ...]) -> dict[str, Variable]:
     }
 
 
+def allowed_variable(dims: tuple[str, ...]) -> dict[str, Variable]:
+    """Describe what the tokens that may follow have together, at each token."""
+    meaning = "log-sum-exp over the tokens that the constraint allows"
+    return {"log_allowed": Variable((*dims, "step"), "float32", _NAN, "nat", meaning)}
+
+
 def ranking_variables(score: str, unit: str) -> dict[str, Variable]:
     """Describe the ranked documents and their scores; `score` says what the score is."""
     return {

@@ -7,8 +7,8 @@ them, written last, names them all. A query's prefix is one interval a part, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,11 +24,10 @@ from genret_dask.storage.places import replace_file
 from genret_dask.storage.records import damaged, dump_record
 
 INDEX = "index.json"
-LISTED = 32
-"""Occurrences up to which a prefix's next tokens are read out; of others they are looked up."""
 
 _RECORD = {"vocabulary": int, "tokenizer": str, "corpus": str, "parts": dict}
-_LOOKUPS = 2**20  # at once, for the memory that they take
+_READ = 16  # occurrences for each token of the vocabulary up to which reading them is faster
+_AT_ONCE = 2**20  # occurrences read or tokens looked up, for the memory that they take
 
 
 def name_of_index(tokenizer: Path) -> str:
@@ -52,15 +51,36 @@ def name_of_index(tokenizer: Path) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """A run of documents: their stream and its suffix array."""
+    """A run of documents: their stream and a suffix array of it, or of some of the documents.
+
+    Attributes
+    ----------
+    stream : Stream
+    array : SuffixArray
+    size : int
+        Tokens of the documents in the array, separators left out.
+    """
 
     stream: Stream
     array: SuffixArray
+    size: int
 
     @classmethod
     def build(cls, stream: Stream, vocabulary: int, least: int = 1) -> Part:
         """Index the spans of `least` tokens or more."""
-        return cls(stream, SuffixArray.build(stream.tokens, vocabulary, least))
+        return cls.of(stream, SuffixArray.build(stream.tokens, vocabulary, least))
+
+    @classmethod
+    def of(cls, stream: Stream, array: SuffixArray) -> Part:
+        """A part whose array is of all its documents."""
+        return cls(stream, array, len(stream.tokens) - len(stream.starts))
+
+    def within(self, documents: np.ndarray) -> Part:
+        """Keep the array to some documents; the stream stays whole."""
+        kept = np.isin(self.stream.documents, documents)
+        sizes = np.diff(self.stream.starts, append=len(self.stream.tokens))
+        array = self.array.within(np.repeat(kept, sizes))
+        return Part(self.stream, array, int((sizes[kept] - 1).sum()))
 
     def save(self, folder: Path) -> None:
         """Write the arrays as .npy files that `load` maps."""
@@ -76,7 +96,7 @@ class Part:
         names = ("tokens", "starts", "documents", "suffixes", "heads")
         found = {name: read_array(folder / f"{name}.npy", dims=1) for name in names}
         suffixes, heads = found.pop("suffixes"), found.pop("heads")
-        return cls(Stream(**found), SuffixArray(found["tokens"], suffixes, heads))
+        return cls.of(Stream(**found), SuffixArray(found["tokens"], suffixes, heads))
 
     @cached_property
     def nbytes(self) -> int:
@@ -110,7 +130,7 @@ class NgramIndex:
     @cached_property
     def tokens(self) -> int:
         """Tokens of the corpus, separators left out."""
-        return sum(len(part.stream.tokens) - len(part.stream.starts) for part in self.parts)
+        return sum(part.size for part in self.parts)
 
     @property
     def nbytes(self) -> int:
@@ -119,6 +139,18 @@ class NgramIndex:
     def prefixes(self, depth: int) -> tuple[int, ...]:
         """At most how many distinct prefixes of each length there are, from 0 to `depth`."""
         return tuple(min(self.vocabulary**length, self.tokens) for length in range(depth + 1))
+
+    def within(self, documents: np.ndarray) -> NgramIndex:
+        """Keep to the n-grams of some documents; spans of the others can still be read.
+
+        Takes memory for the suffixes that are kept, and for a byte a token of one part.
+
+        Parameters
+        ----------
+        documents : int64[n]
+            Their rows.
+        """
+        return replace(self, parts=tuple(part.within(documents) for part in self.parts))
 
     def root(self, rows: int) -> np.ndarray:
         """The state of the empty prefix, int64[rows, parts, 2]."""
@@ -173,18 +205,21 @@ class NgramIndex:
             Ascending within a row.
         states : int64[c, parts, 2]
         """
-        narrow = self.count(states) <= LISTED
+        narrow = self.count(states) <= _READ * self.vocabulary
         few, many = np.flatnonzero(narrow), np.flatnonzero(~narrow)
         found = [(few, self.listed(states[few], depth))]
-        for chunk in np.array_split(many, -(-len(many) * self.vocabulary // _LOOKUPS) or 1):
+        for chunk in np.array_split(many, -(-len(many) * self.vocabulary // _AT_ONCE) or 1):
             found.append((chunk, self._looked_up(states[chunk], depth)))
-        row = np.concatenate([places[row] for places, (row, _, _) in found])
-        order = np.argsort(row, kind="stable")
-        token, children = (np.concatenate([one[column] for _, one in found]) for column in (1, 2))
-        return row[order], token[order], children[order]
+        return _together(found)
 
     def listed(self, states: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`expand` by reading every occurrence: for prefixes that have few."""
+        ends = np.cumsum(self.count(states)) // _AT_ONCE
+        chunks = np.split(np.arange(len(states)), np.flatnonzero(np.diff(ends)) + 1)
+        return _together([(chunk, self._read(states[chunk], depth)) for chunk in chunks])
+
+    def _read(self, states: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`listed` of so many prefixes as can be read at once."""
         found = [
             part.array.children(states[:, number, 0], states[:, number, 1], depth)
             for number, part in enumerate(self.parts)
@@ -276,6 +311,16 @@ class NgramIndex:
             tokens = stream.tokens[np.where(inside, start + inner, 0)].astype(np.int64)
             found[here] = np.where(inside, tokens - 1, -1)
         return found
+
+
+def _together(
+    found: Sequence[tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `NgramIndex.expand` returns, from some of the rows' at a time."""
+    row = np.concatenate([places[row] for places, (row, _, _) in found])
+    token, children = (np.concatenate([one[column] for _, one in found]) for column in (1, 2))
+    order = np.argsort(row, kind="stable")
+    return row[order], token[order], children[order]
 
 
 def close(tokens: np.ndarray, end_token: int, padding: int = -1) -> np.ndarray:

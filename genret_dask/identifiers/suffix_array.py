@@ -95,6 +95,23 @@ class SuffixArray:
             size += len(found)
         return cls(tokens, suffixes[:size], np.concatenate([[0], np.cumsum(counts)]))
 
+    def within(self, kept: np.ndarray) -> SuffixArray:
+        """Return the suffixes that begin at some places, in their order.
+
+        Parameters
+        ----------
+        kept : bool[n]
+            Of the stream.
+        """
+        counts = np.zeros(len(self.heads) - 1, dtype=np.int64)
+        found = []
+        for first in range(0, len(self.suffixes), _CHUNK):
+            suffixes = self.suffixes[first : first + _CHUNK]
+            found.append(suffixes[kept[suffixes]])
+            counts += np.bincount(self.tokens[found[-1]], minlength=len(counts))
+        suffixes = np.concatenate([self.suffixes[:0], *found])
+        return SuffixArray(self.tokens, suffixes, np.concatenate([[0], np.cumsum(counts)]))
+
     def children(
         self, low: np.ndarray, high: np.ndarray, depth: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -12,16 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genret_dask.identifiers.ngrams import LISTED, NgramIndex
+from genret_dask.identifiers.ngrams import NgramIndex
 from genret_dask.inference.constraint import Shortlist
 from genret_dask.inference.lookup import LookUp
 from genret_dask.inference.rows import Children, Ranked, Rows, Step
 from genret_dask.monitoring.meter import phase
 
+LISTED = 1024
+"""Occurrences up to which reading the next token at each is faster than looking tokens up."""
+
 
 @dataclass(frozen=True)
-class NgramConstraint(Shortlist):
+class NgramConstraint:
     """The constraint of n-grams; see `genret_dask.inference.constraint`.
+
+    A search lists all that may follow a prefix.
 
     Attributes
     ----------
@@ -31,16 +36,12 @@ class NgramConstraint(Shortlist):
     partials : bool
         Whether every prefix of `min_tokens` tokens or more that a beam kept is an n-gram of its
         own, as in SEAL, which ranks by all that its search has scored.
-    listed : int
-        For prefixes with at most this many occurrences, read the next token at each. For more
-        frequent ones, look tokens up in the order of their scores.
     """
 
     index: NgramIndex
     min_tokens: int
     max_tokens: int
     partials: bool = True
-    listed: int = LISTED
 
     @property
     def steps(self) -> int:
@@ -68,6 +69,20 @@ class NgramConstraint(Shortlist):
     def ends(self, states: np.ndarray, depth: int) -> np.ndarray:
         """See `Constraint.ends`."""
         return np.full(len(states), depth >= self.min_tokens)
+
+
+@dataclass(frozen=True)
+class NgramShortlist(NgramConstraint, Shortlist):
+    """The constraint of n-grams, only the best of what may follow looked up.
+
+    Attributes
+    ----------
+    listed : int
+        For prefixes with at most this many occurrences, read the next token at each. For more
+        frequent ones, look tokens up in the order of their scores.
+    """
+
+    listed: int = LISTED
 
     def shortlist(self, step: Step, known: Sequence[Children], sizes: np.ndarray) -> Children:
         """See `Shortlist.shortlist`."""
@@ -98,9 +113,9 @@ def collect(
     Returns
     -------
     dict
-        token int32, logit and log_partition float32 [queries, beams, most, steps], -1 or NaN where
-        there is none; ngram_score and weight float32, count int64 [queries, beams, most], the
-        likeliest first, NaN or 0 where there is none.
+        token int32, logit, log_partition and log_allowed float32 [queries, beams, most, steps], -1
+        or NaN where there is none; ngram_score and weight float32, count int64 [queries, beams,
+        most], the likeliest first, NaN or 0 where there is none.
     """
     ranked = Ranked(found, queries, most)
     row = ranked.row
@@ -108,6 +123,7 @@ def collect(
         "token": ranked.array(found.token[row], -1, np.int32),
         "logit": ranked.array(found.logit[row], np.nan, np.float32),
         "log_partition": ranked.array(found.log_partition[row], np.nan, np.float32),
+        "log_allowed": ranked.array(found.log_allowed[row], np.nan, np.float32),
         "ngram_score": ranked.array(found.score[row], np.nan, np.float32),
         "weight": ranked.array(weight[ranked.beam, row], np.nan, np.float32),
         "count": ranked.array(index.count(found.states)[row], 0, np.int64),

@@ -208,7 +208,7 @@ class Step:
             All that there are, in order.
         """
         row, logit = children.row, children.logit
-        opens = np.append(0, np.flatnonzero(row[1:] != row[:-1]) + 1)
+        opens = np.flatnonzero(np.diff(row, prepend=-1))  # none where nothing may follow
         found = np.full(len(self.live.query), np.nan, dtype=np.float32)
         found[row[opens]] = np.maximum.reduceat(logit, opens)
         below = np.exp(logit - found.take(row))

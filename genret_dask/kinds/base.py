@@ -214,25 +214,24 @@ class Kind(Record):
 
     Attributes
     ----------
-    variables : dict of dataset to dict of name to Variable
-        What shards write into the cube; all begin with model and query.
     noun : str
         An identifier, for people.
     per_tokenizer : bool
         Whether identifiers are made of a tokeniser's tokens, so that each tokeniser has its own.
     record_name : str
         The file of the artefact that tells what it was made from.
-    can_search_within : bool
-        Whether `within` is there.
     """
 
     kind: str
     name: Name | None = Field(None, description="of these identifiers; their kind")
-    variables: ClassVar[Variables]
     noun: ClassVar[str]
     per_tokenizer: ClassVar[bool] = False
     record_name: ClassVar[str] = RECORD
-    can_search_within: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def variables(self) -> Variables:
+        """What shards write into the cube, by dataset and name; all begin with model and query."""
 
     @property
     def label(self) -> str:
@@ -397,6 +396,7 @@ class Kind(Record):
         """Refuse identifiers that the model, or the cube, was not made with."""
         return
 
+    @abstractmethod
     def within(self, space: Any, documents: np.ndarray) -> Any:
         """Return identifiers that a search finds some documents by, and no others.
 
@@ -405,7 +405,6 @@ class Kind(Record):
         documents : int64[n]
             Their rows, ascending. Identifiers of all others can still be scored.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def decoder(

@@ -20,7 +20,8 @@ from genret_dask.cube.schema import (
     RANKED,
     SCORED,
     SEARCH,
-    Variable,
+    Variables,
+    allowed_variable,
     ranking_variables,
     token_variables,
 )
@@ -56,26 +57,27 @@ _NO_CANDIDATES = np.empty((1, 0), dtype=np.int32)
 _CODE = 4  # bytes of a cell, and of a node's or document's number
 
 
+VARIABLES: Variables = {
+    SEARCH: {
+        **token_variables(RANKED),
+        **allowed_variable(RANKED),
+        **ranking_variables("log-probability of the identifier", "nat"),
+        **COSTS,
+    },
+    CONTRAST: {name: one for name, one in token_variables(SCORED).items() if name != "token"},
+}
+"""Of kinds with one identifier a document."""
+
+
 class FixedLength(Kind):
     """A kind whose identifiers are rows of cells, one a level, unique to a document."""
 
-    variables = {
-        SEARCH: {
-            **token_variables(RANKED),
-            "log_allowed": Variable(
-                (*RANKED, "step"),
-                "float32",
-                float("nan"),
-                "nat",
-                "log-sum-exp over the tokens that the constraint allows",
-            ),
-            **ranking_variables("log-probability of the identifier", "nat"),
-            **COSTS,
-        },
-        CONTRAST: {name: one for name, one in token_variables(SCORED).items() if name != "token"},
-    }
     noun = "code"
-    can_search_within = True
+
+    @property
+    def variables(self) -> Variables:
+        """See `Kind.variables`."""
+        return VARIABLES
 
     @abstractmethod
     def planned_levels(self, documents: int) -> list[int]:

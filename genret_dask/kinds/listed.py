@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from genret_dask.cube.schema import Variables
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.identifiers import Codes
@@ -45,7 +46,7 @@ from genret_dask.kinds.base import (
     require_same,
     tokenizer_of,
 )
-from genret_dask.kinds.fixed import FixedLength, search_trie
+from genret_dask.kinds.fixed import VARIABLES, search_trie
 from genret_dask.models.flops import Architecture
 from genret_dask.models.manifest import Manifest
 from genret_dask.models.pretrained import load_tokenizer
@@ -94,9 +95,12 @@ def of_text(rows: np.ndarray, folder: Path, *, closed: bool = True) -> Tokens:
 class Listed(Kind):
     """A kind whose identifiers are listed: one a document, which others may share."""
 
-    variables = FixedLength.variables
     noun = "identifier"
-    can_search_within = True
+
+    @property
+    def variables(self) -> Variables:
+        """See `Kind.variables`."""
+        return VARIABLES
 
     @abstractmethod
     def tokens(self, source: Source) -> Tokens:

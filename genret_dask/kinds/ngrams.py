@@ -18,6 +18,8 @@ from genret_dask.cube.schema import (
     SCORED,
     SEARCH,
     Variable,
+    Variables,
+    allowed_variable,
     ranking_variables,
     token_variables,
 )
@@ -52,7 +54,7 @@ from genret_dask.inference.documents import (
     rank_documents,
 )
 from genret_dask.inference.memory import Decoding
-from genret_dask.inference.ngrams import NgramConstraint, collect
+from genret_dask.inference.ngrams import NgramConstraint, NgramShortlist, collect
 from genret_dask.inference.rows import Rows
 from genret_dask.inference.score import score
 from genret_dask.inference.session import Session
@@ -109,6 +111,9 @@ class NgramsIdentifiers(Kind):
     allow_unreachable: bool = Field(
         False, description="keep documents that no n-gram of min_tokens leads to"
     )
+    log_allowed: bool = Field(
+        False, description="store the log-sum over the tokens that may follow, which lists them all"
+    )
     part_characters: PositiveInt | None = Field(
         None, description="of text in a part of the index; an eighth of the corpus, within bounds"
     )
@@ -116,34 +121,39 @@ class NgramsIdentifiers(Kind):
     noun = "n-gram"
     per_tokenizer = True
     record_name = INDEX
-    variables = {
-        SEARCH: {
-            **token_variables(_GENERATED),
-            "ngram_score": Variable(
-                _GENERATED, "float32", _NAN, "nat", "log-probability of the n-gram"
-            ),
-            "weight": Variable(
-                _GENERATED,
-                "float32",
-                _NAN,
-                "nat",
-                "weight in a document's score, 0 = not looked up",
-            ),
-            "count": Variable(
-                _GENERATED, "int64", 0, "1", "occurrences of the n-gram in the corpus"
-            ),
-            "left_out": Variable(
-                ("model", "query", "beam"),
-                "int32",
-                -1,
-                "1",
-                "n-grams of some weight beyond the limit of occurrences",
-            ),
-            **ranking_variables("intersective score of the document's n-grams", "1"),
-            **COSTS,
-        },
-        CONTRAST: token_variables((*SCORED, "identifier")),
-    }
+
+    @property
+    def variables(self) -> Variables:
+        """See `Kind.variables`."""
+        return {
+            SEARCH: {
+                **token_variables(_GENERATED),
+                **(allowed_variable(_GENERATED) if self.log_allowed else {}),
+                "ngram_score": Variable(
+                    _GENERATED, "float32", _NAN, "nat", "log-probability of the n-gram"
+                ),
+                "weight": Variable(
+                    _GENERATED,
+                    "float32",
+                    _NAN,
+                    "nat",
+                    "weight in a document's score, 0 = not looked up",
+                ),
+                "count": Variable(
+                    _GENERATED, "int64", 0, "1", "occurrences of the n-gram in the corpus"
+                ),
+                "left_out": Variable(
+                    ("model", "query", "beam"),
+                    "int32",
+                    -1,
+                    "1",
+                    "n-grams of some weight beyond the limit of occurrences",
+                ),
+                **ranking_variables("intersective score of the document's n-grams", "1"),
+                **COSTS,
+            },
+            CONTRAST: token_variables((*SCORED, "identifier")),
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> NgramsIdentifiers:
@@ -157,7 +167,8 @@ class NgramsIdentifiers(Kind):
 
     def settings(self) -> dict[str, Any]:
         """See `Kind.settings`."""
-        return self.model_dump(mode="json", exclude={"name", "allow_unreachable"})
+        absent = set() if self.log_allowed else {"log_allowed"}  # as before there was such a thing
+        return self.model_dump(mode="json", exclude={"name", "allow_unreachable", *absent})
 
     def made_from(self, corpus: str, seed: int, tokenizer: str | None) -> Origin:
         """See `Kind.made_from`."""
@@ -260,7 +271,7 @@ class NgramsIdentifiers(Kind):
             beams=beams,
             identifiers=self.spans,
             results=self.ngrams(beams),
-            whole_vocabulary=True,
+            whole_vocabulary=not self.log_allowed,
         )
 
     # --- making and opening -------------------------------------------------------------------
@@ -351,7 +362,8 @@ class NgramsIdentifiers(Kind):
     def sampled_from(self) -> dict[str, Any]:
         """See `Kind.sampled_from`."""
         return self.model_dump(
-            mode="json", exclude={"name", "scoring", "partials", "allow_unreachable"}
+            mode="json",
+            exclude={"name", "scoring", "partials", "allow_unreachable", "log_allowed"},
         )
 
     def sampler(self, collection: Collection, tokenizer: Path, seed: int) -> Sampler:
@@ -396,6 +408,10 @@ class NgramsIdentifiers(Kind):
                 expected=f"at most the {manifest.vocab_size} rows of the model's head",
                 fix=f"remove {folder} and run the sweep again",
             )
+
+    def within(self, space: NgramIndex, documents: np.ndarray) -> NgramIndex:
+        """See `Kind.within`."""
+        return space.within(documents)
 
     def decoder(
         self,
@@ -501,7 +517,8 @@ class NgramDecoder:
     def constraint(self) -> NgramConstraint:
         """The n-grams of the corpus."""
         spec = self.spec
-        return NgramConstraint(self.index, spec.min_tokens, spec.max_tokens, spec.partials)
+        constraint = NgramConstraint if spec.log_allowed else NgramShortlist
+        return constraint(self.index, spec.min_tokens, spec.max_tokens, spec.partials)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -536,8 +553,11 @@ class NgramDecoder:
         shape = len(tokens), len(self.beams)
         doc, total = rank_documents(evidence, *shape, self.spec.scoring.documents)
         most = self.spec.ngrams(self.beams)
+        collected = collect(found, self.index, evidence.weight, len(tokens), most)
+        if not self.spec.log_allowed:
+            del collected["log_allowed"]
         return {
-            **collect(found, self.index, evidence.weight, len(tokens), most),
+            **collected,
             "doc": doc,
             "score": total,
             "left_out": evidence.left_out,

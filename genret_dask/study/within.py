@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
-from genret_dask.errors import DatasetError, SpecError, listed
+from genret_dask.errors import DatasetError, listed
 from genret_dask.study.origins import Origins
 
 
@@ -41,20 +41,12 @@ def read_within(collection: Collection, path: Path) -> np.ndarray:
 
 
 def check_within(origins: Origins) -> None:
-    """Refuse documents that are not there, and identifiers that cannot be kept to some.
+    """Refuse documents that are not there.
 
     Raises
     ------
     DatasetError, SpecError
     """
-    place, kinds = origins.spec.inference.within, origins.spec.identifiers
-    if place is None:
-        return
-    if others := [kind.label for kind in kinds if not kind.can_search_within]:
-        raise SpecError(
-            f"inference.within: {', '.join(others)} lead to documents of the whole collection",
-            expected="identifiers that are listed, such as codes, titles or a file",
-            fix="leave them out, or make a collection of the documents",
-        )
-    if origins.within is not None and origins.within.state != "done":
+    place = origins.spec.inference.within
+    if place is not None and origins.within is not None and origins.within.state != "done":
         read_within(origins.loaded, place)

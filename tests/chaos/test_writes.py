@@ -120,7 +120,7 @@ def test_a_marker_comes_after_everything_is_on_the_disk(run, monkeypatch):
     before = {path for what, path in events[:place] if what == "sync"}
     folders = [
         run / "cube.zarr" / "codes" / dataset / name
-        for dataset, variables in CodesIdentifiers.variables.items()
+        for dataset, variables in CodesIdentifiers().variables.items()
         for name in variables
     ]
     chunks = [path for folder in folders for path in folder.glob("c/0/**/*") if path.is_file()]

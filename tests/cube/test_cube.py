@@ -29,7 +29,7 @@ def make_template(fingerprint: str = "f") -> Template:
         Group(
             name=kind,
             kind=kind,
-            variables=entry("identifiers", kind).variables,
+            variables=entry("identifiers", kind)().variables,
             sizes={**sizes, "ngram": 3, "identifier": 2},
             shard_queries=2,
             model={"model": np.array(["a", "b"]), "n_params": np.array([10, 20])},

@@ -28,7 +28,7 @@ from genret_dask.identifiers.quantisers.rq import ResidualQuantiser
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.inference import beam, resident
 from genret_dask.inference.constraint import Vocabulary
-from genret_dask.inference.ngrams import NgramConstraint
+from genret_dask.inference.ngrams import NgramShortlist
 from genret_dask.inference.own import own_documents, without_own
 from genret_dask.inference.score import score
 from genret_dask.inference.session import BeamSession
@@ -102,7 +102,7 @@ def score_codes(poison):
 def search_ngrams(poison, listed=32):
     index = make_index([[0, 1, 2, 3, 1], [2, 2, 0, 1], [4, 3, 2]], 2)
     tokens = np.zeros((4, 2), dtype=np.int64)
-    constraint = NgramConstraint(index, 1, 3, listed=listed)
+    constraint = NgramShortlist(index, 1, 3, listed=listed)
     session = poison(NgramSession(100))
     return beam.find(session, constraint, NGRAM_WORDS, tokens, tokens[:, 0] + 2, [2, 5])
 
@@ -122,7 +122,7 @@ SEARCHES = {
 @pytest.mark.parametrize(
     ("rows", "first"), [([1], 1), ([3], 3), ([0, 1, 2, 3], 0)], ids=["one", "last", "all"]
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a2_what_is_not_finite_is_an_error_that_names_row_and_step(
     search, value, step, what, rows, first
 ):
@@ -333,7 +333,7 @@ def test_a6_those_behind_move_up_as_in_a_plain_loop(seed, queries, beams, ranks)
     token = np.where(doc[..., None] >= 0, rng.integers(0, 9, (*doc.shape, 2)), -1).astype(np.int32)
     flops = rng.normal(size=(queries, beams))
     arrays = {"doc": doc, "score": score, "token": token, "flops": flops}
-    found = without_own(arrays, CodesIdentifiers.variables["search"], own)
+    found = without_own(arrays, CodesIdentifiers().variables["search"], own)
     for query, place in np.ndindex(queries, beams):
         kept = [rank for rank in range(ranks) if doc[query, place, rank] not in (-1, own[query])]
         for name, none in (("doc", -1), ("score", np.nan), ("token", -1)):

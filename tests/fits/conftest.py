@@ -57,7 +57,7 @@ def write_law_cube(path: Path, queries: int = 40, shard: int = 40, kind: str = "
     group = Group(
         name=kind,
         kind=kind,
-        variables=entry("identifiers", kind).variables,
+        variables=entry("identifiers", kind)().variables,
         sizes=sizes,
         shard_queries=shard,
         model={

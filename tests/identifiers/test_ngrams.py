@@ -53,8 +53,10 @@ def walk(index: NgramIndex, prefix: tuple[int, ...]) -> np.ndarray:
 
 
 @settings(deadline=None)
-@given(CORPORA, st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.data())
-def test_expand_is_a_scan_of_the_corpus(texts, parts, least, listed, data):
+@given(
+    CORPORA, st.integers(1, 4), st.integers(1, 3), st.integers(0, 7), st.integers(1, 40), st.data()
+)
+def test_expand_is_a_scan_of_the_corpus(texts, parts, least, read, at_once, data):
     index = make_index(texts, parts, least)
     prefixes = []
     for _ in range(data.draw(st.integers(1, 5))):
@@ -64,11 +66,12 @@ def test_expand_is_a_scan_of_the_corpus(texts, parts, least, listed, data):
     depth = min(map(len, prefixes))
     prefixes = [prefix[:depth] for prefix in prefixes]
     states = np.concatenate([walk(index, prefix) for prefix in prefixes])
-    before, ngrams.LISTED = ngrams.LISTED, listed
+    before = ngrams._READ, ngrams._AT_ONCE
+    ngrams._READ, ngrams._AT_ONCE = read, at_once
     try:
         row, token, children = index.expand(states, depth)
     finally:
-        ngrams.LISTED = before
+        ngrams._READ, ngrams._AT_ONCE = before
     found = dict(
         zip(zip(row.tolist(), token.tolist(), strict=True), index.count(children), strict=True)
     )
@@ -100,6 +103,34 @@ def test_a_prefix_is_where_it_occurs(texts, parts, prefix):
         sorted(zip(document.tolist(), (position - starts[document]).tolist(), strict=True))
         == expected
     )
+
+
+@settings(deadline=None)
+@given(CORPORA, st.integers(1, 4), st.integers(1, 3), st.data())
+def test_kept_to_some_documents_it_is_the_index_of_these(texts, parts, least, data):
+    kept = data.draw(st.sets(st.integers(0, len(texts) - 1)).map(sorted))
+    whole = make_index(texts, parts, least)
+    index = whole.within(np.array(kept, dtype=np.int64))
+    assert index.tokens == sum(len(texts[row]) for row in kept)
+    states = index.root(1)
+    prefixes = [()]
+    for depth in range(4):
+        row, token, states = index.expand(states, depth)
+        prefixes = [(*prefixes[place], int(one)) for place, one in zip(row, token, strict=True)]
+        expected = Counter(
+            tuple(texts[document][start : start + depth + 1])
+            for document in kept
+            for start in range(len(texts[document]) + 1 - max(depth + 1, least))
+        )
+        assert dict(zip(prefixes, index.count(states).tolist(), strict=True)) == dict(expected)
+        at, _, document = index.locate(states)
+        assert {*document.tolist()} <= {*kept}
+        assert np.bincount(at, minlength=len(prefixes)).tolist() == index.count(states).tolist()
+    longest = max(map(len, texts))
+    everything = np.tile([0, longest], (len(texts), 1))
+    rows = np.arange(len(texts))
+    for mine, theirs in zip(index.spans(rows, everything, longest), texts, strict=True):
+        assert mine[mine >= 0].tolist() == theirs
 
 
 def test_a_token_outside_the_vocabulary_is_refused():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from genret_dask.inference.beam import find
 from genret_dask.inference.documents import NgramsScoring, gather_evidence, rank_documents
-from genret_dask.inference.ngrams import NgramConstraint
+from genret_dask.inference.ngrams import NgramShortlist
 from tests.identifiers.test_ngrams import make_index, occurrences
 from tests.inference.test_ngram_search import (
     END,
@@ -82,7 +82,7 @@ def test_documents_score_what_the_paper_says(
     session, beams = TableSession(100), sorted(beams)
     scoring = NgramsScoring(occurrences=limit, beta=beta)
     tokens = np.zeros((queries, 2), dtype=np.int64)
-    constraint = NgramConstraint(index, least, most, partials)
+    constraint = NgramShortlist(index, least, most, partials)
     found, _ = find(session, constraint, WORDS, tokens, tokens[:, 0] + 2, beams)
     evidence = gather_evidence(found, index, END, scoring, queries)
     doc, score = rank_documents(evidence, queries, len(beams), ranks)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from genret_dask.inference.beam import find
 from genret_dask.inference.constraint import Vocabulary
-from genret_dask.inference.ngrams import NgramConstraint
+from genret_dask.inference.ngrams import NgramConstraint, NgramShortlist
 from genret_dask.inference.rows import Rows
 from tests.identifiers.test_ngrams import CORPORA, VOCABULARY, make_index, occurrences
 from tests.strategies import beam_sizes
@@ -109,12 +109,15 @@ def plain_search(session, query, ngrams, beam, steps, least=None):
     st.integers(1, 40),
     st.sampled_from([2, 100]),
     st.booleans(),
+    st.booleans(),
 )
 def test_search_is_plain_beam_search(
-    texts, parts, least, more, beams, queries, listed, levels, partials
+    texts, parts, least, more, beams, queries, listed, levels, partials, listing
 ):
     index, most = make_index(texts, parts, least), least + more
-    constraint = NgramConstraint(index, least, most, partials, listed)
+    constraint = NgramShortlist(index, least, most, partials, listed)
+    if listing:
+        constraint = NgramConstraint(index, least, most, partials)
     session, beams = TableSession(levels), sorted(beams)
     ngrams = all_ngrams(texts, least, most)
     tokens = np.zeros((queries, 2), dtype=np.int64)
@@ -142,4 +145,21 @@ def test_search_is_plain_beam_search(
     losses = found.logit.astype(float) - found.log_partition
     np.testing.assert_allclose(np.nansum(losses, axis=1), found.score, atol=1e-4)
     assert ((found.token >= 0) == ~np.isnan(losses)).all()
-    assert np.isnan(found.log_allowed).all()
+    if not listing:
+        assert np.isnan(found.log_allowed).all()
+        return
+    for query, row, allowed in zip(found.query, found.token, found.log_allowed, strict=True):
+        ngram = tuple(row[row >= 0].tolist())
+        expected = [
+            np.log(sum(np.exp(float(session.logits(query, prefix)[token])) for token in follow))
+            for prefix in (ngram[:length] for length in range(len(ngram)))
+            for follow in [
+                {
+                    one[len(prefix)]
+                    for one in ngrams
+                    if one[: len(prefix)] == prefix and one != prefix
+                }
+            ]
+        ]
+        np.testing.assert_allclose(allowed[: len(ngram)], expected, atol=1e-4)
+        assert np.isnan(allowed[len(ngram) :]).all()

@@ -62,7 +62,7 @@ def shard_of(name: str) -> tuple | None:
     """Kind, model and row of the shard that a chunk belongs to."""
     match name.split("/"):
         case ["cube.zarr", kind, dataset, variable, "c", model, row, *_]:
-            if variable in entry("identifiers", kind).variables[dataset]:
+            if variable in entry("identifiers", kind)().variables[dataset]:
                 return kind, int(model), int(row)
     return None
 

@@ -74,7 +74,6 @@ def test_a_beam_that_covers_all_finds_those_documents_by_the_same_scores(root):
         ("d1\nx1\nx2\n", KINDS, "2 ids that the collection lacks: x1, x2"),
         ("\n", KINDS, "has no id"),
         (None, KINDS, "cannot be read"),
-        ("d1\n", (*KINDS, NgramsIdentifiers()), "ngrams lead to documents of the whole"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_any_work(root, tmp_path, content, kinds, said):
@@ -84,3 +83,21 @@ def test_what_cannot_be_searched_is_refused_before_any_work(root, tmp_path, cont
     with pytest.raises(GenretError, match=said):
         Study(study(root, place, kinds), runs=tmp_path / "runs").check()
     assert not (tmp_path / "runs").exists()
+
+
+def test_ngrams_of_some_documents_are_those_of_a_collection_of_these(root, tmp_path):
+    """What a search lists is within reach of the documents, and leads to no others."""
+    kinds = (NgramsIdentifiers(max_tokens=3, log_allowed=True),)
+    sweep(study(root, None, kinds, beams=(4,)), runs=tmp_path / "whole")
+    whole = open_cube(tmp_path / "whole" / "toy")["ngrams/search"]
+    found = open_cube(sweep(study(root, root / "ids.txt", kinds, (4,)), runs=tmp_path / "within"))
+    found = found["ngrams/search"]
+    assert {*np.unique(found["doc"])} <= {-1, *KEPT} < {*np.unique(whole["doc"])}
+    held = found["token"].values >= 0
+    assert (found["count"].values[held[..., 0]] > 0).all()
+    np.testing.assert_array_equal(np.isnan(found["log_allowed"]), ~held)
+    tolerance = 1e-5
+    assert (found["log_allowed"] <= found["log_partition"] + tolerance).where(held, True).all()
+    assert (found["log_allowed"] >= found["logit"] - tolerance).where(held, True).all()
+    first = found["log_allowed"].isel(step=0, ngram=0) - whole["log_allowed"].isel(step=0, ngram=0)
+    assert (first <= tolerance).all() and (first < -tolerance).any()
