@@ -7,7 +7,8 @@ failed, 2 when the input was wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 _LONGEST = 4000  # characters of a part of a message
 
@@ -60,6 +61,18 @@ def _rebuild(
     cls: type[GenretError], found: str, expected: str | None, fix: str | None
 ) -> GenretError:
     return cls(found, expected=expected, fix=fix)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Suggest a known name for one that is misspelt: a clause, or nothing.
+
+    Examples
+    --------
+    >>> meant("lama", ["bart", "llama"])
+    '; did you mean llama?'
+    """
+    close = get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def listed(names: Sequence[str], most: int = 3, of: int | None = None) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from genret_dask import __version__
-from genret_dask.errors import GenretError, Terminated
+from genret_dask.errors import GenretError, Terminated, meant
 from genret_dask.redaction import printable, redact
 
 COMMANDS = {
@@ -50,6 +50,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            if hint := meant(cmd_name, COMMANDS):
+                raise click.UsageError(f"No such command {cmd_name!r}{hint}", ctx)
             return None
         return getattr(importlib.import_module(f"genret_dask.cli.{cmd_name}"), cmd_name)
 

@@ -44,7 +44,7 @@ def check_usable(collection: Collection, split: str, pairs: PairsSpec | None) ->
     if not len(collection.qrels[split].relevant()):
         raise DatasetError(
             f"the {split} split of {collection.name} has no query with a relevant document",
-            expected="judgements above 0",
+            expected=f"judgements above 0 of that split, as in qrels/{split}.tsv of a BEIR folder",
             fix="choose another split with inference.split",
         )
 

@@ -112,11 +112,13 @@ class FileIdentifiers(Listed):
     # --- before any work ----------------------------------------------------------------------
 
     def refusals(self, collection: Collection) -> Iterator[str]:
-        """See `Kind.refusals`: ids that are unknown, twice there, or missing."""
-        seen = np.zeros(len(collection), dtype=np.int64)
+        """See `Kind.refusals`: ids unknown, twice there or missing, and identifiers of several."""
+        seen, keys = np.zeros((2, len(collection)), dtype=np.int64)
         unknown, strangers = 0, list[str]()
-        for ids, _ in self._chunks(collection):
+        for ids, identifiers in self._chunks(collection):
             rows = collection.document_ids.find(ids)
+            key = [hash(one if isinstance(one, str) else tuple(one)) for one in identifiers]
+            keys[rows[rows >= 0]] = np.array(key, dtype=np.int64)[rows >= 0]
             unknown += int((rows < 0).sum())
             strangers += [ids[place] for place in np.flatnonzero(rows < 0)[: 3 - len(strangers)]]
             np.add.at(seen, rows[rows >= 0], 1)
@@ -129,13 +131,20 @@ class FileIdentifiers(Listed):
             )
         if len(twice):
             names = listed(collection.document_ids.take(twice[:3]), of=len(twice))
-            yield f"{self.path} has several identifiers for {len(twice)} documents: {names}"
+            yield (
+                f"{self.path} has several identifiers for {len(twice)} documents: {names}; give "
+                "each document one"
+            )
         if len(missing) and self.missing == "refuse":
             names = listed(collection.document_ids.take(missing[:3]), of=len(missing))
             yield (
                 f"{self.path} has no identifier for {len(missing)} of {len(collection)} documents: "
                 f"{names}; identifiers.missing: allow leaves them out of search"
             )
+        _, place, counts = np.unique(keys[seen > 0], return_inverse=True, return_counts=True)
+        shared = np.flatnonzero(seen > 0)[counts[place] > 1]
+        if len(shared) and self.repeated == "refuse":
+            yield self._sharing(shared, collection)
 
     def lacking(self, vocabulary: Mapping[str, int]) -> Iterator[str]:
         """See `Kind.lacking`."""
@@ -222,12 +231,14 @@ class FileIdentifiers(Listed):
         counts = np.bincount(identifier[identifier >= 0])
         shared = np.flatnonzero((identifier >= 0) & (counts[identifier] > 1))
         if len(shared):
-            raise DatasetError(
-                f"{len(shared)} documents share their identifier in {self.path} with others: "
-                f"{listed(collection.document_ids.take(shared[:3]), of=len(shared))}",
-                expected="an identifier for each document",
-                fix="make them differ, or set identifiers.repeated: share",
-            )
+            raise DatasetError(self._sharing(shared, collection))
+
+    def _sharing(self, rows: np.ndarray, collection: Collection) -> str:
+        return (
+            f"{len(rows)} documents share their identifier in {self.path} with others: "
+            f"{listed(collection.document_ids.take(rows[:3]), of=len(rows))}; make them differ, or "
+            "set identifiers.repeated: share"
+        )
 
     def _rows(self, collection: Collection, read: Any) -> np.ndarray:
         """Token rows of all documents, int32[documents, longest], -1 behind the last."""

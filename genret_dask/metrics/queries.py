@@ -40,7 +40,8 @@ def per_query(
     xarray.Dataset
         cgl (ratio form) and generation_loss over (model, query), flops and each measure over
         (model, query, beam); the coordinates of the cube along model and query, and `negatives`,
-        the number of each query's. Lazy where the cube is.
+        the number of each query's. Lazy where the cube is. The attribute `extent` has the most
+        identifiers of a candidate and the most tokens of one.
     """
     measures = ranking.measures() if measures is None else measures
     values = {
@@ -56,7 +57,9 @@ def per_query(
     # Coordinates are compared when datasets are joined, which would read them.
     bare = {name: value.reset_coords(drop=True) for name, value in values.items()}
     facts["negatives"] = negatives(contrast).variable
-    return xr.Dataset(bare).assign_coords(facts).transpose("model", "query", "beam")
+    extent = [contrast.sizes.get(name, 1) for name in ("identifier", "step")]
+    found = xr.Dataset(bare, attrs={"extent": extent})
+    return found.assign_coords(facts).transpose("model", "query", "beam")
 
 
 def place_in(labels: np.ndarray, wanted: str | int, dim: str) -> int:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from genret_dask.errors import ModelError, SpecError
+from genret_dask.errors import ModelError, SpecError, meant
 from genret_dask.models.adapters import load_merged, rows_of
 from genret_dask.models.families import Family, exports_any, family_of
 from genret_dask.models.pretrained import load_config, load_tokenizer, load_whole
@@ -83,7 +83,8 @@ def _given(spec: ModelSpec, family: Family) -> dict[str, Any]:
         return dict(fields.model_dump(exclude_unset=True))
     if spec.size not in family.presets:
         raise SpecError(
-            f"model {spec.label}: {spec.family} has no size {spec.size!r}",
+            f"model {spec.label}: {spec.family} has no size {spec.size!r}"
+            + meant(spec.size, family.presets),
             expected=f"one of {', '.join(family.presets)}" if family.presets else "config",
         )
     return family.presets[spec.size]

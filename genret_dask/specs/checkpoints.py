@@ -43,12 +43,19 @@ def family_at(source: dict[str, Any]) -> str:
             f"checkpoint: {{path: {folder}, base: FOLDER}}"
         )
     try:
-        return str(read_mapping(base / "config.json")["model_type"])
-    except KeyError:
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = "has no config.json" if base.is_dir() else "is no folder"
+        raise ValueError(f"checkpoint {base} {found}; give a folder of transformers") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"checkpoint {base} has no config.json with a model_type; give a folder of "
-            "transformers, or the family"
+            f"checkpoint {base} has a config.json that cannot be read: {str(error)[:200]}"
         ) from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ValueError(
+            f"checkpoint {base} has a config.json without a model_type; add it, or give the family"
+        )
+    return str(config["model_type"])
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

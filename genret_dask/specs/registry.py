@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-from genret_dask.errors import GenretError, SpecError
+from genret_dask.errors import GenretError, SpecError, meant
 from genret_dask.specs.validation import Record
 
 Group = Literal["identifiers", "quantisers", "families", "datasets", "metrics", "exporters"]
@@ -37,7 +37,7 @@ def entry(group: Group, name: str) -> Any:
     found = _entries(group).get(name, ())
     if not found:
         raise SpecError(
-            f"no {name!r} among the {group}",
+            f"no {name!r} among the {group}{meant(name, names_of(group))}",
             expected=f"one of {', '.join(names_of(group))}",
             fix=f"install the package that has it in its entry points genret_dask.{group}",
         )

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
-from genret_dask.errors import SpecError
+from genret_dask.errors import SpecError, meant
 from genret_dask.redaction import MASK, has_credentials, redact
 
 _LISTED = 10  # problems in an error's text
+_WORDS = {"tuple_type": "Input should be a list, such as [1, 10]"}
 _FIX = "correct it; docs/config.md has the keys with their defaults"
 
 
@@ -22,6 +24,16 @@ class Record(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, content: Any) -> Any:
+        """Refuse `true` where a number is meant: to Python it is 1."""
+        for name, value in content.items() if isinstance(content, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and _means_number(field):
+                raise ValueError(f"{name} is {str(value).lower()}; expected a number")
+        return content
+
     @field_validator("*", mode="after")
     @classmethod
     def _no_credentials(cls, value: Any) -> Any:
@@ -29,6 +41,15 @@ class Record(BaseModel):
         if isinstance(value, str | Path) and has_credentials(str(value)):
             raise ValueError("a URL with credentials; leave them to the environment or a profile")
         return value
+
+
+def _means_number(field: FieldInfo) -> bool:
+    """Whether a field may be a number, and neither true nor false."""
+    types, annotations = set(), [field.annotation]
+    while annotations:
+        types.add(one := annotations.pop())
+        annotations += get_args(one)
+    return bool(types & {int, float}) and not types & {bool, Any, object}
 
 
 @runtime_checkable
@@ -94,10 +115,18 @@ def _problem(
         parent = _record_at(record, item["loc"][:-1], content)
         fields = parent.model_fields if parent else {}
         keys = ", ".join(field.alias or name for name, field in fields.items())
-        return f"unknown key {location}", f"valid keys: {keys}" if keys else None
-    message, *others = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
+        hint = meant(str(item["loc"][-1]), keys.split(", "))
+        return f"unknown key {location}{hint}", f"valid keys: {keys}" if keys else None
+    if item["type"] in ("value_error", "kind") and isinstance(item["input"], Mapping):
+        return f"{location}: {item['msg'].removeprefix('Value error, ')}", None
+    message, *others = dict.fromkeys(_message(item) for item in items)
     message += "".join(f", or {other.removeprefix('Input should be ')}" for other in others)
     return f"{location}: {message} (found {_shown(item)})"[:400], None
+
+
+def _message(item: Any) -> str:
+    """What is wrong, in words of YAML where pydantic has those of Python."""
+    return _WORDS.get(item["type"], item["msg"]).removeprefix("Value error, ")
 
 
 def _shown(item: Any) -> str:

@@ -45,7 +45,7 @@ def check_models(spec: SweepSpec) -> None:
     if problems := model_problems(spec):
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise SpecError(
-            f"the study has models that cannot be made:{lines}",
+            f"the study cannot be made:{lines}",
             fix="correct them; nothing was started yet",
         )
 
@@ -79,7 +79,7 @@ def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
     yield from _precision_problems(label, model, spec)
     if model.size in family.presets:
         fields = {**family.defaults, **family.presets[model.size]}
-        problems = _length_problems(family, SimpleNamespace(**fields), spec)
+        problems = _length_problems(family, SimpleNamespace(**fields), model, spec)
         yield from (f"{label}: {problem}" for problem in problems)
         return
     source = model.source
@@ -94,7 +94,7 @@ def _problems_of(model: ModelSpec, spec: SweepSpec) -> Iterator[str]:
         yield error.line(label)
         return
     problems = [*_settings_problems(config), *config_problems(model.family, config)]
-    problems = problems or _length_problems(family, config, spec)
+    problems = problems or _length_problems(family, config, model, spec)
     yield from (f"{label}: {problem}" for problem in problems)
     if source is not None:
         yield from _tokenizer_problems(label, model, source, config, spec)
@@ -143,12 +143,13 @@ def _settings_problems(config: Any) -> list[str]:
     return []
 
 
-def _length_problems(family: Family, config: Any, spec: SweepSpec) -> list[str]:
-    """Texts and identifiers that are longer than a model reads."""
+def _length_problems(family: Family, config: Any, model: ModelSpec, spec: SweepSpec) -> list[str]:
+    """Texts, and identifiers of the model, that are longer than it reads."""
     longest = family.longest(config)
     if longest is None:
         return []
-    steps = max(kind.planned(_DOCUMENTS).steps for kind in spec.identifiers)
+    kinds = [cell.identifiers for cell in cells_of(spec) if cell.model is model]
+    steps = max(kind.planned(_DOCUMENTS).steps for kind in kinds)
     if spec.max_tokens + 1 + steps <= longest:
         return []
     return [

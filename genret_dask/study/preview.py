@@ -133,7 +133,9 @@ def check_identifiers(origins: Origins) -> None:
         for problem in cell.identifiers.refusals(origins.loaded)
     ]
     if problems:
-        raise DatasetError("\n  ".join(problems), fix="nothing was started yet")
+        raise DatasetError(
+            "\n  ".join(problems), fix="correct the file or the settings; nothing was started yet"
+        )
 
 
 def _caught(check: Callable[..., None], *arguments: Any) -> list[GenretError]:

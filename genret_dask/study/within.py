@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import DatasetError, listed
+from genret_dask.study.candidates import select_queries
 from genret_dask.study.origins import Origins
+
+logger = logging.getLogger(__name__)
 
 
 def read_within(collection: Collection, path: Path) -> np.ndarray:
@@ -41,12 +45,24 @@ def read_within(collection: Collection, path: Path) -> np.ndarray:
 
 
 def check_within(origins: Origins) -> None:
-    """Refuse documents that are not there.
+    """Refuse documents that are not there, and tell of queries whose relevant ones are others.
 
     Raises
     ------
     DatasetError, SpecError
     """
-    place = origins.spec.inference.within
-    if place is not None and origins.within is not None and origins.within.state != "done":
-        read_within(origins.loaded, place)
+    spec, collection = origins.spec.inference, origins.loaded
+    if spec.within is None or origins.within is None or origins.within.state == "done":
+        return
+    rows = read_within(collection, spec.within)
+    queries = select_queries(collection, spec.split, spec.queries, origins.spec.seed)
+    relevant = collection.qrels[spec.split].relevant()
+    led = np.unique(relevant.query[np.isin(relevant.document, rows)])
+    if lost := int(np.isin(queries, led, invert=True).sum()):
+        logger.warning(
+            "inference.within: %d of %d queries have no relevant document among the %d that are "
+            "searched; each counts as one that was not found",
+            lost,
+            len(queries),
+            len(rows),
+        )

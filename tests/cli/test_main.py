@@ -47,6 +47,12 @@ def test_version():
     assert __version__ in result.stdout
 
 
+@pytest.mark.parametrize(("name", "hint"), [("swep", "; did you mean sweep?"), ("xyzzy", ".")])
+def test_a_misspelt_command_is_told_from_what_was_meant(name, hint):
+    result = CliRunner().invoke(cli.main, [name])
+    assert result.exit_code == 2 and f"No such command '{name}'{hint}" in result.stderr
+
+
 def test_help_lists_every_command_and_imports_none():
     script = (
         "import sys; from genret_dask.cli import main\n"

@@ -131,7 +131,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "exporter": ("optimum", {"size": "nano"}, "has an exporter, and cannot be trained"),
     "size": ("t5", {"size": "giant"}, "no size 'giant'; expected one of femto, pico"),
-    "unknown-field": ("t5", {"config": {**T5, "d_modle": 3}}, "unknown key d_modle; expected v"),
+    "unknown-field": (
+        "t5",
+        {"config": {**T5, "d_modle": 3}},
+        "key d_modle; did you mean d_model?",
+    ),
     "vocabulary": ("t5", {"config": {**T5, "vocab_size": 99}}, "unknown key vocab_size"),
     "type": ("t5", {"config": {**T5, "d_ff": "wide"}}, "d_ff: Input should be a valid integer"),
     "zero": ("llama", {"config": {**LLAMA, "hidden_size": 0}}, "hidden_size: Input should be gr"),
@@ -188,7 +192,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "experts": ("qwen3_moe", {"config": {}}, "it is a mixture of experts, whose cost"),
     "unfit": ("mpt", {"config": {}}, "its PyTorch code does not run in float64"),
     "no-sizes": ("gpt2", {"size": "small"}, "gpt2 has no size 'small'; expected config"),
-    "gpt2-field": ("gpt2", {"config": {"n_ebmd": 3}}, "unknown key n_ebmd; expected "),
+    "gpt2-field": ("gpt2", {"config": {"n_ebmd": 3}}, "unknown key n_ebmd; did you mean n_embd?"),
     "gpt2-heads": ("gpt2", {"config": {**GPT2, "n_head": 3}}, "must be divisible by num_heads"),
     "gpt2-positions": (
         "gpt2",
@@ -266,6 +270,16 @@ def test_texts_reach_no_further_than_a_model_reads():
         assert len(found) == count, found
     assert "model mine: it attends to 1,100 tokens together; expected 1,1" in found[0]
     assert "max_tokens is 1,100" in found[0]
+
+
+def test_identifiers_that_a_model_does_not_generate_take_no_room():
+    kinds = CodesIdentifiers(levels=3), NgramsIdentifiers(max_tokens=200)
+    config = {**LLAMA, **MISTRAL, "sliding_window": 1100}
+    for name, count in (("codes", 0), ("ngrams", 1)):
+        model = ModelSpec(family="mistral", name="mine", config=config, identifiers=(name,))
+        other = ModelSpec(family="t5", size="nano")
+        spec = SweepSpec(models=(model, other), identifiers=kinds, max_tokens=1000)
+        assert len(model_problems(spec)) == count
 
 
 def test_every_preset_is_taken():

@@ -115,6 +115,9 @@ def test_kinds_are_compared_on_the_queries_that_both_have(law_values):
             assert record["beam"] == 10
             assert record["difference"] == {"value": 0, "low": 0, "high": 0}
     assert compare_kinds({"codes": law_values}) == []
+    longer = other.assign_attrs(extent=[10, 10])
+    for record in compare_kinds({"codes": law_values, "ngrams": longer}, draws=30):
+        assert record["better"] is None and record["first"]["value"] > 0
 
 
 def test_what_cannot_be_compared_is_refused(law_values):

@@ -270,9 +270,14 @@ def test_identifiers_that_others_begin_with(root, tmp_path, settings, said):
 def test_documents_of_one_identifier_are_refused_unless_they_may_share(root, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({f"d{row}": [row // 2] for row in range(24)}))
     source = source_of(read_beir(root, tmp_path))
+    kind = FileIdentifiers(path=tmp_path / "x.json")
+    (said,) = kind.refusals(source.collection)
+    assert "24 documents share their identifier" in said and "d0, d1, d2" in said
     with pytest.raises(GenretError, match="24 documents share their identifier"):
-        FileIdentifiers(path=tmp_path / "x.json").tokens(source)
-    shared = FileIdentifiers(path=tmp_path / "x.json", repeated="share").tokens(source)
+        kind.tokens(source)
+    allowed = FileIdentifiers(path=tmp_path / "x.json", repeated="share")
+    assert not [*allowed.refusals(source.collection)]
+    shared = allowed.tokens(source)
     assert shared.rows.tolist() == [[row // 2] for row in range(24)] and shared.end is None
 
 

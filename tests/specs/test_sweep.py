@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from genret_dask.datasets import BeirDataset, PydocDataset
 from genret_dask.errors import SpecError
+from genret_dask.models.families import family_of
 from genret_dask.specs import ModelSpec, SweepSpec, load_spec
 
 
@@ -82,6 +83,14 @@ def test_unknown_key_is_named_with_the_valid_ones(load, content, key, valid):
     assert valid in [word.strip(" ,") for word in expected.split()]
 
 
+def test_a_misspelt_name_is_told_from_what_was_meant(load):
+    said = refused(load, {"inferrence": {}})
+    assert "unknown key inferrence; did you mean inference?" in said
+    assert "did you mean titles?" in refused(load, {"identifiers": [{"kind": "title"}]})
+    with pytest.raises(SpecError, match="did you mean llama?"):
+        family_of("lama")
+
+
 @pytest.mark.parametrize(
     ("content", "key"),
     [
@@ -97,6 +106,9 @@ def test_unknown_key_is_named_with_the_valid_ones(load, content, key, valid):
         ({"inference": {"memory": 4e9}}, "inference.memory"),
         ({"seed": -1}, "seed"),
         ({"seed": "one"}, "seed"),
+        ({"seed": True}, "seed is true; expected a number"),
+        ({"training": {"learning_rate": False}}, "learning_rate is false; expected a number"),
+        ({"inference": {"beams": 10}}, "should be a list, such as [1, 10]"),
         ({"name": "a/b"}, "name"),
         ({"dataset": {"kind": "msmarco"}}, "dataset"),
         ({"dataset": {"path": "x"}}, "dataset"),

@@ -166,7 +166,7 @@ def test_a_prompt_whose_pieces_grow_together_is_refused(root, tmp_path):
         ({"fractions": [0.5]}, "a checkpoint is not trained"),
         ({"training": {"examples": 1}}, "a checkpoint is not trained"),
         ({"size": "nano"}, "exactly one of"),
-        ({"checkpoint": "nowhere"}, "no config.json with a model_type"),
+        ({"checkpoint": "nowhere"}, "checkpoint nowhere is no folder"),
     ],
 )
 def test_wrong_settings_of_a_checkpoint_are_named(root, change, said):

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from genret_dask.cube.open import open_cube
+from genret_dask.datasets import BeirDataset
 from genret_dask.errors import GenretError
 from genret_dask.kinds import CodesIdentifiers, NgramsIdentifiers, TitlesIdentifiers
 from genret_dask.specs import InferenceSpec, ModelSpec, TrainingSpec
@@ -41,6 +42,19 @@ def root(tmp_path_factory) -> Path:
     (root / "ids.txt").write_text("".join(f"d{row}\n" for row in [*KEPT, KEPT[0]]))
     sweep(study(root, None), runs=root / "whole")
     return root
+
+
+def test_queries_that_lose_their_documents_are_counted(root, caplog):
+    spec = study(root, root / "ids.txt")
+    Study(spec, runs=root / "counted").check()
+    (line,) = [record.message for record in caplog.records if "inference.within" in record.message]
+    collection = BeirDataset(path=root / "beir").load(root / "collection")
+    relevant = collection.qrels["test"].relevant()
+    asked = {*relevant.query.tolist()}
+    led = {
+        query for query, doc in zip(relevant.query, relevant.document, strict=True) if doc in KEPT
+    }
+    assert f"{len(asked - led)} of {len(asked)} queries" in line and 0 < len(led) < len(asked)
 
 
 def test_a_beam_that_covers_all_finds_those_documents_by_the_same_scores(root):

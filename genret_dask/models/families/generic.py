@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model
 
+from genret_dask.errors import meant
 from genret_dask.models.families.base import Family
 from genret_dask.models.flops import Architecture
 from genret_dask.specs.validation import Record
@@ -74,7 +75,7 @@ def refusal(model_type: str) -> str | None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
-        return "transformers does not know it"
+        return "transformers does not know it" + meant(model_type, CONFIG_MAPPING)
     if model_type in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return "it is an encoder-decoder, which needs an exporter of its own"
     if model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
