@@ -8,10 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from genret_dask.errors import DatasetError
-from genret_dask.storage.arrays import parsed
+from genret_dask.storage.arrays import load
 
 Entry = tuple[str, Any]
 """A document's id and its identifier: a string, or a list of strings or of integers."""
@@ -37,7 +35,7 @@ def read_entries(path: Path, document_ids: Sequence[str] | None = None) -> Itera
         The file is of no known format, or malformed; the line or the place is named.
     """
     if path.suffix == ".npy":
-        array = parsed(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+        array = load(path)
         if document_ids is not None and len(array) != len(document_ids):
             raise DatasetError(
                 f"{path} has {len(array)} rows, and the collection {len(document_ids)} documents",
@@ -155,7 +153,7 @@ def content_of_file(path: str, _mtime: int) -> Content:
 
 def _array_content(file: Path) -> Content:
     try:
-        array = parsed(lambda: np.load(file, mmap_mode="r", allow_pickle=False))
+        array = load(file)
     except (ValueError, OSError, EOFError) as error:
         raise DatasetError(
             f"{file} cannot be read: {str(error)[:120]}", expected="a .npy of integers"

@@ -216,6 +216,8 @@ class NgramIndex:
         """`expand` by reading every occurrence: for prefixes that have few."""
         ends = np.cumsum(self.count(states)) // _AT_ONCE
         chunks = np.split(np.arange(len(states)), np.flatnonzero(np.diff(ends)) + 1)
+        if len(chunks) == 1:
+            return self._read(states, depth)
         return _together([(chunk, self._read(states[chunk], depth)) for chunk in chunks])
 
     def _read(self, states: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

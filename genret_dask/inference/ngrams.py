@@ -99,7 +99,12 @@ class NgramShortlist(NgramConstraint, Shortlist):
 
 @phase("select")
 def collect(
-    found: Rows, index: NgramIndex, weight: np.ndarray, queries: int, most: int
+    found: Rows,
+    index: NgramIndex,
+    weight: np.ndarray,
+    queries: int,
+    most: int,
+    log_allowed: bool,
 ) -> dict[str, np.ndarray]:
     """Put n-grams in the ranks of each beam size.
 
@@ -109,22 +114,26 @@ def collect(
         What each n-gram weighs (see `genret_dask.inference.documents`).
     most : int
         n-grams that there is room for.
+    log_allowed : bool
+        Whether the search listed all that may follow.
 
     Returns
     -------
     dict
-        token int32, logit, log_partition and log_allowed float32 [queries, beams, most, steps], -1
-        or NaN where there is none; ngram_score and weight float32, count int64 [queries, beams,
-        most], the likeliest first, NaN or 0 where there is none.
+        token int32, logit, log_partition and, if asked for, log_allowed float32 [queries, beams,
+        most, steps], -1 or NaN where there is none; ngram_score and weight float32, count int64
+        [queries, beams, most], the likeliest first, NaN or 0 where there is none.
     """
     ranked = Ranked(found, queries, most)
     row = ranked.row
-    return {
+    arrays = {
         "token": ranked.array(found.token[row], -1, np.int32),
         "logit": ranked.array(found.logit[row], np.nan, np.float32),
         "log_partition": ranked.array(found.log_partition[row], np.nan, np.float32),
-        "log_allowed": ranked.array(found.log_allowed[row], np.nan, np.float32),
         "ngram_score": ranked.array(found.score[row], np.nan, np.float32),
         "weight": ranked.array(weight[ranked.beam, row], np.nan, np.float32),
         "count": ranked.array(index.count(found.states)[row], 0, np.int64),
     }
+    if log_allowed:
+        arrays["log_allowed"] = ranked.array(found.log_allowed[row], np.nan, np.float32)
+    return arrays

@@ -553,11 +553,9 @@ class NgramDecoder:
         shape = len(tokens), len(self.beams)
         doc, total = rank_documents(evidence, *shape, self.spec.scoring.documents)
         most = self.spec.ngrams(self.beams)
-        collected = collect(found, self.index, evidence.weight, len(tokens), most)
-        if not self.spec.log_allowed:
-            del collected["log_allowed"]
+        allowed = self.spec.log_allowed
         return {
-            **collected,
+            **collect(found, self.index, evidence.weight, len(tokens), most, allowed),
             "doc": doc,
             "score": total,
             "left_out": evidence.left_out,

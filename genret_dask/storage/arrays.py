@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,13 @@ def parsed(read: Callable[[], T]) -> T:
     return read()
 
 
+def load(path: Path, *, mapped: bool = True) -> np.ndarray:
+    """Load a .npy file as `np.load` does, mapped or read; never pickled objects."""
+    mode: Literal["r"] | None = "r" if mapped else None
+    found: np.ndarray = parsed(lambda: np.load(path, mmap_mode=mode, allow_pickle=False))
+    return found
+
+
 def read_array(path: Path, *, mapped: bool = True, dims: int | None = None) -> np.ndarray:
     """Read numbers from a .npy file.
 
@@ -45,7 +52,7 @@ def read_array(path: Path, *, mapped: bool = True, dims: int | None = None) -> n
         The file is missing, is not a whole .npy file, or holds something other than numbers.
     """
     try:
-        found = parsed(lambda: np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
+        found = load(path, mapped=mapped)
     except (OSError, ValueError, TypeError, EOFError, OverflowError, MemoryError) as error:
         raise _damaged(path, " ".join(str(error).split())[:200]) from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":

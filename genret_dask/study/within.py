@@ -51,9 +51,10 @@ def check_within(origins: Origins) -> None:
     ------
     DatasetError, SpecError
     """
-    spec, collection = origins.spec.inference, origins.loaded
+    spec = origins.spec.inference
     if spec.within is None or origins.within is None or origins.within.state == "done":
         return
+    collection = origins.loaded
     rows = read_within(collection, spec.within)
     queries = select_queries(collection, spec.split, spec.queries, origins.spec.seed)
     relevant = collection.qrels[spec.split].relevant()

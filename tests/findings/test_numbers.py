@@ -122,7 +122,11 @@ SEARCHES = {
 @pytest.mark.parametrize(
     ("rows", "first"), [([1], 1), ([3], 3), ([0, 1, 2, 3], 0)], ids=["one", "last", "all"]
 )
-@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.filterwarnings(
+    "error",
+    "ignore::ResourceWarning",  # of what other tests left to the garbage collector
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 def test_a2_what_is_not_finite_is_an_error_that_names_row_and_step(
     search, value, step, what, rows, first
 ):
