@@ -84,13 +84,14 @@ def search(
 
 
 def _shown(asked: Asked, found: Found) -> str:
+    from genret_dask.datasets.words import one_line
     from genret_dask.redaction import printable
 
     lines = []
     for name, text, hits in zip(*asked, found, strict=True):
         lines.append(printable(f"{name}  {text}"))
         for rank, hit in enumerate(hits[:_SHOWN], start=1):
-            title = hit.title or hit.text[:60]
+            title = hit.title or one_line(hit.text)[:60]
             lines.append(printable(f"  {rank:3}  {hit.score:9.4f}  {hit.id}  {title}"))
         if not hits:
             lines.append("  nothing was found")

@@ -20,7 +20,7 @@ from genret_dask.models.manifest import MANIFEST, read_manifest
 from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.specs.registry import entry
 from genret_dask.specs.validation import validate
-from genret_dask.storage.artefacts import RECORD
+from genret_dask.storage.artefacts import RECORD, record_of
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import is_local, names_in, place_of
 from genret_dask.storage.records import dump_record, parse_record
@@ -128,6 +128,28 @@ class Place:
         except (OSError, KeyError, TypeError) as error:
             raise ModelError(f"{carried / _FACTS} is damaged: {error!r}") from error
         return cls(folder, carried / "identifiers", carried / "collection", kind, name, most)
+
+    def check_corpus(self, corpus: str) -> None:
+        """Refuse identifiers of another collection than the one that lies beside them.
+
+        Parameters
+        ----------
+        corpus : str
+            The collection's content hash.
+
+        Raises
+        ------
+        ModelError
+        """
+        made_from = record_of(self.identifiers, self.kind.record_name, {"made_from": dict})
+        found = made_from["made_from"].get("collection")
+        if found not in (None, corpus):
+            raise ModelError(
+                f"the identifiers at {self.identifiers} are of another collection than the one at "
+                f"{self.collection}: {str(found)[:12]} and {corpus[:12]}",
+                expected="those of one run",
+                fix="copy the model's folder again, whole",
+            )
 
 
 def _one_of(names: Any) -> str:

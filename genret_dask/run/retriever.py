@@ -170,6 +170,7 @@ class Retriever:
         each = self._resources.host.threads_each(threads)
         self._session = self._resources.session(place.model, provider, each)
         self.collection = stored.read_artefact(place.collection)
+        place.check_corpus(self.collection.content_hash)
         self._space = self._resources.space(place.kind, place.identifiers)
         place.kind.require_match(
             self._space, self._session.manifest, self.collection.content_hash, place.identifiers

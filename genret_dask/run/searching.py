@@ -95,11 +95,7 @@ class Search:
 
 
 def _search_part(search: Search, texts: list[str], report: Report) -> Ranks:
-    resources = current_resources()
-    retriever: Retriever = resources.cached(
-        ("retriever", search.place.model, *sorted(search.how.items())),
-        lambda: Retriever(search.place, resources=resources, **search.how),
-    )
+    retriever = Retriever(search.place, resources=current_resources(), **search.how)
     found = retriever.search(texts, search.beam, search.top, lambda done, of: report(done / of))
     return found.dataset["doc"].values, found.dataset["score"].values
 
