@@ -178,7 +178,7 @@ class KindAccessor:
         losses = {"cgl": self.cgl, "generation_loss": self.positive_loss}
         if name in losses:
             return losses[name]()
-        name = name or self.main_metric
+        name = self.main_metric if name is None else name
         found = measure_of(self._tree, name)(self.search, self.contrast)
         return found.rename(name)
 
@@ -213,7 +213,7 @@ class KindAccessor:
         self, draws: int = 1000, seed: int = 0, metric: str | None = None, **options: Any
     ) -> list[Fit]:
         """Every law of the cube, in one pass: `genret_dask.fits.fits_of`, by `main_metric`."""
-        name = metric or self.main_metric
+        name = self.main_metric if metric is None else metric
         values = reduce_queries(self.search, self.contrast, {name: measure_of(self._tree, name)})
         return fits_of(self.kind, values, draws, seed, metric=name, **options)
 

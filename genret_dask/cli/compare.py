@@ -84,7 +84,8 @@ def errors_of(
     from genret_dask.metrics.reported import main_metric, measure_of
 
     trees = {run: open_cube(run) for run in runs}
-    names = list(dict.fromkeys(metric or main_metric(one.attrs) for one in trees.values()))
+    own = dict.fromkeys(main_metric(tree.attrs) for tree in trees.values())
+    names = list(own) if metric is None else [metric]
     if len(names) > 1:
         raise InputError(
             f"the runs are told by different metrics: {', '.join(names)}",

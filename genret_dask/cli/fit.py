@@ -64,7 +64,7 @@ def fit(
     if run is not None:
         tree = open_cube(run)
         options: dict[str, Any] = {
-            "metric": metric or main_metric(tree.attrs),
+            "metric": main_metric(tree.attrs) if metric is None else metric,
             "measure": measure_of(tree, metric),
             "loss": loss,
             "weights": weights,

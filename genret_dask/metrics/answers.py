@@ -19,6 +19,7 @@ from genret_dask.datasets.dpr import Answers
 from genret_dask.errors import CubeError
 from genret_dask.metrics.bootstrap import PARALLELIZED
 from genret_dask.metrics.ranking import check_cut_off
+from genret_dask.storage.artefacts import record_of
 
 ANSWERS = "answer_hits"
 
@@ -56,7 +57,7 @@ def answer_hits(search: xr.Dataset, contrast: xr.Dataset, k: int, collection: Pa
         The collection is missing or damaged.
     """
     check_cut_off(ANSWERS, k)
-    answers = stored.read_artefact(collection).answers
+    answers = _opened(collection, _hash_of(collection)).answers
     asked = [bool(answers.get(str(query))) for query in search["query"].values]
     hit = answered(search, collection).isel(rank=slice(k)).any("rank").astype(np.float64)
     found = hit.where(xr.DataArray(asked, dims="query"))
@@ -71,7 +72,7 @@ def answered(search: xr.Dataset, collection: Path) -> xr.DataArray:
     xarray.DataArray
         bool (model, query, beam, rank).
     """
-    names = np.array([str(query) for query in search["query"].values], dtype=object)
+    names = np.array([str(query) for query in search["query"].values])
     return xr.apply_ufunc(
         _answered,
         search["doc"],
@@ -80,7 +81,7 @@ def answered(search: xr.Dataset, collection: Path) -> xr.DataArray:
         output_core_dims=[["rank"]],
         kwargs={
             "folder": collection,
-            "content_hash": stored.read_artefact(collection).content_hash,
+            "content_hash": _hash_of(collection),
         },
         **{**PARALLELIZED, "output_dtypes": [np.bool_]},
     ).rename("answered")
@@ -97,7 +98,7 @@ def _answered(ranked: np.ndarray, names: np.ndarray, folder: Path, content_hash:
             fix="open it beside the collection that it was made from",
         )
     asked, query = np.unique(np.broadcast_to(names, ranked.shape[:-1]), return_inverse=True)
-    askers = Answers([collection.answers.get(name, ()) for name in asked])
+    askers = Answers([collection.answers.get(str(name), ()) for name in asked])
     hits = [
         number * len(rows) + column
         for column, row in enumerate(rows.tolist())
@@ -106,6 +107,10 @@ def _answered(ranked: np.ndarray, names: np.ndarray, folder: Path, content_hash:
     ]
     pairs = query.reshape(ranked.shape[:-1])[..., None] * len(rows) + place.reshape(ranked.shape)
     return np.isin(pairs, np.array(hits, dtype=np.int64))
+
+
+def _hash_of(folder: Path) -> str:
+    return str(record_of(folder)["content_hash"])
 
 
 @lru_cache(maxsize=1)

@@ -145,7 +145,7 @@ def gather(
     spec = tree.attrs.get("spec") or {}
     draws = (spec.get("fits") or {}).get("bootstrap", 1000) if draws is None else draws
     seed = spec.get("seed", 0) if seed is None else seed
-    shown = metric or main_metric(tree.attrs)
+    shown = main_metric(tree.attrs) if metric is None else metric
     measures = {**measures_of(tree), shown: measure_of(tree, shown)}
     found = []
     with dask.config.set(scheduler="threads"):
