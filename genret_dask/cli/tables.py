@@ -136,7 +136,7 @@ def metrics_table(
 
 def _of_fewer(value: Any, record: Mapping[str, Any]) -> Any:
     """An estimate, with its count of queries only where it differs from the record's."""
-    if not isinstance(value, Mapping) or value.get("n") != record["queries"]:
+    if not isinstance(value, Mapping) or value.get("n") != record.get("queries"):
         return value
     return {key: part for key, part in value.items() if key != "n"}
 
