@@ -27,7 +27,7 @@ _COLUMNS = (
 )
 @click.option(
     "--trec",
-    type=path,
+    type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Write the qrels, and the run of every model at every beam, there, for trec tools.",
 )
