@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["SweepSpec", "load_spec", "open_collection", "open_cube", "sweep"]
+__all__ = ["Retriever", "SweepSpec", "load_spec", "open_collection", "open_cube", "sweep"]
 
 if TYPE_CHECKING:
     from genret_dask.accessor import open_collection
     from genret_dask.cube.open import open_cube
+    from genret_dask.run.retriever import Retriever
     from genret_dask.specs import SweepSpec, load_spec
     from genret_dask.study.sweep import sweep
 
 _HOMES = {
+    "Retriever": "genret_dask.run.retriever",
     "SweepSpec": "genret_dask.specs",
     "load_spec": "genret_dask.specs",
     "open_collection": "genret_dask.accessor",

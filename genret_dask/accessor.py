@@ -16,14 +16,18 @@ import xarray as xr
 
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.datasets import stored
+from genret_dask.datasets.collection import Collection
 from genret_dask.errors import InputError
 from genret_dask.fits.fit_over import fit_over, of_family
 from genret_dask.fits.fitting import Fit
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics import contrastive, ranking
+from genret_dask.metrics.answers import ANSWERS
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.metrics.contrastive import Form
 from genret_dask.metrics.queries import per_query, reduce_queries
+from genret_dask.metrics.reported import main_metric, measure_of, measures_of, run_of
+from genret_dask.metrics.runs import write_qrels, write_run
 from genret_dask.storage.artefacts import RECORD
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import place_of
@@ -140,17 +144,55 @@ class KindAccessor:
         """`genret_dask.metrics.average_precision`: (model, query, beam)."""
         return ranking.average_precision(self.search, self.contrast, k)
 
+    def ndcg_exp(self, k: int) -> xr.DataArray:
+        """`genret_dask.metrics.ndcg_exp`: (model, query, beam)."""
+        return ranking.ndcg_exp(self.search, self.contrast, k)
+
+    def success(self, k: int) -> xr.DataArray:
+        """`genret_dask.metrics.success`: (model, query, beam)."""
+        return ranking.success(self.search, self.contrast, k)
+
+    def r_precision(self) -> xr.DataArray:
+        """`genret_dask.metrics.r_precision`: (model, query, beam)."""
+        return ranking.r_precision(self.search, self.contrast)
+
+    def answer_hits(self, k: int) -> xr.DataArray:
+        """`genret_dask.metrics.answer_hits` with the answers of the cube's run."""
+        return self.metric(f"{ANSWERS}@{k}")
+
+    @property
+    def main_metric(self) -> str:
+        """The measure of rankings that the cube's collection names; recall@10 if it names none."""
+        return main_metric(self._tree.root.attrs)
+
+    def metric(self, name: str | None = None) -> xr.DataArray:
+        """A metric by its name: cgl, generation_loss, or a measure of rankings at any cut-off.
+
+        The default is `main_metric`.
+
+        Raises
+        ------
+        InputError
+            There is none of that name.
+        """
+        losses = {"cgl": self.cgl, "generation_loss": self.positive_loss}
+        if name in losses:
+            return losses[name]()
+        name = self.main_metric if name is None else name
+        found = measure_of(self._tree, name)(self.search, self.contrast)
+        return found.rename(name)
+
     def flops(self) -> xr.DataArray:
         """Floating-point operations of each search: (model, query, beam)."""
         return self.search["flops"]
 
     def per_query(self) -> xr.Dataset:
         """`genret_dask.metrics.queries.per_query`: every metric of every query."""
-        return per_query(self.search, self.contrast)
+        return per_query(self.search, self.contrast, measures_of(self._tree))
 
     def bootstrap(self, metric: str = "cgl", draws: int = 1000, seed: int = 0) -> xr.DataArray:
         """Mean of a metric of `per_query` in each resample: (draw, model, ...)."""
-        return bootstrap_mean(self._metric(metric), draws, seed)
+        return bootstrap_mean(self.metric(metric), draws, seed)
 
     def fit(
         self,
@@ -161,27 +203,33 @@ class KindAccessor:
         **options: Any,
     ) -> Fit:
         """`genret_dask.fits.fit_over` of a metric of `per_query`; over ``flops`` as well."""
-        values = of_family(self._metric(metric), family, precision)
+        values = of_family(self.metric(metric), family, precision)
         if "flops" in axes:
             flops = of_family(self.flops(), family, precision).mean("query")
             values = values.assign_coords(flops=flops.reset_coords(drop=True))
         return fit_over(values, *axes, **options)
 
-    def fits(self, draws: int = 1000, seed: int = 0, **options: Any) -> list[Fit]:
-        """Every law of the cube, in one pass: `genret_dask.fits.fits_of`."""
-        values = reduce_queries(self.search, self.contrast)
-        return fits_of(self.kind, values, draws, seed, **options)
+    def fits(
+        self, draws: int = 1000, seed: int = 0, metric: str | None = None, **options: Any
+    ) -> list[Fit]:
+        """Every law of the cube, in one pass: `genret_dask.fits.fits_of`, by `main_metric`."""
+        name = self.main_metric if metric is None else metric
+        values = reduce_queries(self.search, self.contrast, {name: measure_of(self._tree, name)})
+        return fits_of(self.kind, values, draws, seed, metric=name, **options)
 
-    def _metric(self, name: str) -> xr.DataArray:
-        if name == "cgl":
-            return self.cgl()
-        if name == "generation_loss":
-            return self.positive_loss()
-        measures = ranking.measures()
-        if name in measures:
-            return measures[name](self.search, self.contrast)
-        expected = ", ".join(["cgl", "generation_loss", *measures])
-        raise InputError(f"there is no metric {name!r}", expected=f"one of {expected}")
+    def trec_run(
+        self, path: Path | str, *, model: str, beam: int, run: Path | str | None = None
+    ) -> Path:
+        """Write the rankings of a model at any beam: `genret_dask.metrics.write_run`.
+
+        The ids are those of the collection in the run directory, as `documents` finds it.
+        """
+        names = collection_of(self._tree, run).document_ids
+        return write_run(self.search, names, path, model=model, beam=beam)
+
+    def trec_qrels(self, path: Path | str, *, run: Path | str | None = None) -> Path:
+        """Write the relevant documents of every query: `genret_dask.metrics.write_qrels`."""
+        return write_qrels(self.contrast, collection_of(self._tree, run).document_ids, path)
 
     @property
     def _kinds(self) -> list[xr.DataTree]:
@@ -203,16 +251,23 @@ class KindAccessor:
 
 def documents_of(tree: xr.DataTree, run: Path | str | None = None) -> xr.Dataset:
     """The documents of a cube's run; see `KindAccessor.documents`."""
-    if run is None:
-        source = tree.root.encoding.get("source")
-        run = source and place_of(source).parent
-    if run is None:
+    return open_collection(_run_of(tree, run))
+
+
+def collection_of(tree: xr.DataTree, run: Path | str | None = None) -> Collection:
+    """The collection of a cube's run; errors as of `documents_of`."""
+    return stored.read_artefact(_collection_in(_run_of(tree, run)))
+
+
+def _run_of(tree: xr.DataTree, run: Path | str | None) -> Path | str:
+    found = run_of(tree) if run is None else run
+    if found is None:
         raise InputError(
             "the tree does not say where it was opened",
             expected="a cube by genret_dask.open_cube, or its run directory",
             fix="give it, as in documents(run='runs/pydoc')",
         )
-    return open_collection(run)
+    return found
 
 
 def open_collection(run: Path | str) -> xr.Dataset:
@@ -229,13 +284,7 @@ def open_collection(run: Path | str) -> xr.Dataset:
     InputError
         There is no collection.
     """
-    folder = RunLayout(place_of(run)).collection
-    if not (folder / RECORD).is_file():
-        raise InputError(
-            f"there is no collection at {folder}",
-            expected="the run directory that the cube was made in",
-            fix="copy its folder collection beside the cube, or give the run: documents(run=...)",
-        )
+    folder = _collection_in(run)
     found = stored.read_artefact(folder)
     columns = {"id": "document_ids", "title": "titles", "text": "texts"}
     blocks = partial(
@@ -246,6 +295,17 @@ def open_collection(run: Path | str) -> xr.Dataset:
         coords={"doc": np.arange(len(found), dtype=np.int32)},
         attrs={"collection": found.name},
     )
+
+
+def _collection_in(run: Path | str) -> Path:
+    folder = RunLayout(place_of(run)).collection
+    if not (folder / RECORD).is_file():
+        raise InputError(
+            f"there is no collection at {folder}",
+            expected="the run directory that the cube was made in",
+            fix="copy its folder collection beside the cube, or give the run: documents(run=...)",
+        )
+    return folder
 
 
 def _strings(folder: Path, column: str, block_info: Any = None) -> np.ndarray:

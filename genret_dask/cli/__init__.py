@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "Write one page that shows a run: laws, frontier, queries, provenance.",
     "metrics": "Print the metrics of a run's cube.",
     "identifiers": "Describe the identifiers of a run: lengths, entropies, shared prefixes.",
+    "search": "Search with a model of a run, or with a model's folder.",
     "explain": "Show what a model generates for a query, and where it leads.",
     "bench": "Time this engine against transformers and plain loops, on this machine.",
     "verify": "Check every chunk and artefact of a run against its hash.",

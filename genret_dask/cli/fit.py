@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from genret_dask.cli.options import path, resample_options
+from genret_dask.cli.options import metric_option, path, resample_options
 
 if TYPE_CHECKING:
     from genret_dask.fits.surface import Loss
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of a run's points: equal, or one over each one's variance.",
 )
+@metric_option
 @click.option("--published", is_flag=True, help="Add the points that the study published.")
 @resample_options
 def fit(
@@ -46,6 +47,7 @@ def fit(
     as_json: bool,
     loss: Loss,
     weights: Weights,
+    metric: str | None,
     published: bool,
     draws: int,
     seed: int,
@@ -56,11 +58,19 @@ def fit(
     from genret_dask.cli.tables import fits_table
     from genret_dask.cube.open import kinds, open_cube
     from genret_dask.fits import fit_points, fit_records, published_points, read_points
+    from genret_dask.metrics.reported import main_metric, measure_of
 
     found = []
     if run is not None:
-        for kind, search, contrast in kinds(open_cube(run)):
-            found += fit_records(kind, search, contrast, draws, seed, loss=loss, weights=weights)
+        tree = open_cube(run)
+        options: dict[str, Any] = {
+            "metric": main_metric(tree.attrs) if metric is None else metric,
+            "measure": measure_of(tree, metric),
+            "loss": loss,
+            "weights": weights,
+        }
+        for kind, search, contrast in kinds(tree):
+            found += fit_records(kind, search, contrast, draws, seed, **options)
     points = [] if points_file is None else read_points(points_file)
     points += published_points() if published else []
     found += [fit_points(item, loss=loss, draws=draws, seed=seed).record() for item in points]

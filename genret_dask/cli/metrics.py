@@ -12,32 +12,67 @@ from genret_dask.cli.options import path, resample_options
 
 _COLUMNS = (
     "model; beam; recall@1=R@1; recall@10=R@10; recall@100=R@100; mrr@10=MRR@10; ndcg@10=nDCG@10;"
-    "map@10=MAP@10; queries; cgl=CGL; chance; negatives; flops=FLOPs/query"
+    "map@10=MAP@10; success@20=S@20; r_precision=R-prec; answer_hits@20; queries; cgl=CGL; chance;"
+    "negatives; flops=FLOPs/query"
 )
 
 
 @click.command()
 @click.argument("run", type=path)
+@click.option(
+    "--metric",
+    "chosen",
+    multiple=True,
+    help="Only this measure of rankings, as ndcg@100; give it several times for several.",
+)
+@click.option(
+    "--trec",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write the qrels, and the run of every model at every beam, there, for trec tools.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
 @resample_options
-def metrics(run: Path, as_json: bool, draws: int, seed: int) -> None:
-    """Print the metrics of RUN's cube, each with its 95 % bootstrap interval."""
-    from genret_dask.cli.tables import columns, format_table, kinds_told_apart
+def metrics(
+    run: Path,
+    chosen: tuple[str, ...],
+    trec: Path | None,
+    as_json: bool,
+    draws: int,
+    seed: int,
+) -> None:
+    """Print the metrics of RUN's cube, each with its 95 % bootstrap interval.
+
+    A number is the mean over the queries of its line, or over as many as stand behind it.
+    """
+    from genret_dask.accessor import collection_of
+    from genret_dask.cli.tables import columns, metrics_table, with_metric
     from genret_dask.cube.open import kinds, open_cube
     from genret_dask.metrics.queries import reduce_queries
+    from genret_dask.metrics.reported import main_metric, measure_of, measures_of
+    from genret_dask.metrics.runs import write_runs
     from genret_dask.metrics.table import records
     from genret_dask.specs.registry import names_of
 
+    tree = open_cube(run)
+    measures = {name: measure_of(tree, name) for name in chosen} or measures_of(tree)
     found = [
         record
-        for kind, search, contrast in kinds(open_cube(run))
-        for record in records(kind, reduce_queries(search, contrast), draws, seed)
+        for kind, search, contrast in kinds(tree)
+        for record in records(kind, reduce_queries(search, contrast, measures), draws, seed)
     ]
+    if trec is not None:
+        names = collection_of(tree).document_ids
+        for kind, search, contrast in kinds(tree):
+            write_runs(search, contrast, names, trec / kind)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    shown = columns(_COLUMNS) | {name: name for name in names_of("metrics")}
-    click.echo(format_table(found, kinds_told_apart(found, shown)))
+    shown = columns(_COLUMNS)
+    for name in chosen or [main_metric(tree.attrs), *names_of("metrics")]:
+        shown = with_metric(shown, name, before="queries")
+    there = {key: heading for key, heading in shown.items() if any(key in one for one in found)}
+    click.echo(metrics_table(found, there, intervals=True))
     for line in _without_loss(found):
         click.echo(line)
 

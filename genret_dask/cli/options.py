@@ -89,6 +89,13 @@ def resample_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return shown("--draws", type=least, default=1000, help="Bootstrap resamples.")(command)
 
 
+metric_option = click.option(
+    "--metric",
+    help="A measure of rankings, as ndcg@10 or success@20; by default the one that the run's "
+    "collection names, else recall@10.",
+)
+
+
 def spec_of(config_file: Path | None, name: str | None, memory: str | None = None) -> SweepSpec:
     """The study of a file, or the pydoc study, with the values of --name and --memory in it."""
     from genret_dask.specs import SweepSpec, load_spec

@@ -10,7 +10,14 @@ import click
 
 from genret_dask.cli.options import running, spec_of, study_options
 from genret_dask.cli.progress import echo
-from genret_dask.cli.tables import fits_table, labelled, metrics_table, precision_table
+from genret_dask.cli.tables import (
+    METRIC_COLUMNS,
+    fits_table,
+    labelled,
+    metrics_table,
+    precision_table,
+    with_metric,
+)
 
 if TYPE_CHECKING:
     from genret_dask.specs import SweepSpec
@@ -75,9 +82,14 @@ def _write_report(study: Study) -> Path | None:
 
 
 def _print_results(study: Study, cube: Path, results: dict[str, list[dict[str, Any]]]) -> None:
-    parts = [metrics_table(results["metrics"]), fits_table(results["fits"])]
+    from genret_dask.cube.store import read_attributes
+    from genret_dask.metrics.reported import main_metric
+
+    metric = main_metric(read_attributes(cube))
+    shown = with_metric(METRIC_COLUMNS, metric, before="queries")
+    parts = [metrics_table(results["metrics"], shown), fits_table(results["fits"])]
     if "precision" in results:
-        parts.append(precision_table(results["precision"]))
+        parts.append(precision_table(results["precision"], metric))
     files = [
         f"\n  {path.name}{'/' if path.is_dir() else ''}"
         for path in sorted(study.folder.iterdir())

@@ -41,13 +41,13 @@ PRECISION_COLUMNS = columns(
 """Of the records of `genret_dask.metrics.precision`."""
 
 CHOICE_COLUMNS = columns(
-    "model; beam; flops=FLOPs/query; train_flops=FLOPs to train; recall=R@10; stable"
+    "model; beam; flops=FLOPs/query; train_flops=FLOPs to train; recall; stable"
 )
-"""Of the records of `genret_dask.fits.frontier`."""
+"""Of the records of `genret_dask.fits.frontier`; `recall` is headed by the metric."""
 
 OUTLOOK_COLUMNS = columns(
     "family; n=N; d=D; beam=beam, about; flops=FLOPs/query; train_flops=FLOPs to train;"
-    "recall=R@10; needed=FLOPs for the target; r2=R2; points=n"
+    "recall; needed=FLOPs for the target; r2=R2; points=n"
 )
 """Of the records of `genret_dask.fits.outlook`."""
 
@@ -68,8 +68,8 @@ def format_table(
     Parameters
     ----------
     records : sequence of mapping
-        A value is a text, a number, None, or an estimate: a mapping of `low`, `high` and `mean`
-        or `value`.
+        A value is a text, a number, None, or an estimate: a mapping of `low`, `high`, `mean` or
+        `value`, and perhaps `n`.
     columns : mapping of key to heading, optional
         Which keys, in which order; all of the first record by default. A key that a record lacks
         is shown as None is: by a dash.
@@ -123,9 +123,33 @@ def facts_table(facts: Mapping[str, Any]) -> str:
     return labelled(rows, width=max(map(len, rows), default=0), gap="  ")
 
 
-def metrics_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """The table of model x beam that ends a sweep."""
-    return format_table(records, kinds_told_apart(records, METRIC_COLUMNS), intervals=False)
+def metrics_table(
+    records: Sequence[Mapping[str, Any]],
+    shown: Mapping[str, str] = METRIC_COLUMNS,
+    *,
+    intervals: bool = False,
+) -> str:
+    """The table of model x beam; a mean of fewer queries than its line has says of how many."""
+    lines = [{key: _of_fewer(value, record) for key, value in record.items()} for record in records]
+    return format_table(lines, kinds_told_apart(records, shown), intervals=intervals)
+
+
+def _of_fewer(value: Any, record: Mapping[str, Any]) -> Any:
+    """An estimate, with its count of queries only where it differs from the record's."""
+    if not isinstance(value, Mapping) or value.get("n") != record.get("queries"):
+        return value
+    return {key: part for key, part in value.items() if key != "n"}
+
+
+def with_metric(shown: Mapping[str, str], metric: str, before: str) -> dict[str, str]:
+    """Columns, with that of a metric before another one where there is none of it yet."""
+    from genret_dask.metrics.reported import short_name
+
+    if metric in shown:
+        return dict(shown)
+    place = list(shown).index(before)
+    pairs = list(shown.items())
+    return dict([*pairs[:place], (metric, short_name(metric)), *pairs[place:]])
 
 
 def fits_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -171,32 +195,43 @@ def _forecast(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def precision_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """The table of what reduced precisions change, each with its 95 % interval."""
-    return format_table(records, kinds_told_apart(records, PRECISION_COLUMNS))
+def precision_table(records: Sequence[Mapping[str, Any]], metric: str = "cgl") -> str:
+    """The table of what reduced precisions change, each with its 95 % interval.
+
+    With a column of the main metric, if there is none of it yet.
+    """
+    shown = PRECISION_COLUMNS
+    if metric not in shown:
+        from genret_dask.metrics.reported import short_name
+
+        shown = {**shown, metric: f"{short_name(metric)} less fp32's"}
+    return format_table(records, kinds_told_apart(records, shown))
 
 
 def plan_text(record: Mapping[str, Any]) -> str:
     """Frontier, choice and outlook of one identifier kind."""
+    from genret_dask.metrics.reported import short_name
+
     budget, choice, predicted = record["budget"], record["measured"], record["predicted"]
-    target = budget["target_recall"]
+    target, metric = budget["target_recall"], short_name(record["metric"])
+    choices, outlook = ({**one, "recall": metric} for one in (CHOICE_COLUMNS, OUTLOOK_COLUMNS))
     limits = [
         f"{budget[key]:.4g} {words}"
         for key, words in (("flops", "FLOPs a query"), ("train_flops", "FLOPs to train"))
         if budget[key] is not None
     ]
-    wanted = "best R@10" if target is None else f"fewest FLOPs for R@10 {target:g}"
+    wanted = f"best {metric}" if target is None else f"fewest FLOPs for {metric} {target:g}"
     wanted += f" within {' and '.join(limits)}" if limits else ""
     parts = [
         f"{record['identifiers']}: frontier of what was measured",
-        format_table(record["frontier"], CHOICE_COLUMNS),
+        format_table(record["frontier"], choices),
         f"{wanted}, measured",
-        format_table([choice], CHOICE_COLUMNS) if choice else "  nothing that was measured does",
+        format_table([choice], choices) if choice else "  nothing that was measured does",
     ]
     if record["rivals"]:
         parts.append("cheaper, and not surely worse (95 % interval of the difference holds 0)")
-        parts.append(format_table(record["rivals"], CHOICE_COLUMNS))
-    outlook = {k: v for k, v in OUTLOOK_COLUMNS.items() if k != "needed" or target is not None}
+        parts.append(format_table(record["rivals"], choices))
+    outlook = {k: v for k, v in outlook.items() if k != "needed" or target is not None}
     rounded = [{**item, "n": round(item["n"]), "d": round(item["d"])} for item in predicted]
     parts.append(f"{wanted}, by the surface L(N,D,C) of each family")
     parts.append(format_table(rounded, outlook) if predicted else "  no family has a surface")
@@ -240,9 +275,11 @@ def _is_text(value: Any) -> bool:
 def _text(value: Any, intervals: bool) -> str:
     if isinstance(value, Mapping):
         middle = _text(value.get("mean", value.get("value")), intervals)
+        of = f" of {value['n']:,}" if "n" in value else ""
         if not intervals or middle == "-":
-            return middle
-        return f"{middle} [{_text(value['low'], intervals)}, {_text(value['high'], intervals)}]"
+            return middle + of
+        ends = ", ".join(_text(value[end], intervals) for end in ("low", "high"))
+        return f"{middle} [{ends}]{of}"
     if value is None:
         return "-"
     if isinstance(value, str):

@@ -13,6 +13,9 @@ from genret_dask.datasets.collection import SPLITS, Collection
 from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.specs.validation import Record
 
+MAIN_METRIC = "recall@10"
+"""The metric of collections that name none."""
+
 
 class Dataset(Record):
     """A kind of collection: `dataset:` of a study, by its `kind`.
@@ -49,6 +52,14 @@ class Dataset(Record):
     def version(self) -> str:
         """Which build of it this is."""
         return self.fingerprint()
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that its results are told by, where nobody asks for another one.
+
+        It is written into the cube. Laws, plans, comparisons and the report take it.
+        """
+        return MAIN_METRIC
 
     @abstractmethod
     def read(self, into: CollectionWriter) -> None:

@@ -56,6 +56,11 @@ class DprDataset(Dataset):
         """The name of the passages' file."""
         return self.passages.name.partition(".")[0]
 
+    @property
+    def main_metric(self) -> str:
+        """Top-20 accuracy, as the DPR paper reports it."""
+        return "success@20"
+
     def read(self, into: CollectionWriter) -> None:
         """Read the questions of each split, then the passages; judge them by their answers.
 

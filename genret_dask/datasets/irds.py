@@ -42,6 +42,13 @@ class IrDatasetsDataset(Dataset):
         """That of the catalogue."""
         return f"ir-datasets-{metadata.version('ir-datasets')}"
 
+    @property
+    def main_metric(self) -> str:
+        """MRR@10 of MS MARCO's own queries, as its leaderboard has it; else the default."""
+        collection, _, part = self.test.partition("/")
+        is_marco = collection.startswith("msmarco-") and not part.startswith("trec-")
+        return "mrr@10" if is_marco else super().main_metric
+
     def read(self, into: CollectionWriter) -> None:
         """Read the test split's documents, and the queries and judgements of each split.
 

@@ -168,6 +168,19 @@ def read_artefact(folder: Path) -> Collection:
     return read(fetched(folder) / TEXTS)
 
 
+def has_answers(folder: Path) -> bool:
+    """Tell whether the collection of a run directory has answers, by the file of its queries alone.
+
+    False where there is no such file, or none that can be read.
+    """
+    try:
+        content = (folder / TEXTS / _FILES[1]).read_bytes()
+        answers = pa.ipc.open_file(pa.py_buffer(content)).read_all()["answers"]
+    except (OSError, KeyError, pa.ArrowInvalid):
+        return False
+    return bool(pc.any(pc.greater(pc.list_value_length(answers), 0)).as_py())
+
+
 def read(folder: Path) -> Collection:
     """Map what `build` or `write` wrote; nothing is read but the judgements and the answers.
 

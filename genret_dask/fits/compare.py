@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from genret_dask.datasets.base import MAIN_METRIC
 from genret_dask.errors import InputError
 from genret_dask.fits.points import Estimate
-from genret_dask.fits.series import ERROR, Means, groups_of, means_of, pareto, recall_of
+from genret_dask.fits.series import Means, groups_of, means_of, pareto, recall_of
 from genret_dask.metrics.bootstrap import finite
 from genret_dask.metrics.queries import place_in
 
@@ -29,6 +30,7 @@ def better(
     beam: int | None = None,
     draws: int = 1000,
     seed: int = 0,
+    metric: str = MAIN_METRIC,
 ) -> list[dict[str, Any]]:
     """Compare two models of a cube on the same queries.
 
@@ -39,14 +41,16 @@ def better(
     first, second : str
         Names of models.
     beam : int, optional
-        For recall; the largest by default.
+        For the metric; the largest by default.
     draws, seed : int
         Resamples of the queries.
+    metric : str
+        A measure of a ranking among the values.
 
     Returns
     -------
     list of dict
-        A record for cgl (lower is better) and for recall@10: what was compared, both sides and
+        A record for cgl (lower is better) and for the metric: what was compared, both sides and
         their difference as estimates, `better` (the side's name, or None where the 95 % interval
         of the difference holds 0) and `share`, the share of the resamples in which the first is
         better.
@@ -56,12 +60,12 @@ def better(
     InputError
         There is no such model or beam.
     """
-    means = means_of(values, draws, seed)
+    means = means_of(values, draws, seed, metric=metric)
     column = place_in(means.beam, means.beam.max() if beam is None else beam, "beam")
     sides = [
         _side(name, means, place_in(means.model, name, "model"), column) for name in (first, second)
     ]
-    return list(_both_metrics(sides, {"by": "model"}, means.beam[column]))
+    return list(_both_metrics(sides, {"by": "model"}, metric, means.beam[column]))
 
 
 def compare_families(means: Means) -> list[dict[str, Any]]:
@@ -69,8 +73,8 @@ def compare_families(means: Means) -> list[dict[str, Any]]:
 
     At matched N and D a side's value at an x of the other side is that on the straight line, over
     log x, between its measured neighbours; there is none outside its own range. N is that of the
-    models at the family's largest train fraction, D that of the N with most fractions, and recall
-    is at the largest beam. At matched FLOPs it is the measured search with the highest recall
+    models at the family's largest train fraction, D that of the N with most fractions, and the
+    metric is at the largest beam. At matched FLOPs it is the measured search with the best metric
     within them.
 
     Returns
@@ -92,7 +96,8 @@ def compare_families(means: Means) -> list[dict[str, Any]]:
                     for name, rows in varying
                 ]
                 widest = means.beam[means.widest]
-                found += _both_metrics(sides, {"by": by, "x": finite(x)}, widest, of=of)
+                matched = {"by": by, "x": finite(x)}
+                found += _both_metrics(sides, matched, means.metric, widest, of=of)
         for budget in _budgets(means, *(rows for _, rows in pair)):
             places = [_bought(means, rows, budget) for _, rows in pair]
             names = [name for name, _ in pair]
@@ -101,26 +106,32 @@ def compare_families(means: Means) -> list[dict[str, Any]]:
                 {
                     "by": "flops",
                     "x": finite(budget),
-                    "metric": ERROR,
+                    "metric": means.metric,
                     "of": [
                         f"{means.model[row]} beam {means.beam[column]}" for row, column in places
                     ],
-                    **_record(sides, ERROR),
+                    **_record(sides, means.metric),
                 }
             )
     return found
 
 
 def compare_kinds(
-    sets: Mapping[str, xr.Dataset], *, draws: int = 1000, seed: int = 0
+    sets: Mapping[str, xr.Dataset],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    metric: str = MAIN_METRIC,
 ) -> list[dict[str, Any]]:
     """Compare identifier kinds, or runs, model by model on the queries that both have.
 
     Parameters
     ----------
     sets : mapping of name to xarray.Dataset
-        Metrics of each query, as `reduce_queries` gives them. Models are matched by name, recall is
-        at the largest beam size that both have.
+        Metrics of each query, as `reduce_queries` gives them. Models are matched by name, the
+        metric is at the largest beam size that both have.
+    draws, seed, metric
+        As in `better`.
 
     Returns
     -------
@@ -143,7 +154,9 @@ def compare_kinds(
                 f"{first} and {second} have no query in common",
                 expected="runs over the same queries",
             )
-        means = [means_of(part.sel(query=queries), draws, seed) for part in (one, other)]
+        means = [
+            means_of(part.sel(query=queries), draws, seed, metric=metric) for part in (one, other)
+        ]
         alike = one.attrs.get("extent") == other.attrs.get("extent")
         beam = max(set(means[0].beam.tolist()) & set(means[1].beam.tolist()), default=None)
         for name in means[0].model.tolist():
@@ -153,7 +166,7 @@ def compare_kinds(
                     column = None if beam is None else place_in(part.beam, beam, "beam")
                     sides.append(_side(label, part, place_in(part.model, name, "model"), column))
                 common = {"by": "identifiers", "model": name, "queries": len(queries)}
-                for record in _both_metrics(sides, common, beam):
+                for record in _both_metrics(sides, common, metric, beam):
                     judged = alike or record["metric"] != "cgl"
                     found.append(record if judged else {**record, "better": None})
     return found
@@ -170,23 +183,23 @@ def _side(
     column: int | None,
     weights: np.ndarray | None = None,
 ) -> _Side:
-    """A single model, or a weighted mean of several; without recall where there is no beam."""
+    """A single model, or a weighted mean of several; without metric where there is no beam."""
     rows = np.atleast_1d(rows)
     weights = np.ones(1) if weights is None else weights
     found = {"cgl": (float(means.cgl[rows] @ weights), means.cgl_draws[:, rows] @ weights)}
     if column is not None:
         value = float(recall_of(means.error[rows, column] @ weights))
-        found[ERROR] = value, recall_of(means.error_draws[:, rows, column] @ weights)
+        found[means.metric] = value, recall_of(means.error_draws[:, rows, column] @ weights)
     return name, found
 
 
 def _both_metrics(
-    sides: Sequence[_Side], common: Mapping[str, Any], beam: int | None, **more: Any
+    sides: Sequence[_Side], common: Mapping[str, Any], metric: str, beam: int | None, **more: Any
 ) -> Iterator[dict[str, Any]]:
-    """Records of CGL, and of recall where there is a beam."""
+    """Records of CGL, and of the other metric where there is a beam."""
     yield {**common, "metric": "cgl", **more, **_record(sides, "cgl")}
     if beam is not None:
-        yield {**common, "metric": ERROR, **more, "beam": int(beam), **_record(sides, ERROR)}
+        yield {**common, "metric": metric, **more, "beam": int(beam), **_record(sides, metric)}
 
 
 def _record(sides: Sequence[_Side], metric: str) -> dict[str, Any]:

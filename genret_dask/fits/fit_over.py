@@ -11,7 +11,7 @@ from genret_dask.fits.fitting import Fit, fit_points
 from genret_dask.fits.points import Points
 from genret_dask.fits.surface import Loss
 from genret_dask.metrics.bootstrap import bootstrap_mean
-from genret_dask.metrics.ranking import measures
+from genret_dask.metrics.reported import is_metric
 
 SHORT = {"n_params": "n", "n_train": "d", "flops": "c"}
 """Coordinates that laws have a letter for; others keep their names."""
@@ -66,7 +66,7 @@ def fit_over(
     """
     values = _checked(values, axes)
     if complement is None:
-        complement = str(values.name) in measures()
+        complement = is_metric(str(values.name))
     name = str(values.name or "value")
     if complement:
         values = 1 - values

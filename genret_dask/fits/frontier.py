@@ -22,7 +22,7 @@ class Choice(Recorded):
     flops, train_flops : float
         Of a query, and of training the model.
     recall : Estimate
-        Mean recall@10.
+        Mean of the metric, which is recall@10 unless the collection or the user says otherwise.
     stable : float
         Share of the resamples in which it is what it is here: on the frontier, or the best.
     """
@@ -44,7 +44,7 @@ class Budget:
     flops, train_flops : float
         Of a query, and of training; infinite where nothing is said.
     target : float, optional
-        Recall to reach.
+        Value of the metric to reach.
     """
 
     flops: float = math.inf
@@ -57,9 +57,7 @@ class Budget:
             if not value > 0:
                 raise InputError(f"the budget of {name} is {value}", expected="a number above 0")
         if self.target is not None and not 0 < self.target <= 1:
-            raise InputError(
-                f"the target recall is {self.target}", expected="a number above 0, at most 1"
-            )
+            raise InputError(f"the target is {self.target}", expected="a number above 0, at most 1")
 
 
 def frontier(means: Means, budget: Budget | None = None) -> list[Choice]:
@@ -80,7 +78,7 @@ def frontier(means: Means, budget: Budget | None = None) -> list[Choice]:
 
 
 def best(means: Means, budget: Budget) -> Choice | None:
-    """Find the search with the highest recall within a budget, the cheaper one of equals.
+    """Find the search with the best metric within a budget, the cheaper one of equals.
 
     None where nothing that was measured is within the budget.
     """
@@ -94,13 +92,13 @@ def best(means: Means, budget: Budget) -> Choice | None:
 
 
 def cheapest(means: Means, budget: Budget) -> Choice | None:
-    """Find the search with the fewest FLOPs whose mean recall reaches the budget's target.
+    """Find the search with the fewest FLOPs whose mean metric reaches the budget's target.
 
     Its `stable` is the share of the resamples in which it reaches the target. None where nothing
     that was measured does.
     """
     if budget.target is None:
-        raise InputError("there is no target recall", expected="a target in the budget")
+        raise InputError("there is no target", expected="a target in the budget")
     cost, error, draws = _searches(means, budget)
     # As a mean of counts may lie a rounding error above its decimal.
     reach = np.flatnonzero(np.isfinite(cost) & (error <= 1 - budget.target + 1e-12))
@@ -114,7 +112,7 @@ def cheapest(means: Means, budget: Budget) -> Choice | None:
 def rivals(means: Means, budget: Budget, choice: Choice) -> list[Choice]:
     """List cheaper searches within the budget that the choice does not surely beat.
 
-    They come by rising FLOPs: those where the 95 % interval of the paired difference in recall
+    They come by rising FLOPs: those where the 95 % interval of the paired difference in the metric
     holds 0. `stable` is the share of resamples in which one is at least as good.
     """
     cost, error, draws = _searches(means, budget)

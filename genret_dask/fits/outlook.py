@@ -1,9 +1,10 @@
 """Plan within a budget: by what was measured, and beyond that by each family's fitted surface.
 
-The surface says what recall a model of N parameters, trained on D pairs and searched with C FLOPs
-would have. What it may cost is bounded by three rules that come from the measured models of the
-family: what training takes and what the smallest beam takes are power laws of N and D, and N, C / N
-stay within a factor `REACH` of what was measured. D stays within what there is.
+The surface says what metric (recall@10 unless told otherwise) a model of N parameters, trained on D
+pairs and searched with C FLOPs would have. What it may cost is bounded by three rules that come
+from the measured models of the family: what training takes and what the smallest beam takes are
+power laws of N and D, and N, C / N stay within a factor `REACH` of what was measured. D stays
+within what there is.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class Outlook(Recorded):
         Where the surface is best; the beam size is what others with about that C / N had.
     train_flops : float
     recall : Estimate
-        For a model to be measured.
+        The metric, for a model to be measured.
     needed : Estimate or None
-        Where a recall was asked for: FLOPs of a query that reach it, with this n and d.
+        Where a target was asked for: FLOPs of a query that reach it, with this n and d.
     beyond : tuple of str
         Axes that lie outside what was measured, with the factor.
     r2, points, warnings : float, int, tuple of str
@@ -77,8 +78,8 @@ def plan_record(kind: str, means: Means, budget: Budget, seed: int = 0) -> dict[
     Returns
     -------
     dict
-        identifiers, budget; frontier (within the budget for training, whatever a query costs);
-        measured, the best search within the budget, or with a target the cheapest that reaches it,
+        identifiers, metric, budget; frontier (within the budget for training, whatever a query
+        costs); measured, the best search within the budget, or the cheapest that reaches a target,
         None where there is none; rivals, cheaper searches that it does not surely beat; predicted,
         for each family what its surface promises.
 
@@ -93,6 +94,7 @@ def plan_record(kind: str, means: Means, budget: Budget, seed: int = 0) -> dict[
     others = [] if choice is None or budget.target is not None else rivals(means, budget, choice)
     found = {
         "identifiers": kind,
+        "metric": means.metric,
         "budget": {
             "flops": budget.flops,
             "train_flops": budget.train_flops,
@@ -111,7 +113,7 @@ def outlooks(means: Means, budget: Budget, kind: str = "", seed: int = 0) -> lis
 
     A family without a surface has none.
 
-    With a target recall, the fewest FLOPs that reach it, and the n and d that do with as little.
+    With a target, the fewest FLOPs that reach it, and the n and d that do with as little.
     """
     groups = dict(groups_of(means))
     surfaces = [points for points in points_of(means, kind) if "c/n" in points.axes]
@@ -217,7 +219,7 @@ def _solve(law: Any, here: np.ndarray, place: int, error: float) -> np.ndarray:
 
 
 def _complement(error: Estimate) -> Estimate:
-    """Recall, between 0 and 1."""
+    """The metric, between 0 and 1."""
     value, low, high = (
         min(max(1 - end, 0.0), 1.0) if math.isfinite(end) else math.nan
         for end in (error.value, error.high, error.low)

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from genret_dask.datasets.base import MAIN_METRIC
+from genret_dask.errors import InputError
 from genret_dask.fits.points import Points
 from genret_dask.metrics.bootstrap import bootstrap_mean
 
 logger = logging.getLogger(__name__)
-
-ERROR = "recall@10"
-"""The measure whose complement is the error of a search."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,10 @@ class Means:
     flops : float64[model, beam]
         Of a query's search, over all queries.
     cgl, error : float64[model] and [model, beam]
-        Contrastive generation loss in the ratio form, and 1 - recall@10.
+        Contrastive generation loss in the ratio form, and one minus the metric.
     cgl_draws, error_draws : float64[draws, model] and [draws, model, beam]
+    metric : str
+        The measure whose complement is the error of a search.
     """
 
     model: np.ndarray
@@ -48,6 +49,7 @@ class Means:
     error: np.ndarray
     cgl_draws: np.ndarray
     error_draws: np.ndarray
+    metric: str = MAIN_METRIC
 
     @property
     def widest(self) -> int:
@@ -87,7 +89,9 @@ def pareto(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
     return order[kept]
 
 
-def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
+def means_of(
+    values: xr.Dataset, draws: int = 1000, seed: int = 0, *, metric: str = MAIN_METRIC
+) -> Means:
     """Average the metrics of each query, with the same resamples for every model and metric.
 
     Parameters
@@ -96,9 +100,23 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
         As `genret_dask.metrics.queries.reduce_queries` gives them.
     draws, seed : int
         Resamples of the queries.
+    metric : str
+        The measure among the values that says how good a search is.
+
+    Raises
+    ------
+    InputError
+        The values do not have it.
     """
+    if metric not in values or "beam" not in values[metric].dims:
+        known = [
+            str(name) for name, one in values.items() if "beam" in one.dims and name != "flops"
+        ]
+        raise InputError(
+            f"there is no metric {metric!r} of a search", expected=f"one of {', '.join(known)}"
+        )
     values = values.transpose("model", "query", "beam")
-    error = 1 - values[ERROR]
+    error = 1 - values[metric]
     # A cube's texts are of a dtype that NumPy does not cast.
     texts = {
         name: np.array([str(text) for text in values[name].values.tolist()])
@@ -117,6 +135,7 @@ def means_of(values: xr.Dataset, draws: int = 1000, seed: int = 0) -> Means:
         cgl_draws=bootstrap_mean(values["cgl"], draws, seed).values,
         # Weights of a resample sum to 1 but for rounding.
         error_draws=bootstrap_mean(error, draws, seed).values.clip(0, 1),
+        metric=metric,
     )
 
 
@@ -127,13 +146,13 @@ def points_of(means: Means, kind: str) -> list[Points]:
       family's largest train fraction.
     - ``L(D)``: for each family and N with several fractions, mean CGL against training pairs.
     - ``L(N,D)``: for each family that varies both, of all its models.
-    - ``L(C)``: for each model, 1 - mean recall@10 against the mean FLOPs of a query, over the
+    - ``L(C)``: for each model, one minus the mean metric against mean FLOPs of a query, over the
       beam sizes. A beam below 10 returns fewer than 10 documents, which is part of what it costs
       to search with little. And for each family and for all, over the points on the frontier: those
       that no other search beats with fewer FLOPs.
-    - ``L(N,D,C)``: for each family, 1 - mean recall@10 over all models and beam sizes. Its third
-      axis is C/N, the FLOPs of a query for each parameter: what a search at a given beam size costs
-      grows with N, and it is the beam that makes up for a smaller model.
+    - ``L(N,D,C)``: for each family, one minus the mean metric of all models and beam sizes. Its
+      third axis is C/N, the FLOPs of a query for each parameter: what a search at a given beam size
+      costs grows with N, and it is the beam that makes up for a smaller model.
 
     A series is of one precision; those of others than fp32 have it in their names, as in
     ``t5 int8``. Series of fewer than two distinct x are left out.
@@ -196,7 +215,7 @@ def _points(
     if column is None:
         metric, y, draws = "cgl", means.cgl[rows], means.cgl_draws[:, rows]
     else:
-        metric, y = f"1 - {ERROR}", means.error[rows, column].ravel()
+        metric, y = f"1 - {means.metric}", means.error[rows, column].ravel()
         draws = means.error_draws[:, rows, column].reshape(len(means.error_draws), -1)
     x = np.stack([values[rows].ravel() for values in axes.values()], axis=1)
     facts = {}

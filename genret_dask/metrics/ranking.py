@@ -1,11 +1,12 @@
 """Measures of ranked lists, as trec_eval defines them.
 
-Each takes the cube's search and contrast datasets and a cut-off, and gives (model, query, beam):
-lazy where the cube is lazy, and equal to what `ir_measures` computes from the files of
+Each takes the cube's search and contrast datasets, most a cut-off too, and gives (model, query,
+beam): lazy where the cube is lazy, and equal to what `ir_measures` computes from the files of
 `genret_dask.metrics.runs`. A query that found nothing scores 0; one without relevant documents is
 not evaluated and is NaN. A document is expected once in a ranking.
 
-To add a measure of one's own: a function of the two datasets, as an entry point.
+`genret_dask.metrics.answers` has the measure that looks at texts. To add a measure of one's own: a
+function of the two datasets, as an entry point.
 """
 
 from __future__ import annotations
@@ -70,19 +71,56 @@ def ndcg(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
     return _measure(_ndcg, "ndcg", search, contrast, k)
 
 
+def ndcg_exp(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
+    """`ndcg` with the gain ``2**grade - 1``; ``nDCG(gains={1: 1, 2: 3, 3: 7, ...})@k``.
+
+    The exponential gain is that of Burges et al. (2005), as web search and learning to rank use
+    it. Where all grades are 0 or 1 it equals `ndcg`.
+    """
+    return _measure(_ndcg_exp, "ndcg_exp", search, contrast, k)
+
+
 def average_precision(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
     """Precision at each relevant document of the first `k`, over all relevant ones; ``AP@k``."""
     return _measure(_average_precision, "map", search, contrast, k)
 
 
+def success(search: xr.Dataset, contrast: xr.Dataset, k: int) -> xr.DataArray:
+    """1 if a relevant document is among the first `k`, else 0; ``Success@k``.
+
+    DPR (Karpukhin et al., 2020) calls its mean top-k accuracy, other papers recall or hits at k.
+    """
+    return _measure(_success, "success", search, contrast, k)
+
+
+def r_precision(search: xr.Dataset, contrast: xr.Dataset) -> xr.DataArray:
+    """Precision of the first R documents, R the number of a query's relevant ones; ``Rprec``.
+
+    A ranking of fewer than R documents is counted as if others that are not relevant followed.
+    """
+    return _named(_r_precision, "r_precision", search, contrast)
+
+
+FAMILIES: dict[str, Callable[..., xr.DataArray]] = {
+    "recall": recall,
+    "mrr": mrr,
+    "ndcg": ndcg,
+    "ndcg_exp": ndcg_exp,
+    "map": average_precision,
+    "success": success,
+}
+"""Measures with a cut-off: the measure ``name@k`` is ``partial(FAMILIES[name], k=k)``."""
+
+_REPORTED = (
+    *(("recall", k) for k in (1, 5, 10, 100)),
+    *((name, 10) for name in ("mrr", "ndcg", "map", "ndcg_exp")),
+    *(("success", k) for k in (1, 5, 20, 100)),
+)
+
+
 MEASURES: dict[str, Measure] = {
-    "recall@1": partial(recall, k=1),
-    "recall@5": partial(recall, k=5),
-    "recall@10": partial(recall, k=10),
-    "recall@100": partial(recall, k=100),
-    "mrr@10": partial(mrr, k=10),
-    "ndcg@10": partial(ndcg, k=10),
-    "map@10": partial(average_precision, k=10),
+    **{f"{name}@{k}": partial(FAMILIES[name], k=k) for name, k in _REPORTED},
+    "r_precision": r_precision,
 }
 """What `genret-dask metrics` reports of a ranking, by name."""
 
@@ -90,7 +128,8 @@ MEASURES: dict[str, Measure] = {
 def measures() -> dict[str, Measure]:
     """Return `MEASURES`, and those that installed packages add: entries of `genret_dask.metrics`.
 
-    A measure is between 0 and 1, and the higher the better.
+    A measure is between 0 and 1, and the higher the better. One of a package that has the name of
+    another takes its place.
     """
     added = {name: entry("metrics", name) for name in names_of("metrics")}
     return {**MEASURES, **added}
@@ -125,6 +164,26 @@ def _ndcg(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
     return _share(_dcg(gain[..., :k]), _dcg(ideal[..., :k]))
 
 
+def _ndcg_exp(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
+    ideal = -np.sort(-np.maximum(relevance, 0), axis=-1)
+    # Over 2 to the highest grade, which no float overflows by and which leaves the ratio as it is.
+    highest = ideal.max(axis=-1, keepdims=True, initial=0).astype(np.float64)
+    nothing = np.exp2(-highest)
+    found, best = (np.exp2(grades[..., :k] - highest) - nothing for grades in (gain, ideal))
+    return _share(_dcg(found), _dcg(best))
+
+
+def _success(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
+    hit = (gain[..., :k] > 0).any(axis=-1)
+    return np.where((relevance > 0).any(axis=-1), hit.astype(np.float64), np.nan)
+
+
+def _r_precision(gain: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    relevant = (relevance > 0).sum(axis=-1)
+    first = np.arange(gain.shape[-1]) < relevant[..., None]
+    return _share(((gain > 0) & first).sum(axis=-1), relevant)
+
+
 def _average_precision(gain: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
     hit = gain[..., :k] > 0
     precision = np.cumsum(hit, axis=-1) / np.arange(1, hit.shape[-1] + 1)
@@ -151,14 +210,29 @@ def _bare(values: xr.DataArray) -> xr.DataArray:
 def _measure(
     kernel: Callable[..., Any], name: str, search: xr.Dataset, contrast: xr.Dataset, k: int
 ) -> xr.DataArray:
+    check_cut_off(name, k)
+    return _named(kernel, f"{name}@{k}", search, contrast, k=k)
+
+
+def check_cut_off(name: str, k: int) -> None:
+    """Raise `InputError` where a measure is asked for at a cut-off below 1."""
     if k < 1:
         raise InputError(f"{name}@{k} has the cut-off {k}", expected="a cut-off of 1 or more")
+
+
+def _named(
+    kernel: Callable[..., Any],
+    name: str,
+    search: xr.Dataset,
+    contrast: xr.Dataset,
+    **options: Any,
+) -> xr.DataArray:
     values = xr.apply_ufunc(
         kernel,
         gains(search, contrast),
         _bare(contrast["relevance"]),
         input_core_dims=[["rank"], ["candidate"]],
-        kwargs={"k": k},
+        kwargs=options,
         **PARALLELIZED,
     )
-    return values.rename(f"{name}@{k}").assign_attrs(long_name=f"{name}@{k}", units="1")
+    return values.rename(name).assign_attrs(long_name=name, units="1")

@@ -20,6 +20,7 @@ import dask
 import numpy as np
 import xarray as xr
 
+from genret_dask.cube.open import reading
 from genret_dask.errors import CubeError, DatasetError
 from genret_dask.metrics.queries import place_in
 from genret_dask.storage.places import replace_file, unwritable
@@ -115,6 +116,24 @@ def write_qrels(contrast: xr.Dataset, document_ids: Sequence[str], path: Path | 
         for row, column in rows
     )
     return _write(Path(path), lines)
+
+
+def write_runs(
+    search: xr.Dataset, contrast: xr.Dataset, document_ids: Sequence[str], folder: Path | str
+) -> None:
+    """Write ``qrels.txt``, and ``MODEL.beamN.run`` of every model and beam.
+
+    Parameters and errors are those of `write_run` and `write_qrels`. The rankings of a model are
+    read once, and held.
+    """
+    folder = Path(folder)
+    write_qrels(contrast, document_ids, folder / "qrels.txt")
+    for row, model in enumerate(search["model"].values.tolist()):
+        with reading("rankings"):
+            rankings = search[["doc", "score"]].isel(model=[row]).compute()
+        for beam in search["beam"].values.tolist():
+            path = folder / f"{model}.beam{beam}.run"
+            write_run(rankings, document_ids, path, model=model, beam=beam)
 
 
 def _descending(score: np.ndarray, query: str) -> np.ndarray:

@@ -26,6 +26,10 @@ def _facts(values: xr.Dataset) -> dict[str, list[Any]]:
     return {**found, "n_train": [one if one is None else int(one) for one in found["n_train"]]}
 
 
+def _counted(cell: xr.Dataset) -> dict[str, Any]:
+    return {**estimate_record(cell.drop_vars("n")), "n": int(cell["n"])}
+
+
 def records(
     kind: str, values: xr.Dataset, draws: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
@@ -47,13 +51,17 @@ def records(
         identifiers, model, the coordinates of `FACTS`, beam, flops (mean per query); queries, and
         cgl_queries, those of them that have a CGL; negatives (mean per query), and chance, the mean
         of ``log(1 + 1/negatives)``, which is the CGL of a model that knows nothing; and for each
-        name of `ranking.MEASURES`, cgl (ratio form) and generation_loss (the positive's):
-        ``{"mean": float, "low": float, "high": float}`` with the bounds of the 95 % percentile
-        interval. Queries without the value are left out; a mean over none is None.
+        measure of `values`, cgl (ratio form) and generation_loss (the positive's):
+        ``{"mean": float, "low": float, "high": float, "n": int}`` with the bounds of the 95 %
+        percentile interval, and the number of queries that it is the mean of. Queries without the
+        value are left out; a mean over none is None.
     """
     names = [str(name) for name in values.data_vars if name != "flops"]
     order = [name for name in names if name not in LOSSES] + list(LOSSES)
-    found = {name: estimate(values[name], draws, seed) for name in order}
+    found = {
+        name: estimate(values[name], draws, seed).assign(n=values[name].notnull().sum("query"))
+        for name in order
+    }
     facts, flops = _facts(values), values["flops"].mean("query").values
     have_cgl = values["cgl"].notnull().sum("query").values
     numbers = values["negatives"].values.astype(np.float64)
@@ -72,7 +80,7 @@ def records(
             "chance": finite(chances.mean()) if len(chances) else None,
             **{
                 # Losses of the candidates have no beam.
-                name: estimate_record(cells.isel(model=row, beam=column, missing_dims="ignore"))
+                name: _counted(cells.isel(model=row, beam=column, missing_dims="ignore"))
                 for name, cells in found.items()
             },
         }

@@ -25,16 +25,17 @@ from genret_dask.report.drawing import (
 )
 from genret_dask.report.figures import AXES, group_places, stem
 from genret_dask.report.gather import Kind
-from genret_dask.report.text import clean, cut, decimal, estimate, short
+from genret_dask.report.text import clean, cut, decimal, estimate, short, upper_first
 
 _MATCHED = {"n": AXES["n"], "d": AXES["d"], "flops": AXES["c"]}
-_WORDS = {"cgl": "CGL", "recall@10": "recall@10"}
 _ROWS = 16
 
 
 def family_figures(kind: Kind) -> Iterator[Drawing]:
     """Draw differences between families at matched N, D and FLOPs, with paired 95 % intervals."""
-    for (metric, word), (by, axis) in itertools.product(_WORDS.items(), _MATCHED.items()):
+    for (metric, word), (by, axis) in itertools.product(
+        _words(kind.means.metric), _MATCHED.items()
+    ):
         pairs = _by_pair(kind.families, metric, by)
         if not pairs:
             continue
@@ -65,10 +66,10 @@ def family_figures(kind: Kind) -> Iterator[Drawing]:
         )
 
 
-def kind_figures(records: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
+def kind_figures(records: Sequence[Mapping[str, Any]], metric: str) -> Iterator[Drawing]:
     """Draw the differences between identifier kinds, model by model."""
-    for metric, word in _WORDS.items():
-        for pair, mine in _by_pair(records, metric, "identifiers").items():
+    for one, word in _words(metric):
+        for pair, mine in _by_pair(records, one, "identifiers").items():
             rows = mine[:_ROWS]
             names = [cut(record["model"], 18) for record in rows]
             with sheet(left=30 + int(6.8 * max(map(len, names)))) as (axes, found):
@@ -86,31 +87,36 @@ def kind_figures(records: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
                 beam = f" at beam {rows[0]['beam']}" if "beam" in rows[0] else ""
                 name_axes(axes, f"{word}{beam}: {_less(pair)}", "")
             yield Drawing(
-                f"kinds-{pair[0]}-{pair[1]}-{stem(metric)}",
+                f"kinds-{pair[0]}-{pair[1]}-{stem(one)}",
                 f"{word}: {_less(pair)}, model by model",
                 _won(rows),
                 (
                     f"The same {rows[0]['queries']:,} queries on both sides, paired 95 % "
-                    f"intervals; {'lower' if metric == 'cgl' else 'higher'} is better.",
+                    f"intervals; {'lower' if one == 'cgl' else 'higher'} is better.",
                 ),
                 found[0],
             )
 
 
+def _words(metric: str) -> tuple[tuple[str, str], ...]:
+    """The metrics that are compared, and what they are called."""
+    return ("cgl", "CGL"), (metric, metric)
+
+
 def frontier_figure(kind: Kind) -> Iterator[Drawing]:
-    """Draw recall@10 against FLOPs of a query: all searches, and those that no other one beats."""
+    """Draw the metric against FLOPs of a query: all searches, and those that no other one beats."""
     means, choices, places = kind.means, kind.frontier, group_places(kind)
     if not choices:
         return
-    recall = 1 - means.error
-    shown = np.isfinite(recall) & np.isfinite(means.flops)
+    value, word = 1 - means.error, means.metric.partition("@")[0]
+    shown = np.isfinite(value) & np.isfinite(means.flops)
     group = {int(row): name for name, rows in groups_of(kind.means) for row in rows}
     with sheet() as (axes, found):
         log_axis(axes, "x", float(means.flops[shown].min()), float(means.flops[shown].max()))
         for row in range(len(means.model)):
             axes.plot(
                 means.flops[row][shown[row]],
-                recall[row][shown[row]],
+                value[row][shown[row]],
                 marker=marker_of(places[group[row]]),
                 color=colour_of(places[group[row]]),
                 alpha=0.45,
@@ -124,22 +130,28 @@ def frontier_figure(kind: Kind) -> Iterator[Drawing]:
         high = np.array([choice.recall.high for choice in choices])
         bars = np.nan_to_num(np.abs(np.stack([y - low, high - y])))
         axes.errorbar(x, y, yerr=bars, fmt="o", color=INK, markersize=4.5, elinewidth=1, zorder=3)
-        top = max(float(np.nanmax(recall)), float(np.nan_to_num(high).max()))
+        top = max(float(np.nanmax(value)), float(np.nan_to_num(high).max()))
         linear_axis(axes, "y", 0, min(1.02, 1.08 * top) if top > 0 else 1)
-        name_axes(axes, AXES["c"], "recall@10")
+        name_axes(axes, AXES["c"], means.metric)
         colours = {name: colour_of(place) for name, place in places.items()}
         corner_names(axes, {**colours, "frontier": INK})
     first, last = choices[0], choices[-1]
     alt = (
         f"{len(choices)} of {int(shown.sum())} searches are on the frontier, from "
-        f"{clean(first.model)} at beam {first.beam} (recall {decimal(first.recall.value, 3)} for "
-        f"{short(first.flops)} FLOPs) to {clean(last.model)} at beam {last.beam} (recall "
+        f"{clean(first.model)} at beam {first.beam} ({word} {decimal(first.recall.value, 3)} for "
+        f"{short(first.flops)} FLOPs) to {clean(last.model)} at beam {last.beam} ({word} "
         f"{decimal(last.recall.value, 3)} for {short(last.flops)} FLOPs)"
     )
     note = (
-        f"Means over {kind.queries:,} queries; bars are 95 % intervals. The recall axis is linear."
+        f"Means over {kind.queries:,} queries; bars are 95 % intervals. The {word} axis is linear."
     )
-    yield Drawing(f"{kind.name}-frontier", "Recall@10 and what it costs", alt, (note,), found[0])
+    yield Drawing(
+        f"{kind.name}-frontier",
+        f"{upper_first(means.metric)} and what it costs",
+        alt,
+        (note,),
+        found[0],
+    )
 
 
 def _differences(

@@ -36,7 +36,6 @@ AXES = {
     "d": "D, training pairs",
     "c": "C, FLOPs of a query",
 }
-METRICS = {"cgl": "CGL", "1 - recall@10": "recall@10"}
 
 
 @dataclass(frozen=True)
@@ -72,15 +71,20 @@ class Line:
         return self.fit.law.predict(self.fit.points.x)[0]
 
 
+def metrics_of(kind: Kind) -> dict[str, str]:
+    """What laws are of, CGL and one minus the metric, and what an axis calls it."""
+    return {"cgl": "CGL", f"1 - {kind.means.metric}": kind.means.metric}
+
+
 def group_places(kind: Kind) -> dict[str, int]:
     """Give each family in each precision a place in the palette."""
     return {name: place for place, (name, _) in enumerate(groups_of(kind.means))}
 
 
 def law_figures(kind: Kind, published: Sequence[Fit] = ()) -> Iterator[Drawing]:
-    """Draw CGL and recall@10 against N, D and C, as far as the run varies them."""
+    """Draw CGL and the metric against N, D and C, as far as the run varies them."""
     places = group_places(kind)
-    for metric, word in METRICS.items():
+    for metric, word in metrics_of(kind).items():
         for axis in ("n", "d"):
             fits = kind.laws(f"L({axis.upper()})", metric)
             lines = [Line(fit, _label(fit, axis), places[_group(fit)]) for fit in fits]
@@ -95,7 +99,8 @@ def law_figures(kind: Kind, published: Sequence[Fit] = ()) -> Iterator[Drawing]:
     lines = [Line(fit, _group(fit), places[_group(fit)]) for fit in fits]
     yield from _law_figure(kind, lines, "cgl", "c", "cgl", "CGL against C at the largest beam")
     rows = {str(name): row for row, name in enumerate(kind.means.model)}
-    by_model = [fit for fit in kind.laws("L(C)", "1 - recall@10") if fit.points.series in rows]
+    error = f"1 - {kind.means.metric}"
+    by_model = [fit for fit in kind.laws("L(C)", error) if fit.points.series in rows]
     for group, place in places.items():
         mine = [fit for fit in by_model if _group(fit) == group]
         mine.sort(key=lambda fit: kind.means.n[rows[fit.points.series]])
@@ -104,16 +109,16 @@ def law_figures(kind: Kind, published: Sequence[Fit] = ()) -> Iterator[Drawing]:
             Line(fit, fit.points.series, place, float(strength))
             for fit, strength in zip(mine, strengths, strict=False)
         ]
-        title = f"recall@10 against C, over the beam sizes: {clean(group)}"
+        title = f"{kind.means.metric} against C, over the beam sizes: {clean(group)}"
         yield from _law_figure(
-            kind, lines, "1 - recall@10", "c", f"recall-{_slug(group, place)}", title
+            kind, lines, error, "c", f"{stem(error)}-{_slug(group, place)}", title
         )
 
 
 def joint_figures(kind: Kind) -> Iterator[Drawing]:
     """Draw each point by the laws over several axes against what was measured."""
     places = group_places(kind)
-    for metric, word in METRICS.items():
+    for metric, word in metrics_of(kind).items():
         fits = [
             fit
             for fit in kind.fits
@@ -189,7 +194,7 @@ def _law_figure(
         span = axes.get_xlim()
         band = 0.14 if len(lines) < 5 else 0.05
         labels = [_draw(axes, line, span, low, high, band) for line in lines]
-        name_axes(axes, AXES[axis], "CGL, lower is better" if loss else "recall@10")
+        name_axes(axes, AXES[axis], "CGL, lower is better" if loss else kind.means.metric)
         end_labels(axes, labels)
     models = sum(line.fit.n for line in lines)
     alt = f"{models} points of {len(lines)} series on logarithmic axes: " + "; ".join(
@@ -263,7 +268,9 @@ def _slug(name: str, place: int) -> str:
 
 
 def stem(metric: str) -> str:
-    return "cgl" if metric == "cgl" else "recall"
+    """Name a metric in names of files: recall@10, and one minus it, are recall."""
+    family = metric.removeprefix("1 - ").partition("@")[0].lower()
+    return re.sub(r"[^a-z0-9_]+", "-", family)
 
 
 def _loss_axis(axes: Axes, low: float, high: float) -> None:

@@ -19,6 +19,7 @@ from genret_dask.fits.published import published_points
 from genret_dask.fits.series import Means, figure_points_of, means_of
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics.queries import reduce_queries
+from genret_dask.metrics.reported import main_metric, measure_of, measures_of
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import place_of
 
@@ -35,10 +36,11 @@ class Kind:
     values : xarray.Dataset
         The metrics of each query, in memory.
     means : Means
+        Their `metric` is the measure of rankings that the page shows.
     fits : list of Fit
         The laws of `genret_dask fit`.
     more : list of Fit
-        Laws that only figures show: recall at the largest beam against N and D, CGL against C.
+        Laws that only figures show: the metric at the largest beam against N and D, CGL against C.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Kind:
         return frontier(self.means)
 
     def laws(self, law: str, metric: str) -> list[Fit]:
-        """The fits of a name over a metric, "cgl" or "1 - recall@10"."""
+        """The fits of a name over a metric, "cgl" or one minus the metric, as "1 - recall@10"."""
         return [
             fit
             for fit in [*self.fits, *self.more]
@@ -81,6 +83,8 @@ class Gathered:
     attributes : dict
         Of the cube.
     kinds : list of Kind
+    metric : str
+        The measure of rankings that the page shows.
     published : list of Fit
         Of the study's published points; empty unless they were asked for.
     draws, seed : int
@@ -89,6 +93,7 @@ class Gathered:
     run: Path
     attributes: dict[Any, Any]
     kinds: list[Kind]
+    metric: str
     published: list[Fit]
     draws: int
     seed: int
@@ -100,7 +105,7 @@ class Gathered:
     @cached_property
     def between_kinds(self) -> list[dict[str, Any]]:
         sets = {kind.name: kind.values for kind in self.kinds}
-        return compare_kinds(sets, draws=self.draws, seed=self.seed)
+        return compare_kinds(sets, draws=self.draws, seed=self.seed, metric=self.metric)
 
 
 def gather(
@@ -110,6 +115,7 @@ def gather(
     draws: int | None = None,
     seed: int | None = None,
     values: Mapping[str, xr.Dataset] | None = None,
+    metric: str | None = None,
 ) -> Gathered:
     """Reduce a run's cube, in one pass over each identifier kind.
 
@@ -124,11 +130,13 @@ def gather(
     values : mapping of str to xarray.Dataset, optional
         The metrics of each query by identifier kind, if they are known, so that the cube is not
         read for them.
+    metric : str, optional
+        A measure of rankings; the one that the collection names by default.
 
     Raises
     ------
     InputError
-        There is no cube.
+        There is no cube, or no such metric.
     CubeError
         It is not sealed.
     """
@@ -137,13 +145,15 @@ def gather(
     spec = tree.attrs.get("spec") or {}
     draws = (spec.get("fits") or {}).get("bootstrap", 1000) if draws is None else draws
     seed = spec.get("seed", 0) if seed is None else seed
+    shown = main_metric(tree.attrs) if metric is None else metric
+    measures = {**measures_of(tree), shown: measure_of(tree, shown)}
     found = []
     with dask.config.set(scheduler="threads"):
         for name, search, contrast in kinds(tree):
-            known = values[name] if values else reduce_queries(search, contrast)
-            means = means_of(known, draws, seed)
+            known = values[name] if values else reduce_queries(search, contrast, measures)
+            means = means_of(known, draws, seed, metric=shown)
             more = [fit_points(points, seed=seed) for points in figure_points_of(means, name)]
-            fits = fits_of(name, known, draws, seed)
+            fits = fits_of(name, known, draws, seed, metric=shown)
             found.append(Kind(name, search, contrast, known, means, fits, more))
     overlay = [fit_points(points, seed=seed) for points in published_points()] if published else []
-    return Gathered(run, tree.attrs, found, overlay, draws, seed)
+    return Gathered(run, tree.attrs, found, shown, overlay, draws, seed)

@@ -16,6 +16,7 @@ from genret_dask import __version__
 from genret_dask.cube.store import read_attributes
 from genret_dask.fits.published import SOURCE
 from genret_dask.metrics.bootstrap import finite
+from genret_dask.metrics.reported import short_name
 from genret_dask.report.choices import family_figures, frontier_figure, kind_figures
 from genret_dask.report.drawing import PALETTES, Drawing
 from genret_dask.report.figures import joint_figures, law_figures, warning_count
@@ -23,7 +24,7 @@ from genret_dask.report.gather import Gathered, Kind, gather
 from genret_dask.report.identifiers import identifier_spaces
 from genret_dask.report.provenance import provenance
 from genret_dask.report.queries import document_names, extreme_queries
-from genret_dask.report.text import clean, decimal, estimate, seconds, share, short
+from genret_dask.report.text import clean, decimal, estimate, seconds, share, short, upper_first
 from genret_dask.storage.artefacts import Artefact, publishing
 from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.layout import RunLayout
@@ -49,6 +50,7 @@ def write_report(
     draws: int | None = None,
     seed: int | None = None,
     values: Mapping[str, xr.Dataset] | None = None,
+    metric: str | None = None,
 ) -> Path:
     """Write `report/index.html` of a run and its figures as SVG files; replaces an earlier one.
 
@@ -64,6 +66,8 @@ def write_report(
         Resamples of the queries; those of the run's own results by default.
     values : mapping of str to xarray.Dataset, optional
         The metrics of each query of the run's cube, as `gather` takes them.
+    metric : str, optional
+        The measure of rankings to show; the one that the collection names by default.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def write_report(
     Raises
     ------
     InputError
-        There is no cube.
+        There is no cube, or no such metric.
     CubeError
         It is not sealed.
 
@@ -81,7 +85,9 @@ def write_report(
     --------
     >>> write_report("runs/pydoc")  # doctest: +SKIP
     """
-    gathered = gather(run, published=published, draws=draws, seed=seed, values=values)
+    gathered = gather(
+        run, published=published, draws=draws, seed=seed, values=values, metric=metric
+    )
     sections = sections_of(gathered)
     html = render(gathered, sections)
     with publishing(gathered.layout.report, _made_from(gathered.run)) as partial:
@@ -109,7 +115,8 @@ def sections_of(gathered: Gathered) -> list[Section]:
             Section("frontier", kind, tuple(frontier_figure(kind))),
         ]
     if len(gathered.kinds) > 1:
-        found.append(Section("kinds", None, tuple(kind_figures(gathered.between_kinds))))
+        drawn = kind_figures(gathered.between_kinds, gathered.metric)
+        found.append(Section("kinds", None, tuple(drawn)))
     return [section for section in found if section.drawings]
 
 
@@ -122,7 +129,7 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (decimal, short, estimate, share, clean, seconds, warning_count)
+    filters = (decimal, short, estimate, share, clean, seconds, warning_count, upper_first)
     environment.filters.update({function.__name__: function for function in filters})
     names = document_names(gathered.run, gathered.attributes.get("documents"))
     asked = [(kind.name, extreme_queries(kind, names)) for kind in gathered.kinds]
@@ -133,6 +140,9 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         palettes=PALETTES,
         kinds=gathered.kinds,
+        metric=clean(gathered.metric),
+        word=clean(gathered.metric.partition("@")[0]),
+        short_metric=clean(short_name(gathered.metric)),
         sections=sections,
         svg=lambda drawing: Markup(drawing.themed()),
         laws=law_rows(gathered),

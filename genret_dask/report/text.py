@@ -99,6 +99,11 @@ def clean(text: str) -> str:
     return _NOT_XML.sub("\ufffd", " ".join(str(text).split()))
 
 
+def upper_first(text: str) -> str:
+    """Begin a text with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def seconds(value: float | None) -> str:
     """Write a duration.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,23 +167,51 @@ def compute_shard(
     tokens = reader.read(queries.texts[task.start : task.stop])
     documents = queries.candidates[task.start : task.stop]
     decoder = _decoder(model, task, context, session, documents, resources)
-    memory = MemoryPlan(task, decoder.decoding, spec, tokens.lengths, documents.shape[1])
+    names = queries.names[task.start : task.stop]
+    arrays = decode(
+        decoder, tokens, task, spec, resources, names, documents.shape[1], died, report, kept
+    )
+    if SEARCH in arrays:
+        own = queries.own[task.start : task.stop]
+        arrays[SEARCH] = without_own(arrays[SEARCH], model.identifiers.variables[SEARCH], own)
+    return _filled(arrays, model)
+
+
+def decode(
+    decoder: Decoder,
+    tokens: Tokens,
+    task: ShardTask,
+    spec: InferenceSpec,
+    resources: Resources,
+    names: Sequence[str],
+    candidates: int,
+    died: int = 0,
+    report: Report | None = None,
+    kept: frozenset[str] = frozenset(),
+) -> dict[str, dict[str, np.ndarray]]:
+    """Search and score queries in batches that fit into memory.
+
+    Takes and returns what `compute_shard` does.
+
+    Parameters
+    ----------
+    tokens : Tokens
+        Of the queries.
+    names : sequence of str
+        What an error calls each query.
+    candidates : int
+        To score for each query.
+    """
+    memory = MemoryPlan(task, decoder.decoding, spec, tokens.lengths, candidates)
     room = memory.room(resources, died)
 
     def named(error: NumericError, rows: np.ndarray) -> NumericError:
-        row = task.start + int(rows[error.row or 0])
-        return error.of(f"{task.kind}/{task.name}", queries.names[row])
+        return error.of(f"{task.kind}/{task.name}", names[int(rows[error.row or 0])])
 
     while True:
         splits = memory.splits(room, resources)
         try:
-            arrays = _decode(decoder, tokens, splits, documents.shape[1], report, named, kept)
-            if SEARCH in arrays:
-                own = queries.own[task.start : task.stop]
-                arrays[SEARCH] = without_own(
-                    arrays[SEARCH], model.identifiers.variables[SEARCH], own
-                )
-            return _filled(arrays, model)
+            return _decode(decoder, tokens, splits, candidates, report, named, kept)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from genret_dask.errors import DatasetError, GenretError, ModelError, together
+from genret_dask.metrics.reported import check_metric
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.places import names_in
 from genret_dask.study.estimate import (
@@ -100,7 +101,7 @@ def preview(
         said = problems and isinstance(error, ModelError)
         said = said or any(error.found in str(problem) for problem in problems)
         return Preview(origins, [], problems if said else [*problems, error])
-    seen = Preview(origins, steps, [])
+    seen = Preview(origins, steps, _caught(check_metric, spec.dataset.main_metric))
     if any(step.stage == "export" and step.state != "done" for step in steps):
         seen.problems.extend(_caught(check_models, spec))
     if not seen.problems:

@@ -20,6 +20,7 @@ from genret_dask.cube.open import kinds, open_cube, reading
 from genret_dask.errors import CubeError
 from genret_dask.executors.protocol import Executor, Report
 from genret_dask.metrics.queries import per_query
+from genret_dask.metrics.reported import main_metric, measures_of
 from genret_dask.monitoring.timing import machines_of
 from genret_dask.shards.plan import ShardTask, plan_shards, task_key
 
@@ -67,6 +68,8 @@ class Reductions:
     ----------
     kinds : dict of str to (search, contrast)
         The lazy datasets of each identifier kind.
+    metric : str
+        The main metric of the cube.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Reductions:
         progress: Callable[[float], None] = lambda share: None,
     ) -> None:
         self.digest: str = tree.attrs["digest"]
+        self.metric = main_metric(tree.attrs)
+        self._per_query = partial(per_query, measures=measures_of(tree))
         self.kinds = {kind: (search, contrast) for kind, search, contrast in kinds(tree)}
         self._cube, self._executor, self._progress = cube, executor, progress
         self._done, self._total = 0, 1 + 2 * sum(len(self._tasks(kind)) for kind in self.kinds)
@@ -84,7 +89,7 @@ class Reductions:
     @cached_property
     def values(self) -> dict[str, xr.Dataset]:
         """The metrics of each query, by identifier kind; see `genret_dask.metrics.queries`."""
-        return {kind: self._reduce("metrics", kind, per_query) for kind in self.kinds}
+        return {kind: self._reduce("metrics", kind, self._per_query) for kind in self.kinds}
 
     def rankings(self, kind: str, model: int) -> xr.Dataset:
         """Read the ranked lists of a model at the largest beam: doc and score."""

@@ -57,13 +57,14 @@ def write_results(
 ) -> None:
     """Compute metrics and fits of a cube into a folder, as JSON and trec files."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in RESULTS}
-    draws, seed = spec.fits.bootstrap, spec.seed
+    draws, seed, metric = spec.fits.bootstrap, spec.seed, reductions.metric
     _warn_of_unknown_training(reductions)
     for kind, (search, contrast) in reductions.kinds.items():
         values = reductions.values[kind]
         found["metrics"] += records(kind, values, draws, seed)
-        found["fits"] += [fit.record() for fit in fits_of(kind, values, draws, seed)]
-        found["precision"] += precision_changes(kind, values, draws, seed)
+        fits = fits_of(kind, values, draws, seed, metric=metric)
+        found["fits"] += [fit.record() for fit in fits]
+        found["precision"] += precision_changes(kind, values, draws, seed, metric=metric)
         trec = folder / "trec" / kind
         trec.mkdir(parents=True)
         write_qrels(contrast, collection.document_ids, trec / "qrels.txt")

@@ -30,6 +30,7 @@ from genret_dask.exporters.task import is_exported, run_export
 from genret_dask.models.manifest import Manifest, read_manifest
 from genret_dask.monitoring.log import RunLog
 from genret_dask.monitoring.timing import StageLog, machines_of
+from genret_dask.run.carried import Place, carry
 from genret_dask.run.lease import Lease
 from genret_dask.run.spec import is_run, write_run_spec
 from genret_dask.shards.ledger import Ledger
@@ -354,6 +355,17 @@ class Study:
             write_memory(self.memory, self.layout.resources)
         self.lease.check()
         self._failures.clear()
+        for (_, name), model in context.models.items():
+            carry(
+                Place(
+                    model.folder,
+                    model.space,
+                    self.inputs.origins.collection.folder,
+                    model.identifiers,
+                    name,
+                    self.spec.max_tokens,
+                )
+            )
         if todo or not read_attributes(self.cube).get("sealed"):
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube

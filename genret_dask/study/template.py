@@ -10,6 +10,7 @@ from functools import cache, partial
 import numpy as np
 
 from genret_dask.cube.schema import CONTRAST, SEARCH, Group, Template
+from genret_dask.datasets.base import MAIN_METRIC
 from genret_dask.kinds import Kind
 from genret_dask.models.manifest import Manifest
 from genret_dask.shards.plan import ShardTask, plan_shards
@@ -26,6 +27,7 @@ def build_template(
 ) -> Template:
     """The cube of a study, from its inputs and the manifests of its exported models."""
     collection, origins = inputs.collection, inputs.origins
+    metric = study.dataset.main_metric
     hashes = {place: one.fingerprint for place, one in manifests.items()}
     return Template(
         made_from=origins.cube(hashes),
@@ -47,6 +49,7 @@ def build_template(
                 for cell in cells_of(study)
             },
             "documents": len(collection),
+            **({} if metric == MAIN_METRIC else {"main_metric": metric}),
             "versions": versions(),
         },
     )

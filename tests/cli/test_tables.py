@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from genret_dask.cli.tables import fits_table, format_table, metrics_table, precision_table
+import re
+
+from genret_dask.cli.tables import (
+    fits_table,
+    format_table,
+    metrics_table,
+    precision_table,
+    with_metric,
+)
 
 
 def estimate(mean, low=0.25, high=0.75):
@@ -62,3 +70,20 @@ def test_the_precision_table_shows_changes_with_their_intervals():
     heading, _, line = precision_table([record]).splitlines()
     assert heading.split()[:4] == ["model", "CGL", "less", "fp32's"]
     assert line.startswith("a.int8  -1.250e-06 [-2.000e-06, 1.000e-06]")
+
+
+def test_a_mean_of_fewer_queries_than_its_line_says_of_how_many():
+    found = {"mean": 0.5, "low": 0.25, "high": 0.75}
+    record = {"model": "a", "queries": 1200}
+    record |= {"recall@10": {**found, "n": 1200}, "cgl": {**found, "n": 1100}}
+    shown = with_metric({"model": "model", "cgl": "CGL"}, "recall@10", before="cgl")
+    heading, _, line = metrics_table([record], shown, intervals=True).splitlines()
+    assert heading.split() == ["model", "R@10", "CGL"]
+    assert re.split("  +", line)[1:] == ["0.5 [0.25, 0.75]", "0.5 [0.25, 0.75] of 1,100"]
+    assert "0.5 of 1,100" in metrics_table([record], shown)
+
+
+def test_the_precision_table_has_the_main_metric():
+    change = {"mean": -0.5, "low": -1.0, "high": 0.0}
+    heading, _, _ = precision_table([{"model": "a.int8", "mrr@10": change}], "mrr@10").splitlines()
+    assert heading.endswith("MRR@10 less fp32's")

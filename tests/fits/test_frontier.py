@@ -168,7 +168,7 @@ def test_what_lies_beyond_the_measured_is_said(means):
         (Budget(flops=0), "budget of FLOPs is 0"),
         (Budget(flops=float("nan")), "budget of FLOPs is nan"),
         (Budget(train_flops=-1), "training FLOPs is -1"),
-        (Budget(target=1.5), "target recall is 1.5"),
+        (Budget(target=1.5), "target is 1.5"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused(means, budget, message):

@@ -75,3 +75,15 @@ def test_a_cube_in_fp32_has_no_changes(random_cube):
         part.assign_coords(precision=("model", ["fp32", "fp32"])) for part in random_cube()
     )
     assert precision_changes("codes", reduce_queries(search, contrast)) == []
+
+
+def test_the_main_metric_is_compared_too(random_cube):
+    search, contrast = random_cube(1)
+    named = {"model": ["t5", "t5.int8"], "precision": ("model", ["fp32", "int8"])}
+    values = reduce_queries(*(part.assign_coords(named) for part in (search, contrast)))
+    (plain,), (more,) = (
+        precision_changes("codes", values, 20, **chosen) for chosen in ({}, {"metric": "mrr@10"})
+    )
+    change = values["mrr@10"].isel(beam=-1).mean("query").values
+    assert more.pop("mrr@10")["mean"] == pytest.approx(change[1] - change[0])
+    assert more == plain

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from fractions import Fraction
 
 import dask
 import ir_measures
@@ -11,7 +13,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ir_measures import AP, RR, R, nDCG
+from ir_measures import AP, RR, R, Rprec, Success, nDCG
 
 from genret_dask.errors import InputError
 from genret_dask.metrics import (
@@ -20,12 +22,22 @@ from genret_dask.metrics import (
     gains,
     mrr,
     ndcg,
+    ndcg_exp,
+    r_precision,
     recall,
+    success,
     write_qrels,
     write_run,
 )
 
-REFEREE = {recall: R, mrr: RR, ndcg: nDCG, average_precision: AP}
+REFEREE = {
+    recall: R,
+    mrr: RR,
+    ndcg: nDCG,
+    ndcg_exp: nDCG(gains={1: 1, 2: 3, 3: 7}),
+    average_precision: AP,
+    success: Success,
+}
 
 
 def loop_value(measure, ranked, grades, k):
@@ -35,10 +47,15 @@ def loop_value(measure, ranked, grades, k):
         return sum(grade > 0 for grade in hits) / len(grades)
     if measure is mrr:
         return next((1 / rank for rank, grade in enumerate(hits, 1) if grade), 0.0)
-    if measure is ndcg:
+    if measure is success:
+        return float(any(hits))
+    if measure in (ndcg, ndcg_exp):
         ideal = sorted(grades.values(), reverse=True)[:k]
         dcg, best = (
-            math.fsum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades_, 1))
+            math.fsum(
+                (grade if measure is ndcg else 2**grade - 1) / math.log2(rank + 1)
+                for rank, grade in enumerate(grades_, 1)
+            )
             for grades_ in (hits, ideal)
         )
         return dcg / best
@@ -69,6 +86,64 @@ def test_equals_a_loop(random_cube, measure, k):
     assert 0 < found.mean() < 1
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), documents=st.integers(8, 40), positives=st.integers(1, 6))
+def test_r_precision_equals_a_loop(random_cube, seed, documents, positives):
+    search, contrast = random_cube(
+        seed, documents=documents + positives, positives=positives, negatives=3
+    )
+    found = r_precision(search, contrast).transpose("model", "query", "beam").values
+    for place, ranked, grades in lists(search, contrast):
+        first = ranked[: len(grades)]
+        assert found[place] == sum(document in grades for document in first) / len(grades)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    grades=st.lists(st.integers(0, 2**31 - 1) | st.integers(0, 4), min_size=1, max_size=6),
+    order=st.permutations(range(6)),
+    k=st.integers(1, 8),
+)
+def test_no_grade_is_too_high_for_the_exponential_gain(grades, order, k):
+    ranked = [document for document in order if document < len(grades)]
+    search, contrast = one_query(ranked, grades)
+    found = ndcg_exp(search, contrast, k).item()
+    if not any(grades):
+        assert math.isnan(found)
+        return
+    highest = max(grades)
+    gain = {d: Fraction(0) for d in ranked}
+    for document, grade in enumerate(grades):
+        if highest - grade < 1100:  # what is less than 2**-1100 of the highest is no float
+            gain[document] = Fraction(2) ** (grade - highest) - Fraction(2) ** -min(highest, 1100)
+    dcg, best = (
+        math.fsum(float(one) / math.log2(rank + 1) for rank, one in enumerate(gains_[:k], 1))
+        for gains_ in (
+            [gain[document] for document in ranked],
+            sorted(gain.values(), reverse=True),
+        )
+    )
+    assert found == pytest.approx(dcg / best, rel=1e-12)
+
+
+def one_query(ranked, grades):
+    """A cube of one model, query and beam: what was ranked, and the grade of each document."""
+    query = {"query": ["q"]}
+    rows = np.arange(len(grades), dtype=np.int32)
+    search = xr.Dataset(
+        {"doc": (("model", "query", "beam", "rank"), np.array(ranked, np.int32)[None, None, None])},
+        coords={"model": ["m"], **query, "beam": [1]},
+    )
+    contrast = xr.Dataset(
+        {
+            "doc": (("query", "candidate"), rows[None]),
+            "relevance": (("query", "candidate"), np.array([grades], np.int32)),
+        },
+        coords=query,
+    )
+    return search, contrast
+
+
 @pytest.mark.parametrize("ties", [True, False])
 @pytest.mark.parametrize("seed", range(2))
 def test_equals_ir_measures_on_the_written_files(random_cube, document_ids, tmp_path, seed, ties):
@@ -81,13 +156,18 @@ def test_equals_ir_measures_on_the_written_files(random_cube, document_ids, tmp_
         ours @ k: measure(search, contrast, k)
         for measure, ours in REFEREE.items()
         for k in (1, 5, 10, 100)
-    }
+    } | {Rprec: r_precision(search, contrast)}
     for model in search["model"].values:
         for beam in search["beam"].values:
             path = write_run(search, document_ids, tmp_path / "run", model=model, beam=beam)
             run = list(ir_measures.read_trec_run(str(path)))
             count = 0
-            for item in ir_measures.iter_calc(list(asked), qrels, run):
+            # ir_measures computes a plain nDCG by the gains of another that is asked for beside it.
+            own = [one for one in asked if one.params.get("gains")]
+            others = [one for one in asked if one not in own]
+            for item in itertools.chain(
+                *(ir_measures.iter_calc(some, qrels, run) for some in (own, others))
+            ):
                 values = asked[item.measure]
                 found = values.sel(model=model, beam=beam, query=item.query_id).item()
                 assert found == pytest.approx(item.value, rel=1e-9), (item, model, beam)

@@ -25,6 +25,7 @@ KEYS = [
     "flops",
     *("queries", "cgl_queries", "negatives", "chance"),
     *("recall@1", "recall@5", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@10"),
+    *("ndcg_exp@10", "success@1", "success@5", "success@20", "success@100", "r_precision"),
     "cgl",
     "generation_loss",
 ]
@@ -60,7 +61,7 @@ def test_means_and_bounds_are_those_of_the_metrics(random_cube):
         for name, value in values.items():
             resampled = weights @ value.values
             low, high = np.percentile(resampled, [2.5, 97.5])
-            expected = {"mean": value.mean().item(), "low": low, "high": high}
+            expected = {"mean": value.mean().item(), "low": low, "high": high, "n": 6}
             assert record[name] == pytest.approx(expected, rel=1e-9), name
 
 
@@ -97,7 +98,7 @@ def test_an_empty_model_has_none_and_no_warning(random_cube):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = records("codes", reduce_queries(*chunked((search, contrast))), draws=20)
-    assert found[0]["cgl"] == {"mean": None, "low": None, "high": None}
+    assert found[0]["cgl"] == {"mean": None, "low": None, "high": None, "n": 0}
     assert found[0]["flops"] is None
     assert found[3]["cgl"]["low"] <= found[3]["cgl"]["mean"] <= found[3]["cgl"]["high"]
     json.dumps(found, allow_nan=False)
@@ -106,3 +107,14 @@ def test_an_empty_model_has_none_and_no_warning(random_cube):
 def test_every_registered_measure_is_reported(random_cube, monkeypatch):
     monkeypatch.setitem(MEASURES, "mrr@2", lambda search, contrast: mrr(search, contrast, 2))
     assert "mrr@2" in records("codes", reduce_queries(*random_cube(1)), draws=5)[0]
+
+
+def test_each_number_says_of_how_many_queries_it_is(random_cube):
+    search, contrast = random_cube(1)
+    judged = contrast["relevance"].where(contrast["query"] != "q2", 0)
+    silent = contrast["logit"].where(contrast["query"] != "q4")
+    values = reduce_queries(search, contrast.assign(relevance=judged, logit=silent))
+    for record in records("codes", values, draws=5):
+        assert record["queries"] == 6
+        assert {record[name]["n"] for name in MEASURES} == {5}
+        assert record["cgl"]["n"] == record["cgl_queries"] == 5

@@ -79,20 +79,24 @@ def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
     (place / "toy.yaml").write_text(yaml.safe_dump(settings))
     (place / "here.yaml").write_text(yaml.safe_dump(CLUSTER))
     question = ["--query", "which is the old one", "--model", "seed_oss-tiny"]
-    _, shown, explained, _ = run(
+    _, shown, fitted, planned, explained, _ = run(
         place,
         ["sweep", "--cluster", "here.yaml", "--config", "toy.yaml"],
         ["metrics", "runs/toy"],
+        ["fit", "runs/toy", "--metric", "precision@10", "--json", "--draws", "10"],
+        ["plan", "runs/toy", "--metric", "precision@10", "--json", "--draws", "10"],
         ["explain", "runs/toy", *question, "--identifiers", "reversed", "--json"],
         ["verify", "runs/toy"],
     )
     metrics = json.loads((place / "runs/toy/results/metrics.json").read_text())
     assert {one["identifiers"] for one in metrics} == {"reversed", "codes"}
     # At a beam that holds every document all are found, among them the relevant one.
-    assert all(0 <= one["success@10"]["mean"] <= 1 for one in metrics)
+    assert all(0 <= one["precision@10"]["mean"] <= 0.1 for one in metrics)
     assert all(one["recall@100"]["mean"] == 1 for one in metrics if one["beam"] == 60)
     assert all(one["family"] == "seed_oss" for one in metrics)
-    assert "success@10" in shown
+    assert "precision@10" in shown
+    assert {one["metric"] for one in json.loads(fitted)} == {"1 - precision@10"}
+    assert [one["metric"] for one in json.loads(planned)] == ["precision@10"] * 2
     found = json.loads(explained)
     for one in found["identifiers"]:
         number = int("".join(reversed(one["identifier"].split("-"))))
