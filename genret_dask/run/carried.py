@@ -141,8 +141,8 @@ class Place:
         ------
         ModelError
         """
-        made_from = record_of(self.identifiers, self.kind.record_name, {"made_from": dict})
-        found = made_from["made_from"].get("collection")
+        record = record_of(self.identifiers, self.kind.record_name, {})
+        found = (record.get("made_from") or {}).get("collection")
         if found not in (None, corpus):
             raise ModelError(
                 f"the identifiers at {self.identifiers} are of another collection than the one at "
