@@ -18,6 +18,7 @@ from genret_dask.errors import DatasetError
 _ROWS = 2**14
 _CHARACTERS = 2**24
 """Of a batch of rows, at most, and at which it ends: what a writer holds."""
+_FEW = 64  # rows a name from which on names are looked up by their hashes
 
 
 class Strings(Sequence[str]):
@@ -27,6 +28,8 @@ class Strings(Sequence[str]):
     ----------
     column : pyarrow.ChunkedArray of string
         Without nulls.
+    sorted_hashes : tuple of uint64[rows] and int32[rows], optional
+        What `sort_hashes` returns, mapped: a few strings are then found without reading all.
 
     Examples
     --------
@@ -35,8 +38,13 @@ class Strings(Sequence[str]):
     ('bc', ['bc', 'a'], [0, -1])
     """
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
+    def __init__(
+        self,
+        column: pa.ChunkedArray,
+        sorted_hashes: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
         self.column = column
+        self._sorted_hashes = sorted_hashes
         self._starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
 
     @classmethod
@@ -125,6 +133,8 @@ class Strings(Sequence[str]):
         """
         if not isinstance(names, pa.ChunkedArray):
             names = pa.chunked_array([list(names)], pa.string())
+        if self._sorted_hashes and len(names) * _FEW < len(self):
+            return self._look_up(Strings(names), *self._sorted_hashes)
         wanted = names.combine_chunks().dictionary_encode()
         place = pc.index_in(self.column, value_set=wanted.dictionary)
         rows = np.flatnonzero(pc.is_valid(place).to_numpy())
@@ -132,11 +142,26 @@ class Strings(Sequence[str]):
         found[place.drop_null().to_numpy()] = rows
         return found[wanted.indices.to_numpy()]
 
+    def _look_up(self, names: Strings, hashes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        found = np.full(len(names), -1, dtype=np.int64)
+        wanted = names.hashes
+        first, last = (np.searchsorted(hashes, wanted, side) for side in ("left", "right"))
+        for place in np.flatnonzero(first < last):
+            for row in rows[first[place] : last[place]]:
+                if self[int(row)] == names[int(place)]:
+                    found[place] = row
+        return found
+
+    def sort_hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sorted hashes and the row of each, equal ones in the order of their rows."""
+        hashes = self.hashes
+        order = np.argsort(hashes, kind="stable").astype(np.int32)
+        return hashes[order], order
+
     def repeated(self) -> tuple[int, int] | None:
         """Return the first two rows that hold the same string; None where all differ."""
-        hashes = self.hashes
-        order = np.argsort(hashes, kind="stable")
-        twins = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+        hashes, order = self._sorted_hashes or self.sort_hashes()
+        twins = np.flatnonzero(hashes[1:] == hashes[:-1])
         pairs = sorted((int(order[at + 1]), int(order[at])) for at in twins)
         for later, earlier in pairs:
             if self[later] == self[earlier]:
@@ -233,8 +258,15 @@ class RowWriter:
         self._rows, self._characters = [], 0
 
 
+def write_table(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Write columns of numbers into an Arrow file, as one batch."""
+    batch = pa.record_batch({name: pa.array(values) for name, values in columns.items()})
+    with pa.ipc.new_file(str(path), batch.schema) as file:
+        file.write_batch(batch)
+
+
 def read_table(path: Path) -> pa.Table:
-    """Map an Arrow file that `RowWriter` wrote.
+    """Map an Arrow file that `RowWriter` or `write_table` wrote.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """A collection as a folder of columns: written while it is read, then mapped by every process.
 
 ``documents.arrow`` (id, title, text), ``queries.arrow`` (id, text, answers), ``qrels.arrow``
-(split, query row, document row, relevance) and ``collection.json`` (name, version, counts, hash).
+(split, query row, document row, relevance), ``ids.arrow`` (sorted hashes of the documents' ids,
+their rows) and ``collection.json`` (name, version, counts, hash).
 Any library that reads Arrow IPC files opens them: `pandas.read_feather`, `polars.read_ipc`.
 """
 
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
-from genret_dask.datasets.columns import RowWriter, Strings, read_table
+from genret_dask.datasets.columns import RowWriter, Strings, read_table, write_table
 from genret_dask.errors import DatasetError, listed
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.layout import TEXTS
@@ -30,10 +31,11 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "collection.json"
 _MANIFEST = ("name", "version", "content_hash", "blank")
-_FILES = ("documents.arrow", "queries.arrow", "qrels.arrow", MANIFEST)
+_FILES = ("documents.arrow", "queries.arrow", "qrels.arrow", "ids.arrow", MANIFEST)
 _DOCUMENTS = dict.fromkeys(("id", "title", "text"), pa.string())
 _QUERIES = {"id": pa.string(), "text": pa.string(), "answers": pa.list_(pa.string())}
 _JUDGED = {"split": pa.int8(), "query": pa.string(), "document": pa.string(), "grade": pa.int32()}
+_HASHES = ("hash", "row")
 _QRELS = {"split": pa.int8(), **dict.fromkeys(("query", "document", "relevance"), pa.int32())}
 
 _FIX = "delete the folder to have it built again"
@@ -107,7 +109,8 @@ def build(
         writer = CollectionWriter(folder, stack)
         fill(writer)
     documents, queries = (read_table(folder / name) for name in _FILES[:2])
-    ids = {"document": Strings(documents["id"]), "query": Strings(queries["id"])}
+    hashes = Strings(documents["id"]).sort_hashes()
+    ids = {"document": Strings(documents["id"], hashes), "query": Strings(queries["id"])}
     for what, column in ids.items():
         if twice := column.repeated():
             first, again = (place(what, row) for row in twice)
@@ -124,6 +127,7 @@ def build(
             one = qrels[split]
             for row in zip(one.query, one.document, one.relevance, strict=True):
                 file.add(number, *map(int, row))
+    write_table(folder / _FILES[3], dict(zip(_HASHES, hashes, strict=True)))
     collection = _collection(folder, name, version)
     manifest = {
         "name": name,
@@ -204,7 +208,7 @@ def _collection(
     return Collection(
         name=name,
         version=version,
-        document_ids=Strings(documents["id"]),
+        document_ids=Strings(documents["id"], _hashes(folder)),
         titles=Strings(documents["title"]),
         texts=Strings(documents["text"]),
         query_ids=Strings(queries["id"]),
@@ -216,6 +220,16 @@ def _collection(
         answers={name: tuple(found) for name, found in answers},
         known=known,
     )
+
+
+def _hashes(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Map the sorted hashes of the ids; None in an older collection, without them."""
+    path = folder / _FILES[3]
+    if not path.exists():
+        return None
+    table = read_table(path)
+    hashes, rows = (table[name].chunk(0).to_numpy() for name in _HASHES)
+    return hashes, rows
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

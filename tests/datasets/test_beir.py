@@ -53,6 +53,16 @@ def test_a_plain_folder(tmp_path):
     ]
 
 
+def test_a_broken_line_far_into_a_gz_file_is_named(tmp_path):
+    """Many batches of rows were written before it."""
+    lines = [json.dumps({"_id": f"d{row}", "text": "one two"}) for row in range(40_000)]
+    lines[35_677] = lines[35_677][:-3]
+    data = gzip.compress("\n".join(lines).encode(), compresslevel=1)
+    folder = make(tmp_path, {"corpus.jsonl": None, "corpus.jsonl.gz": data})
+    with pytest.raises(DatasetError, match=r"corpus\.jsonl\.gz, line 35678: not JSON"):
+        folder.load()
+
+
 def test_gz_files_hold_the_same(tmp_path):
     plain = make(tmp_path / "plain").load()
     packed = {
