@@ -22,6 +22,7 @@ from genret_dask.errors import GenretError, Terminated, meant
 from genret_dask.redaction import printable, redact
 
 COMMANDS = {
+    "init": "Write the YAML of a study, with every key explained.",
     "sweep": "Run a whole study: data, identifiers, training, export, search, cube.",
     "train": "Train the models of a study.",
     "export": "Export trained models to ONNX.",
@@ -38,6 +39,8 @@ COMMANDS = {
     "verify": "Check every chunk and artefact of a run against its hash.",
     "repair": "Redo what verify finds damaged, and only that.",
     "datasets": "List, show and validate collections.",
+    "models": "List the sizes of models with their parameters.",
+    "schema": "Print the JSON schema of the YAML files, for editors.",
     "certificates": "Make the CA, certificate and key of a cluster under TLS.",
     "doctor": "Say what this installation can do: runtimes, devices, versions.",
 }

@@ -22,11 +22,12 @@ from genret_dask.specs.registry import entry
 from genret_dask.specs.validation import validate
 from genret_dask.storage.artefacts import RECORD, record_of
 from genret_dask.storage.layout import RunLayout
-from genret_dask.storage.places import is_local, names_in, place_of
-from genret_dask.storage.records import dump_record, parse_record
+from genret_dask.storage.places import files_in, is_local, names_in, place_of
+from genret_dask.storage.records import dump_record, parse_record, read_record
 
 CARRIED = "carried"
-_FACTS = "search.json"
+FACTS = "search.json"
+"""The record of which identifiers a carrying model generates, and how it reads queries."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +115,19 @@ class Place:
     def _carried(cls, folder: Path) -> Place:
         carried = folder / CARRIED
         try:
-            facts = parse_record((carried / _FACTS).read_bytes(), carried / _FACTS)
+            facts = parse_record((carried / FACTS).read_bytes(), carried / FACTS)
             settings, name, most = (facts[key] for key in ("identifiers", "model", "max_tokens"))
             kind = validate(
-                entry("identifiers", settings["kind"]), settings, source=str(carried / _FACTS)
+                entry("identifiers", settings["kind"]), settings, source=str(carried / FACTS)
             )
         except FileNotFoundError as error:
             raise InputError(
-                f"{folder} is a model without {CARRIED}/{_FACTS}",
+                f"{folder} is a model without {CARRIED}/{FACTS}",
                 expected="a model that a finished sweep left, with its identifiers",
                 fix="run the sweep again, which adds them, or give the run's directory",
             ) from error
         except (OSError, KeyError, TypeError) as error:
-            raise ModelError(f"{carried / _FACTS} is damaged: {error!r}") from error
+            raise ModelError(f"{carried / FACTS} is damaged: {error!r}") from error
         return cls(folder, carried / "identifiers", carried / "collection", kind, name, most)
 
     def check_corpus(self, corpus: str) -> None:
@@ -179,13 +180,39 @@ def carry(place: Place) -> None:
         "made_from": made,
     }
     content = dump_record(facts)
-    if (carried / _FACTS).is_file() and (carried / _FACTS).read_bytes() == content:
+    sources = {"identifiers": place.identifiers, "collection": place.collection}
+    is_same = all(_holds(carried / name, source) for name, source in sources.items())
+    if is_same and (carried / FACTS).is_file() and (carried / FACTS).read_bytes() == content:
         return
     shutil.rmtree(carried, ignore_errors=True)
     carried.mkdir()
-    for name, source in (("identifiers", place.identifiers), ("collection", place.collection)):
+    for name, source in sources.items():
         shutil.copytree(source, carried / name, copy_function=_linked)
-    (carried / _FACTS).write_bytes(content)
+    (carried / FACTS).write_bytes(content)
+
+
+def check_carried(folder: Path) -> None:
+    """Check the facts in a model's folder `carried` against their own hash.
+
+    Raises
+    ------
+    ModelError
+    """
+    read_record(folder / FACTS)
+
+
+def _holds(folder: Path, source: Path) -> bool:
+    """Whether a folder has every file of a source: as a link, or a copy of its size and time."""
+    return all(_is_same(folder / name, source / name) for name in files_in(source))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        mine, its = one.stat(), other.stat()
+    except OSError:
+        return False
+    linked = (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
+    return linked or (mine.st_size, mine.st_mtime_ns) == (its.st_size, its.st_mtime_ns)
 
 
 def _linked(source: str, target: str) -> None:

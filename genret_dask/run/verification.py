@@ -25,13 +25,14 @@ from genret_dask.cube.store import ROOT, digest_of, is_sharded, read_attributes,
 from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.models.manifest import MANIFEST, read_manifest
+from genret_dask.run.carried import CARRIED, FACTS, check_carried
 from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
 from genret_dask.storage import artefacts
 from genret_dask.storage.artefacts import check_hash
 from genret_dask.storage.layout import RunLayout
-from genret_dask.storage.places import PARTIAL, files_in, place_of
+from genret_dask.storage.places import PARTIAL, files_in, is_local, place_of
 from genret_dask.storage.records import read_record
 from genret_dask.storage.sources import paths_in, recheck
 
@@ -124,14 +125,35 @@ def _leftover(name: str) -> str | None:
 
 
 def _artefact_checks(run: Path, names: list[str]) -> Iterator[Check]:
-    how = {artefacts.RECORD: artefacts.verify, MANIFEST: _check_model, INDEX: _check_index}
+    how = {
+        artefacts.RECORD: artefacts.verify,
+        MANIFEST: _check_model,
+        INDEX: _check_index,
+        FACTS: check_carried,
+    }
     layout = RunLayout(run)  # what is checked shard by shard is no artefact
     by_shard = (f"{layout.cube.name}/", f"{layout.markers.name}/")
-    for name in names:
+    seen = set[tuple[int, int]]()
+    for name in sorted(names, key=lambda name: f"/{CARRIED}/" in name):
         folder, _, record = name.rpartition("/")
         ours = folder and record in how and not name.startswith(by_shard)
-        if ours and _leftover(name) is None:
+        if ours and _leftover(name) is None and not _is_linked(run / name, seen):
             yield partial(_damages, "artefact", folder, how[record], run / folder)
+
+
+def _is_linked(record: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a file is one that was seen, by another name: a model carries links."""
+    try:
+        found = record.stat() if is_local(record) else None
+    except FileNotFoundError:
+        found = None
+    if found is None:
+        return False
+    file = (found.st_dev, found.st_ino)
+    if file in seen:
+        return True
+    seen.add(file)
+    return False
 
 
 def _damages(kind: str, place: str, check: Callable[..., object], *what: Any) -> list[Damage]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from genret_dask.errors import GenretError, SpecError, meant
@@ -95,6 +95,18 @@ class Registered:
         return core_schema.no_info_after_validator_function(
             self._validate, core_schema.any_schema()
         )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        records = [entry(self.group, name) for name in names_of(self.group)]
+        found: dict[str, Any] = {
+            "type": "object",
+            "anyOf": [handler(record.__pydantic_core_schema__) for record in records],
+        }
+        if self.default is None:
+            found["required"] = ["kind"]
+        return found
 
     def _validate(self, content: Any) -> Any:
         if isinstance(content, Record):

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 
@@ -28,7 +27,6 @@ from genret_dask.fits.frontier import frontier
 from genret_dask.fits.series import means_of
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.monitoring.log import unit_of
-from genret_dask.specs import SweepSpec
 from genret_dask.study.sweep import Study
 from tests.findings.conftest import FEMTO, tiny_documents, tiny_spec, write_tiny
 
@@ -288,27 +286,3 @@ def test_reprs_are_short(run: Path):
     both = xr.DataTree(children={"codes": codes, "ngrams": codes.copy()})
     assert repr(both.genret) == "<genret accessor of codes, ngrams: 2 model, 6 query, 3 beam>"
     assert repr(xr.DataTree().genret) == "<genret accessor of no identifier kind: >"
-
-
-# --- README and docs ------------------------------------------------------------------------------
-
-
-def keys_of(content: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(content, dict):
-        return {name: content}
-    found = {}
-    for key, value in content.items():
-        found |= keys_of(value, f"{name}.{key}" if name else key)
-    return found
-
-
-def test_the_file_of_defaults_has_all_keys_with_their_defaults():
-    content = yaml.safe_load((ROOT / "docs" / "defaults.yaml").read_text(encoding="utf-8"))
-    free = ("name", "dataset", "models")
-    assert SweepSpec.model_validate(content)
-    listed = keys_of({key: value for key, value in content.items() if key not in free})
-    default = SweepSpec().model_dump(mode="json", exclude=set(free))
-    default["identifiers"] = default["identifiers"][0]
-    expected = keys_of(default)
-    assert {key: value for key, value in listed.items() if expected.get(key) != value} == {}
-    assert {key for key in set(expected) - set(listed) if not key.endswith("max_tokens")} == set()

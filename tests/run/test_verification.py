@@ -144,6 +144,8 @@ ARTEFACTS = [
     "candidates/doc.npy",
     "spans/*/candidates.npy",
     "results/metrics.json",
+    "models/codes/llama/carried/identifiers/codes.npy",
+    "models/ngrams/llama/carried/search.json",
 ]
 
 
