@@ -96,14 +96,28 @@ metric_option = click.option(
 )
 
 
-def spec_of(config_file: Path | None, name: str | None, memory: str | None = None) -> SweepSpec:
-    """The study of a file, or the pydoc study, with the values of --name and --memory in it."""
+def spec_of(
+    config_file: Path | None,
+    name: str | None,
+    memory: str | None = None,
+    models_from: Path | None = None,
+) -> SweepSpec:
+    """The study of a file, or the pydoc study, with the values of the options in it."""
     from genret_dask.specs import SweepSpec, load_spec
+    from genret_dask.specs.sweep import spec_of as built
     from genret_dask.specs.validation import validate
 
-    spec = load_spec(config_file) if config_file else SweepSpec()
-    if name is not None:
-        spec = validate(SweepSpec, {**spec.model_dump(), "name": name}, source="--name")
+    given: dict[str, Any] = {} if name is None else {"name": name}
+    if models_from is not None:
+        given["models_from"] = models_from
+    if config_file is None:
+        spec = built(given, source="--name" if models_from is None else "--models-from")
+    elif models_from is not None:
+        spec = load_spec(config_file, **given)
+    else:
+        spec = load_spec(config_file)
+        if name is not None:
+            spec = validate(SweepSpec, {**spec.model_dump(), "name": name}, source="--name")
     if memory is not None:
         inference = {**spec.inference.model_dump(), "memory": memory}
         content = {**spec.model_dump(), "inference": inference}

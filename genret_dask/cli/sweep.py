@@ -30,6 +30,13 @@ logger = logging.getLogger(__name__)
 @click.command()
 @study_options
 @click.option(
+    "--models-from",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="RUN",
+    help="Search a finished run's models with the queries, data and beams of --config; --name "
+    "names the new run.",
+)
+@click.option(
     "--memory",
     metavar="SIZE",
     help="What a worker process may hold while it searches, as 4GB; by default 60 % of its limit.",
@@ -43,6 +50,7 @@ logger = logging.getLogger(__name__)
 def sweep(
     config_file: Path | None,
     name: str | None,
+    models_from: Path | None,
     memory: str | None,
     dry_run: bool,
     redo: bool,
@@ -53,7 +61,7 @@ def sweep(
     Finished work is kept: the same command goes on where it was stopped, and with more models,
     queries or beams it adds to what is there.
     """
-    spec = spec_of(config_file, name, memory)
+    spec = spec_of(config_file, name, memory, models_from)
     if dry_run:
         _print_plan(spec, where["cluster_file"], where["runs"], redo)
         return

@@ -8,7 +8,6 @@ beside them; a copy of the folder holds them whole.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from genret_dask.specs.registry import entry
 from genret_dask.specs.validation import validate
 from genret_dask.storage.artefacts import RECORD, record_of
 from genret_dask.storage.layout import RunLayout
-from genret_dask.storage.places import files_in, is_local, names_in, place_of
+from genret_dask.storage.places import files_in, is_local, link_tree, names_in, place_of
 from genret_dask.storage.records import dump_record, parse_record, read_record
 
 CARRIED = "carried"
@@ -187,7 +186,7 @@ def carry(place: Place) -> None:
     shutil.rmtree(carried, ignore_errors=True)
     carried.mkdir()
     for name, source in sources.items():
-        shutil.copytree(source, carried / name, copy_function=_linked)
+        link_tree(source, carried / name)
     (carried / FACTS).write_bytes(content)
 
 
@@ -213,11 +212,3 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
     linked = (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
     return linked or (mine.st_size, mine.st_mtime_ns) == (its.st_size, its.st_mtime_ns)
-
-
-def _linked(source: str, target: str) -> None:
-    """Link a file, or copy it where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

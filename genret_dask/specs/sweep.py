@@ -15,6 +15,7 @@ from genret_dask.specs.checkpoints import TOKENISERS, family_at, with_base
 from genret_dask.specs.registry import Registered, entry
 from genret_dask.specs.series import expanded
 from genret_dask.specs.strict_yaml import read_yaml
+from genret_dask.specs.taken import with_models_of
 from genret_dask.specs.validation import Record, validate
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -355,6 +356,9 @@ class SweepSpec(Record):
     identifiers: tuple[Annotated[Any, Registered("identifiers", default="codes")], ...] = Field(
         default_factory=lambda: (entry("identifiers", "codes")(),)
     )
+    models_from: Path | None = Field(
+        None, description="a finished run whose models are searched; nothing is trained"
+    )
     tokenizer: TokenizerSpec = TokenizerSpec()
     max_tokens: Annotated[int, Field(ge=3, lt=2**31)] = Field(
         32, description="tokens kept of a text that a model reads, in training and search"
@@ -435,14 +439,27 @@ def precise_name(cell: str, precision: str) -> str:
     return cell if precision == "fp32" else f"{cell}.{precision}"
 
 
-def load_spec(path: Path | str) -> SweepSpec:
+def load_spec(path: Path | str, **given: Any) -> SweepSpec:
     """Read a sweep's YAML file.
 
     Relative paths inside the file are taken from the current directory.
+
+    Parameters
+    ----------
+    **given
+        Keys that replace those of the file.
 
     Raises
     ------
     SpecError
         The file is missing, is not YAML, or has an unknown key or a wrong value.
     """
-    return validate(SweepSpec, read_yaml(path), source=str(path))
+    return spec_of({**read_yaml(path), **given}, source=str(path))
+
+
+def spec_of(content: dict[str, Any], source: str) -> SweepSpec:
+    """Build a study from the content of its YAML; see `load_spec`."""
+    if content.get("models_from") is not None:
+        content = with_models_of(content, source)
+    found: SweepSpec = validate(SweepSpec, content, source=source)
+    return found

@@ -63,12 +63,22 @@ class Artefact:
     grows : tuple of str
         Parts of the origin that may change without making stale what depends on the artefact: it
         is then made anew, larger.
+    elsewhere : Path or None
+        Where the same artefact of another run lies, which is taken over.
     """
 
     folder: Path
     made_from: Origin
     record: str = RECORD
     grows: tuple[str, ...] = ()
+    elsewhere: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where it can be read: its folder, or that of the other run before it is taken over."""
+        if self.elsewhere is None or (self.folder / self.record).exists():
+            return self.folder
+        return self.elsewhere
 
     @property
     def fingerprint(self) -> str:
@@ -77,7 +87,7 @@ class Artefact:
     @property
     def state(self) -> State:
         """What is there: the same, nothing, a smaller one, or one made from something else."""
-        record = read_record(self.folder / self.record)
+        record = read_record(self.place / self.record)
         if record is None:
             return "to do"
         if record.get("fingerprint") == self.fingerprint:

@@ -24,14 +24,22 @@ class Origin:
         Of the artefact.
     parts : dict of str to JSON-like value or pydantic model
         Other artefacts stand by their fingerprints.
+    recorded : str or None
+        The fingerprint, where a record has it.
     """
 
     kind: str
     parts: dict[str, Any]
+    recorded: str | None = None
+
+    @classmethod
+    def of_record(cls, kind: str, record: dict[str, Any]) -> Origin:
+        """Return the origin that an artefact's record keeps."""
+        return cls(kind, dict(record["made_from"]), str(record["fingerprint"]))
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(self.kind, self.parts)
+        return self.recorded or fingerprint(self.kind, self.parts)
 
     def record(self) -> dict[str, Any]:
         """The origin as an artefact's record keeps it."""

@@ -248,6 +248,26 @@ def staged(folder: Path, last: str) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def link_tree(source: Path, folder: Path, without: str | None = None) -> None:
+    """Fill an empty or absent folder with links to the files of another, or with copies.
+
+    Parameters
+    ----------
+    without : str, optional
+        A name that is left out.
+    """
+    ignore = None if without is None else shutil.ignore_patterns(without)
+    shutil.copytree(source, folder, copy_function=_linked, ignore=ignore, dirs_exist_ok=True)
+
+
+def _linked(source: str, target: str) -> None:
+    """Link a file, or copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _move(staging: Path, folder: Path) -> None:
     """Rename a folder; one of that name goes away, whoever put it there."""
     while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache as memoised
 from functools import cached_property
 from itertools import chain
@@ -22,14 +23,16 @@ from genret_dask.datasets import stored
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
-from genret_dask.errors import DatasetError, ModelError
+from genret_dask.errors import DatasetError, InputError, ModelError
 from genret_dask.kinds import Kind
+from genret_dask.models.manifest import MANIFEST
 from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import Cell, cells_of, models_of
-from genret_dask.storage.artefacts import Artefact, record_of
+from genret_dask.storage.artefacts import RECORD, Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import cache
+from genret_dask.storage.records import read_record
 from genret_dask.storage.sources import contents, source_hash, tokenizer_hash, weights_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
@@ -60,6 +63,7 @@ class Origins:
             lambda kind, digest: kinds[kind].made_from(self.content_hash, spec.seed, digest)
         )
         self._excluded_rows: np.ndarray | None = None
+        self._compared: dict[Path, bool] = {}
 
     # --- text ---------------------------------------------------------------------------------
 
@@ -90,7 +94,9 @@ class Origins:
             collection = stored.read_artefact(self.collection.folder)
         else:
             collection = self.spec.dataset.load(self.loaded_in)
-        trains = any(model.checkpoint is None for model in self.spec.models)
+        trains = self.spec.models_from is None and any(
+            model.checkpoint is None for model in self.spec.models
+        )
         pairs = self.spec.training.pairs if trains else None
         check_usable(collection, self.spec.inference.split, pairs)
         return collection
@@ -104,6 +110,9 @@ class Origins:
 
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
+        if self.spec.models_from is not None:
+            own_label = None if model.source is None else model.label
+            return self._taken("tokenizer", self.layout.tokenizer(own_label))
         if model.source is not None:
             own = {"pretrained": self._weights(model.source, tokenizer=True)}
             return Artefact(self.layout.tokenizer(model.label), Origin("tokenizer", own))
@@ -117,7 +126,7 @@ class Origins:
         if tokenizer.state != "done":
             return UNKNOWN
         try:
-            return str(record_of(tokenizer.folder)["files"]["tokenizer.json"])
+            return str(record_of(tokenizer.place)["files"]["tokenizer.json"])
         except KeyError as error:
             raise ModelError(
                 f"the tokeniser of {model.label} has no tokenizer.json",
@@ -130,8 +139,14 @@ class Origins:
     def space(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that a model generates: of its tokeniser, where they are made of it."""
         digest = self.tokenizer_digest(model) if kind.per_tokenizer else None
+        folder = self.layout.identifiers(kind.label, digest)
+        if self.spec.models_from is not None and not kind.per_tokenizer:
+            made = self._taken("identifiers", folder, kind.record_name)
+            self._check_documents(kind, made)
+            return made
         origin = self._space_origin(kind.label, digest)
-        return Artefact(self.layout.identifiers(kind.label, digest), origin, kind.record_name)
+        made = Artefact(folder, origin, kind.record_name, elsewhere=self._theirs(folder))
+        return made if made.state == "done" else replace(made, elsewhere=None)
 
     def candidate_spans(self, kind: Kind, model: ModelSpec) -> Artefact:
         """The identifiers that stand for each candidate; those of more queries hold these."""
@@ -186,7 +201,7 @@ class Origins:
                 if kind.per_tokenizer and made.state != "done":
                     return None
                 if made.state == "done":
-                    found = np.union1d(found, kind.without_identifiers(made.folder))
+                    found = np.union1d(found, kind.without_identifiers(made.place))
             self._excluded_rows = found.astype(np.int64)
         return self._excluded_rows
 
@@ -196,6 +211,8 @@ class Origins:
         """The trained weights of a cell."""
         kind, model = cell.identifiers, cell.model
         folder = self.layout.checkpoint(cell.kind, cell.name)
+        if self.spec.models_from is not None:
+            return self._taken("checkpoint", folder)
         if model.checkpoint is not None:
             own = {"model": self.model(model), "tokenizer": self.tokenizer(model).fingerprint}
             return Artefact(folder, Origin("ready checkpoint", own))
@@ -226,9 +243,70 @@ class Origins:
 
     def weights(self, model: ModelSpec) -> str | None:
         """Fingerprint of the bytes of pretrained weights; None where there are none to compare."""
-        if model.source is None or model.source.hub is not None:
+        taken = self.spec.models_from is not None
+        if taken or model.source is None or model.source.hub is not None:
             return None
         return str(self._weights(model.source)["bytes"])
+
+    def exported(self, kind: str, name: str) -> Path:
+        """The folder of an exported model; before it is taken over, that of the other run."""
+        folder = self.layout.model(kind, name)
+        theirs = self._theirs(folder)
+        return folder if theirs is None or (folder / MANIFEST).is_file() else theirs
+
+    # --- what is taken from another run -------------------------------------------------------
+
+    def _theirs(self, folder: Path) -> Path | None:
+        """The same folder of the run that the models are from, if they are from one."""
+        run = self.spec.models_from
+        return None if run is None else run / folder.relative_to(self.layout.run)
+
+    def _taken(self, what: str, folder: Path, record: str = RECORD) -> Artefact:
+        """An artefact as the run made it that the models are from.
+
+        Raises
+        ------
+        InputError
+            It is in neither run.
+        """
+        theirs = self._theirs(folder)
+        found = read_record(folder / record) or (theirs and read_record(theirs / record))
+        if not found:
+            raise InputError(
+                f"models_from: {self.spec.models_from} has no {what} at {theirs}",
+                expected="a run whose models are all trained and exported",
+                fix="finish it first",
+            )
+        return Artefact(folder, Origin.of_record(what, found), record, elsewhere=theirs)
+
+    def _check_documents(self, kind: Kind, made: Artefact) -> None:
+        """Refuse identifiers that were made for other documents than the study's.
+
+        Raises
+        ------
+        InputError
+        """
+        if (made.folder / made.record).exists():
+            return  # was compared before it was taken over
+        place = RunLayout(self.spec.models_from or Path()).collection
+        hashes = record_of(place)["content_hash"], self.content_hash
+        if hashes[0] == hashes[1] or self._are_documents_of(place):
+            return
+        raise InputError(
+            f"models_from: the {kind.label} of {self.spec.models_from} are identifiers of other "
+            f"documents than those of {self.spec.dataset.title}",
+            expected="the same documents in the same order; queries and judgements may differ",
+            fix="take models that generate n-grams or titles, or train models of these documents",
+        )
+
+    def _are_documents_of(self, place: Path) -> bool:
+        if place not in self._compared:
+            columns = [
+                [one.digest() for one in (found.document_ids, found.titles, found.texts)]
+                for found in (self.loaded, stored.read_artefact(place))
+            ]
+            self._compared[place] = columns[0] == columns[1]
+        return self._compared[place]
 
     # --- the documents that are searched ------------------------------------------------------
 

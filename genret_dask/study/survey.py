@@ -106,17 +106,18 @@ def _model_steps(origins: Origins, cell: Cell) -> Iterator[Step]:
     waits = waits and {*made.differing} <= {"identifiers"}
     if waits:
         step = replace(step, state="done", why=())
-    record = read_record(made.folder / "training.json") or {}
+    record = read_record(made.place / "training.json") or {}
     yield replace(step, seconds=float(record.get("seconds", 0.0)))
     for precision in origins.spec.export.precision:
         name = precise_name(cell.name, precision)
         folder = origins.layout.model(cell.kind, name)
         place = _name(folder, origins.layout)
-        if not (folder / MANIFEST).is_file():
+        lies = origins.exported(cell.kind, name)
+        if not (lies / MANIFEST).is_file():
             yield Step("export", place, folder, "to do")
             continue
         try:
-            manifest = read_manifest(folder, verify=False)
+            manifest = read_manifest(lies, verify=False)
         except ModelError as error:
             yield Step("export", place, folder, "stale", (error.found,))
             continue
@@ -143,7 +144,8 @@ def _cube_step(origins: Origins, models: Sequence[Step]) -> Step:
     for step in models:
         if step.stage == "export" and step.state == "done":
             kind, name = step.place.parent.name, step.place.name
-            hashes[kind, name] = read_manifest(step.place, verify=False).fingerprint
+            lies = origins.exported(kind, name)
+            hashes[kind, name] = read_manifest(lies, verify=False).fingerprint
     try:
         attributes = read_attributes(place)
     except CubeError as error:

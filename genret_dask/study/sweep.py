@@ -51,6 +51,7 @@ from genret_dask.study.reductions import Reductions, exceeds_workers
 from genret_dask.study.results import RESULTS, write_results
 from genret_dask.study.search import search
 from genret_dask.study.survey import Step, remove_stale
+from genret_dask.study.taken import take_over
 from genret_dask.study.tasks import export_tasks, exported_models, training_tasks
 from genret_dask.study.template import build_template, shard_tasks, versions
 from genret_dask.training.memory import check_memory
@@ -247,6 +248,7 @@ class Study:
             self._check_memory()
             if self._redo:
                 remove_stale(steps, self.layout)
+            take_over(self.inputs.origins)
             self._tasks = training_tasks(self.inputs)
         return self._tasks
 
