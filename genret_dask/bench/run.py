@@ -8,7 +8,17 @@ from pathlib import Path
 
 import torch
 
-from genret_dask.bench import constraint, corpus, coverage, engine, laws, ngrams, scaling, searching
+from genret_dask.bench import (
+    constraint,
+    corpus,
+    coverage,
+    engine,
+    laws,
+    ngrams,
+    retrieving,
+    scaling,
+    searching,
+)
 from genret_dask.bench.measure import Measurement
 from genret_dask.bench.workload import FULL, QUICK, workload
 
@@ -29,6 +39,7 @@ _ALONE: _Benchmarks = {
     "ngrams": (ngrams.run_ngrams, "the n-gram index: build, size, a step, documents, memory"),
     "negatives": (constraint.run_negatives, "sampling of negatives"),
     "scaling": (scaling.run_scaling, "two workers against one, and what a task costs"),
+    "retriever": (retrieving.run_retriever, "a Retriever against a worker's search stage"),
     "corpus": (corpus.run_corpus, "sweeps of a large corpus: each stage a document, and memory"),
     "laws": (laws.run_laws, "a law of every resample, against L-BFGS from several starts"),
     "coverage": (coverage.run_coverage, "how often the intervals of synthetic laws hold the truth"),

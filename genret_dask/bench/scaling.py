@@ -35,7 +35,7 @@ def run_scaling(scale: Scale, runs: int) -> Iterator[Measurement]:
     """Workers of one thread each on this machine; a search whose results differ is no speed."""
     quick = scale is QUICK
     with TemporaryDirectory(prefix="genret-bench.") as folder:
-        spec = _study(Path(folder), queries=32 if quick else 512)
+        spec = study_of_random_words(Path(folder), queries=32 if quick else 512)
         yield _workers(spec, Path(folder), 1 if quick else runs)
     with connect(workers_of_one_thread(2)) as client:
         yield from _overhead(client, TASKS // 20 if quick else TASKS)
@@ -85,7 +85,7 @@ def _search(spec: SweepSpec, folder: Path, client: Client) -> tuple[float, str]:
     return moments[-1] - moments[0], read_attributes(study.cube)["digest"]
 
 
-def _study(folder: Path, queries: int) -> SweepSpec:
+def study_of_random_words(folder: Path, queries: int, **inference: Any) -> SweepSpec:
     """A model hardly trained, over documents of random words: speed does not mind."""
     rng = np.random.default_rng(0)
     words = [f"word{row}" for row in range(_WORDS)]
@@ -101,7 +101,10 @@ def _study(folder: Path, queries: int) -> SweepSpec:
         texts=Strings.of(texts),
         query_ids=Strings.of(f"q{row}" for row in range(len(asked))),
         queries=Strings.of(asked),
-        qrels={name: Qrels.from_rows(rows[split == name], rows[split == name]) for name in SPLITS},
+        qrels={
+            name: Qrels.from_rows(rows[split == name], rows[split == name] % len(texts))
+            for name in SPLITS
+        },
     )
     write_folder(collection, folder / "beir")
     return SweepSpec(
@@ -109,7 +112,9 @@ def _study(folder: Path, queries: int) -> SweepSpec:
         dataset=BeirDataset(kind="beir", path=folder / "beir"),
         models=(ModelSpec(family="llama", size="femto" if queries < 64 else "mini"),),
         training=TrainingSpec(examples=256, batch_size=32, evaluations=1),
-        inference=InferenceSpec(queries=queries, negatives=64, shard_queries=16, threads=1),
+        inference=InferenceSpec(
+            **{"queries": queries, "negatives": 64, "shard_queries": 16, "threads": 1, **inference}
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,35 +40,64 @@ class Hit(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found(Sequence[list[Hit]]):
     """What a search found: a list of hits for each query, the best first.
 
     Attributes
     ----------
-    dataset : xarray.Dataset
-        `doc` (row of the collection, -1 = none) int32 and `score` float32 over (query, rank), and
-        `id`, the documents' ids, "" where there is none; `query` counts from 0, and its coordinate
-        `text` is what was asked.
+    place : Place
+        Of the model that searched.
     collection : Collection
+    texts : sequence of str
+        What was asked.
+    doc, score : int32, float32 [queries, ranks]
+        Rows of the collection, -1 where there is none.
     """
 
-    dataset: xr.Dataset
+    place: Place
     collection: Collection
+    texts: Sequence[str]
+    doc: np.ndarray
+    score: np.ndarray
 
     def __len__(self) -> int:
-        return int(self.dataset.sizes["query"])
+        return len(self.doc)
 
     def __getitem__(self, query: int) -> list[Hit]:  # type: ignore[override]
-        doc = self.dataset["doc"].values[query]
+        doc = self.doc[query]
         rows = doc[doc >= 0]
         columns = (self.collection.document_ids, self.collection.titles, self.collection.texts)
         ids, titles, texts = (column.take(rows) for column in columns)
-        scores = self.dataset["score"].values[query].tolist()
+        scores = self.score[query].tolist()
         return [Hit(*hit) for hit in zip(ids, scores, titles, texts, strict=False)]
 
     def __iter__(self) -> Iterator[list[Hit]]:
         return (self[query] for query in range(len(self)))
+
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        """The same as an `xarray.Dataset`, made when it is first asked for.
+
+        `doc` and `score` over (query, rank), and `id`, the documents' ids, "" where there is none;
+        `query` counts from 0, and its coordinate `text` is what was asked.
+        """
+        rows, where = np.unique(self.doc, return_inverse=True)
+        missing = [""] * int((rows < 0).sum())
+        names = np.array(missing + self.collection.document_ids.take(rows[rows >= 0]), dtype=str)
+        return xr.Dataset(
+            {
+                "doc": (("query", "rank"), self.doc),
+                "score": (("query", "rank"), self.score),
+                "id": (("query", "rank"), names[where].reshape(self.doc.shape)),
+            },
+            coords={
+                "query": np.arange(len(self)),
+                "text": ("query", np.array(self.texts, dtype=str)),
+                "rank": np.arange(1, self.doc.shape[1] + 1),
+            },
+            attrs={"model": self.place.name, "identifiers": self.place.kind.label},
+        )
 
 
 def check_search(
@@ -96,34 +126,6 @@ def check_search(
         if not text.strip():
             raise InputError(f"query {row} is empty", expected="a text")
     return most if top is None else top
-
-
-def found_of(
-    place: Place, collection: Collection, texts: Sequence[str], doc: np.ndarray, score: np.ndarray
-) -> Found:
-    """Give the ranks of queries their documents.
-
-    Parameters
-    ----------
-    doc, score : int32, float32 [queries, ranks]
-    """
-    rows, where = np.unique(doc, return_inverse=True)
-    kept = rows[rows >= 0]
-    names = np.array([""] * (len(rows) - len(kept)) + collection.document_ids.take(kept), dtype=str)
-    dataset = xr.Dataset(
-        {
-            "doc": (("query", "rank"), doc),
-            "score": (("query", "rank"), score),
-            "id": (("query", "rank"), names[where].reshape(doc.shape)),
-        },
-        coords={
-            "query": np.arange(len(texts)),
-            "text": ("query", np.array(texts, dtype=str)),
-            "rank": np.arange(1, doc.shape[1] + 1),
-        },
-        attrs={"model": place.name, "identifiers": place.kind.label},
-    )
-    return Found(dataset, collection)
 
 
 class Retriever:
@@ -257,7 +259,7 @@ class Retriever:
             score[first:last, :here] = found["score"][:, 0, :here]
             if progress:
                 progress(last, len(texts))
-        return found_of(self.place, self.collection, texts, doc, score)
+        return Found(self.place, self.collection, texts, doc, score)
 
     def _searched(self, tokens: Tokens, beam: int, first: int) -> dict[str, np.ndarray]:
         kind, count = self.place.kind, len(tokens.lengths)

@@ -17,7 +17,7 @@ from genret_dask.errors import InputError
 from genret_dask.executors.protocol import Progress, Report
 from genret_dask.metrics.runs import write_run
 from genret_dask.run.carried import Place
-from genret_dask.run.retriever import Found, Retriever, check_search, found_of
+from genret_dask.run.retriever import Found, Retriever, check_search
 from genret_dask.shards.plan import runs, task_key
 from genret_dask.shards.resources import current_resources
 from genret_dask.storage.places import replace_file
@@ -91,13 +91,13 @@ class Search:
             progress=progress,
         )
         doc, score = (np.concatenate(column) for column in zip(*found, strict=True))
-        return found_of(self.place, collection, texts, doc, score)
+        return Found(self.place, collection, texts, doc, score)
 
 
 def _search_part(search: Search, texts: list[str], report: Report) -> Ranks:
     retriever = Retriever(search.place, resources=current_resources(), **search.how)
     found = retriever.search(texts, search.beam, search.top, lambda done, of: report(done / of))
-    return found.dataset["doc"].values, found.dataset["score"].values
+    return found.doc, found.score
 
 
 def write_found(asked: Asked, found: Found, path: Path, beam: int) -> None:
@@ -117,7 +117,7 @@ def write_found(asked: Asked, found: Found, path: Path, beam: int) -> None:
         )
         replace_file(path, "".join(f"{line}\n" for line in lines).encode())
         return
-    name = str(found.dataset.attrs["model"])
+    name = found.place.name
     ranked = found.dataset[["doc", "score"]].assign_coords(query=asked.ids)
     ranked = ranked.expand_dims(model=[name], beam=[beam])
     write_run(ranked, found.collection.document_ids, path, model=name, beam=beam)
