@@ -33,6 +33,7 @@ COMMANDS = {
     "report": "Write one page that shows a run: laws, frontier, queries, provenance.",
     "metrics": "Print the metrics of a run's cube.",
     "identifiers": "Describe the identifiers of a run: lengths, entropies, shared prefixes.",
+    "add": "Search a run's models over more documents than they were trained on.",
     "search": "Search with a model of a run, or with a model's folder.",
     "explain": "Show what a model generates for a query, and where it leads.",
     "bench": "Time this engine against transformers and plain loops, on this machine.",

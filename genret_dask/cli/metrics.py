@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from genret_dask.cli.options import path, resample_options
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _COLUMNS = (
     "model; beam; recall@1=R@1; recall@10=R@10; recall@100=R@100; mrr@10=MRR@10; ndcg@10=nDCG@10;"
@@ -31,12 +34,19 @@ _COLUMNS = (
     metavar="FOLDER",
     help="Write the qrels, and the run of every model at every beam, there, for trec tools.",
 )
+@click.option(
+    "--apart",
+    "is_apart",
+    is_flag=True,
+    help="Of a run of `add`: queries for documents that there were, and for added ones.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print records instead of a table.")
 @resample_options
 def metrics(
     run: Path,
     chosen: tuple[str, ...],
     trec: Path | None,
+    is_apart: bool,
     as_json: bool,
     draws: int,
     seed: int,
@@ -56,11 +66,14 @@ def metrics(
 
     tree = open_cube(run)
     measures = {name: measure_of(tree, name) for name in chosen} or measures_of(tree)
-    found = [
-        record
-        for kind, search, contrast in kinds(tree)
-        for record in records(kind, reduce_queries(search, contrast, measures), draws, seed)
-    ]
+    if is_apart:
+        found = records_apart(tree, draws, seed, measures)
+    else:
+        found = [
+            record
+            for kind, search, contrast in kinds(tree)
+            for record in records(kind, reduce_queries(search, contrast, measures), draws, seed)
+        ]
     if trec is not None:
         names = collection_of(tree).document_ids
         for kind, search, contrast in kinds(tree):
@@ -68,13 +81,39 @@ def metrics(
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    shown = columns(_COLUMNS)
+    shown = columns(_COLUMNS if not is_apart else f"documents; {_COLUMNS}")
     for name in chosen or [main_metric(tree.attrs), *names_of("metrics")]:
         shown = with_metric(shown, name, before="queries")
     there = {key: heading for key, heading in shown.items() if any(key in one for one in found)}
     click.echo(metrics_table(found, there, intervals=True))
     for line in _without_loss(found):
         click.echo(line)
+
+
+def records_apart(
+    tree: xr.DataTree, draws: int, seed: int, measures: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return the records of queries for documents that there were, and of those for added ones.
+
+    Raises
+    ------
+    InputError
+        Nothing was added to the run's documents.
+    """
+    from genret_dask.cube.open import kinds
+    from genret_dask.metrics.apart import apart
+    from genret_dask.metrics.queries import reduce_queries
+    from genret_dask.metrics.reported import measures_of
+    from genret_dask.metrics.table import records
+
+    found = []
+    for kind, search, contrast in kinds(tree):
+        values = reduce_queries(search, contrast, measures or measures_of(tree)).load()
+        for documents, mask in apart(contrast, tree.attrs).items():
+            if mask.any():
+                some = records(kind, values.isel(query=mask), draws, seed)
+                found += [{"documents": documents, **one} for one in some]
+    return found
 
 
 def _without_loss(records: list[dict[str, Any]]) -> list[str]:

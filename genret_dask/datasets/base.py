@@ -71,6 +71,10 @@ class Dataset(Record):
             The source is missing, malformed, incomplete or empty.
         """
 
+    def facts(self) -> dict[str, Any]:
+        """Return JSON values that stand in the collection's record and in the cube."""
+        return {}
+
     def place(self, what: str, row: int) -> str:
         """Name where row number `row` of the documents or queries stands in the source."""
         return f"{what} {row + 1}"

@@ -64,7 +64,7 @@ class BeirDataset(Dataset):
         """
         files = _files(self.path)
         into.allow_unknown_ids = self.allow_unknown_ids
-        _read_corpus(files["corpus.jsonl"], into)
+        read_corpus(files["corpus.jsonl"], into)
         answers = _read_answers(files["answers.jsonl"]) if "answers.jsonl" in files else {}
         _read_queries(files["queries.jsonl"], answers, into)
         for split in SPLITS:
@@ -202,7 +202,14 @@ def malformed(path: Path, number: int, problem: str, expected: str) -> DatasetEr
 # --- the lines --------------------------------------------------------------------------------
 
 
-def _read_corpus(path: Path, into: CollectionWriter) -> None:
+def read_corpus(path: Path, into: CollectionWriter) -> None:
+    """Read the documents of a file, plain or .gz.
+
+    Raises
+    ------
+    DatasetError
+        It cannot be read, has no documents, or a line is malformed; file and line are named.
+    """
     expected = 'a line like {"_id": "d1", "title": "", "text": "..."}'
     name = None
     for name, number, record in _records(path, expected):

@@ -13,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +144,22 @@ def build(
 
 def write(collection: Collection, folder: Path) -> None:
     """Write a collection that is in memory into an empty folder."""
+    build(folder, collection.name, collection.version, partial(fill, collection))
 
-    def fill(into: CollectionWriter) -> None:
-        rows = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
-        for row in rows:
-            into.document(*row)
-        for name, text in zip(collection.query_ids, collection.queries, strict=True):
-            into.query(name, text, collection.answers.get(name, ()))
-        for split, qrels in collection.qrels.items():
-            names = collection.query_ids.take(qrels.query)
-            for name, document, grade in zip(
-                names, collection.document_ids.take(qrels.document), qrels.relevance, strict=True
-            ):
-                into.judge(split, name, document, int(grade))
 
-    build(folder, collection.name, collection.version, fill)
+def fill(collection: Collection, into: CollectionWriter) -> None:
+    """Give a whole collection to a writer."""
+    rows = zip(collection.document_ids, collection.titles, collection.texts, strict=True)
+    for row in rows:
+        into.document(*row)
+    for name, text in zip(collection.query_ids, collection.queries, strict=True):
+        into.query(name, text, collection.answers.get(name, ()))
+    for split, qrels in collection.qrels.items():
+        names = collection.query_ids.take(qrels.query)
+        for name, document, grade in zip(
+            names, collection.document_ids.take(qrels.document), qrels.relevance, strict=True
+        ):
+            into.judge(split, name, document, int(grade))
 
 
 def move(source: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ Documents that share every cell are told apart by one more level that counts the
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,9 @@ CROWD = 2000
 """Documents below one prefix of all levels but the last, above which a warning is due."""
 
 MOST_CODES = 65_536
+
+KEPT = "learned"
+"""The folder within the artefact of what documents that are added later are given codes by."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def build_cells(
     codes: int,
     seed: int = 0,
     quantiser: str = "rq",
+    kept: Path | None = None,
 ) -> np.ndarray:
     """Quantise documents' embeddings and make the cells unique.
 
@@ -108,6 +113,8 @@ def build_cells(
         Of the documents, for messages.
     quantiser : str
         An entry of `genret_dask.quantisers`.
+    kept : Path, optional
+        A folder where centroids go, for documents that are added later.
 
     Returns
     -------
@@ -127,7 +134,11 @@ def build_cells(
             f"{problem}, as these documents have no more",
             fix="lower identifiers.levels, or choose another identifiers.quantiser",
         )
-    return make_unique(chosen.quantise(vectors, levels, min(codes, len(vectors)), seed))
+    cells = chosen.quantise(vectors, levels, min(codes, len(vectors)), seed)
+    if kept is not None:
+        for level, centroids in enumerate(getattr(chosen, "centroids", ())):
+            np.save(kept / f"centroids-{level}.npy", centroids)
+    return make_unique(cells)
 
 
 def crowded(documents: int, levels: int, codes: int) -> str | None:
@@ -173,12 +184,20 @@ def _check_vectors(vectors: Vectors, names: Sequence[str]) -> None:
         )
 
 
-def write_codes(codes: Codes, folder: Path, made_from: Origin) -> None:
-    """Publish codes and their trie as an artefact."""
+def write_codes(codes: Codes, folder: Path, made_from: Origin, kept: Path | None = None) -> None:
+    """Publish codes and their trie as an artefact.
+
+    Parameters
+    ----------
+    kept : Path, optional
+        A folder whose files become part of it, if it is there.
+    """
     facts = {"kind": made_from.kind, "level_sizes": codes.level_sizes}
     with publishing(folder, made_from, **facts) as partial:
         np.save(partial / "codes.npy", codes.codes)
         codes.trie.save(partial)
+        if kept is not None and kept.is_dir():
+            shutil.copytree(kept, partial / KEPT)
 
 
 def read_level_sizes(folder: Path) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from genret_dask.datasets.words import RULES
 from genret_dask.identifiers.embedding import EmbeddingSpec, unit_length
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.storage.arrays import read_array
-from genret_dask.storage.artefacts import fetched, is_current, publishing
+from genret_dask.storage.artefacts import RECORD, fetched, is_current, publishing
 from genret_dask.storage.fingerprint import Origin
 
 SAMPLE = 100_000
@@ -99,6 +100,12 @@ def embed_tasks(
         )
         for first, last in ranges
     ]
+
+
+def copy_fitted(task: EmbedTask, folder: Path) -> None:
+    """Copy what a task's embedding was fitted to, without its record."""
+    ignore = shutil.ignore_patterns(RECORD)
+    shutil.copytree(fetched(task.fitted), folder, ignore=ignore, dirs_exist_ok=True)
 
 
 def open_vectors(tasks: list[EmbedTask]) -> Vectors:

@@ -79,9 +79,18 @@ class TfidfEmbedding(Record):
         """Return what it takes, fitted to so many documents; each has a word that is its own."""
         return EmbeddingCost(self.dim, 0.5e-6, 0.2e-6, 17.0, 4 * self.dim * documents)
 
-    def vectors(self, collection: Collection, seed: int) -> np.ndarray:
-        """Embed every document, at any length; float[documents, dim]."""
-        return self._fit(collection, collection.documents(), seed)[1]
+    def vectors(self, collection: Collection, seed: int, kept: Path | None = None) -> np.ndarray:
+        """Embed every document, at any length; float[documents, dim].
+
+        Parameters
+        ----------
+        kept : Path, optional
+            A folder where what `transform` needs goes.
+        """
+        fitted, vectors = self._fit(collection, collection.documents(), seed)
+        if kept is not None:
+            fitted.save(kept / _FITTED)
+        return vectors
 
     def fit(self, collection: Collection, rows: np.ndarray, seed: int, folder: Path) -> None:
         """Write into a folder what `transform` needs, as some documents tell it."""
@@ -136,8 +145,8 @@ class _Encoder(Record):
         weights = sum(math.prod(shape) for shape in weight_shapes(folder).values())
         return EmbeddingCost(dim, 0.0, 2 * weights / CORE_FLOPS / 4, 0.0, 4 * weights)
 
-    def vectors(self, collection: Collection, seed: int) -> np.ndarray:
-        """See `TfidfEmbedding.vectors`."""
+    def vectors(self, collection: Collection, seed: int, kept: Path | None = None) -> np.ndarray:
+        """See `TfidfEmbedding.vectors`; the model itself is all that `transform` needs."""
         return _encode(collection.documents(), self)
 
     def fit(self, collection: Collection, rows: np.ndarray, seed: int, folder: Path) -> None:
@@ -184,8 +193,12 @@ EmbeddingSpec = Annotated[
 ]
 
 
-def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndarray:
+def embed(
+    collection: Collection, spec: EmbeddingSpec, seed: int = 0, kept: Path | None = None
+) -> np.ndarray:
     """Return unit-length embeddings of all documents, float32 [documents, dim].
+
+    What the embedding learned of them goes into the folder `kept`, if one is given.
 
     Raises
     ------
@@ -194,7 +207,7 @@ def embed(collection: Collection, spec: EmbeddingSpec, seed: int = 0) -> np.ndar
     DatasetError
         The documents hold no words to embed.
     """
-    return unit_length(spec.vectors(collection, seed))
+    return unit_length(spec.vectors(collection, seed, kept))
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from genret_dask.cube.schema import Variables
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
-from genret_dask.errors import ModelError
+from genret_dask.errors import DatasetError, ModelError
 from genret_dask.identifiers import Codes
 from genret_dask.inference.memory import Decoding
 from genret_dask.inference.session import Session
@@ -323,6 +323,25 @@ class Kind(Record):
         GenretError
             The collection cannot have such identifiers.
         """
+
+    def extend(self, made: Artefact, source: Source, old: Path) -> None:
+        """Make identifiers of a collection that has more documents; those that it had stay.
+
+        Parameters
+        ----------
+        old : Path
+            Identifiers of the first documents, with which the models were trained.
+
+        Raises
+        ------
+        DatasetError
+            Such identifiers cannot be given to further documents, or have no room for them.
+        """
+        raise DatasetError(
+            f"{self.label} identifiers of documents that a model was not trained on mean nothing",
+            expected="codes, or a kind made of the model's own tokens",
+            fix="train models of all documents",
+        )
 
     def check(self, folder: Path, collection: Collection) -> None:
         """Refuse identifiers that are there, or log what is missing of them."""

@@ -13,18 +13,35 @@ from pydantic import Field, field_validator
 
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.words import RULES
+from genret_dask.errors import DatasetError
 from genret_dask.identifiers import embed_task
-from genret_dask.identifiers.codes import MOST_CODES, build_cells, crowded
+from genret_dask.identifiers.added import added_cells
+from genret_dask.identifiers.codes import (
+    KEPT,
+    MOST_CODES,
+    Codes,
+    build_cells,
+    crowded,
+    write_codes,
+)
 from genret_dask.identifiers.diagnostics import prefix_groups
-from genret_dask.identifiers.embed_task import embed_tasks, open_vectors, run_embed
-from genret_dask.identifiers.embedding import CORE_FLOPS, EmbeddingSpec, TfidfEmbedding, embed
+from genret_dask.identifiers.embed_task import copy_fitted, embed_tasks, open_vectors, run_embed
+from genret_dask.identifiers.embedding import (
+    CORE_FLOPS,
+    EmbeddingSpec,
+    TfidfEmbedding,
+    embed,
+    unit_length,
+)
 from genret_dask.identifiers.quantisers.base import Quantiser
 from genret_dask.identifiers.vectors import Vectors
 from genret_dask.kinds.base import Diagnosis, Making, Source
 from genret_dask.kinds.fixed import FixedLength
 from genret_dask.specs.registry import entry, names_of
-from genret_dask.storage.artefacts import missing
+from genret_dask.storage.arrays import read_array
+from genret_dask.storage.artefacts import Artefact, fetched, missing
 from genret_dask.storage.fingerprint import Origin
+from genret_dask.storage.places import remove
 from genret_dask.storage.sources import contents
 
 logger = logging.getLogger(__name__)
@@ -106,7 +123,32 @@ class CodesIdentifiers(FixedLength):
         if warning := crowded(len(collection), self.levels, self.codes):
             logger.warning(warning)
         vectors, names = self._vectors(source), collection.document_ids
-        return build_cells(vectors, names, self.levels, self.codes, source.seed, self.quantiser)
+        return build_cells(
+            vectors,
+            names,
+            self.levels,
+            self.codes,
+            source.seed,
+            self.quantiser,
+            source.working / KEPT,
+        )
+
+    def extend(self, made: Artefact, source: Source, old: Path) -> None:
+        """See `Kind.extend`: the nearest cells that have room, by the centroids that were kept."""
+        known, learned = self.open(old), fetched(old) / KEPT
+        texts = source.collection.documents(len(known.codes), len(source.collection))
+        count = len(list(learned.glob("centroids-*.npy")))
+        if count != self.levels:
+            raise DatasetError(
+                f"the codes at {old} keep no centroids, and new documents cannot be given codes",
+                expected="codes of the quantisers rq or pq, made by this version",
+                fix="train models of all documents, or take n-grams or titles",
+            )
+        centroids = [read_array(learned / f"centroids-{one}.npy", dims=2) for one in range(count)]
+        vectors = unit_length(self.embedding.transform(texts, learned))
+        cells = added_cells(known, vectors, centroids, self._quantiser)
+        codes = Codes(np.concatenate([known.codes, cells]), known.level_sizes)
+        write_codes(codes, made.folder, made.made_from, learned)
 
     def diagnostics(self, folder: Path, collection: Collection) -> Diagnosis:
         """See `Kind.diagnostics`; where all quantised cells differ, there is no unique level."""
@@ -118,10 +160,13 @@ class CodesIdentifiers(FixedLength):
         return replace(found, facts={**found.facts, "sharing_all_quantised_cells": shared})
 
     def _vectors(self, source: Source) -> Vectors:
-        """Embed the documents; ranges of many are tasks."""
+        """Embed the documents; ranges of many are tasks. What was learned of them is kept."""
         collection, embedding = source.collection, self.embedding
+        kept = source.working / KEPT
+        remove(kept)
+        kept.mkdir(parents=True)
         if len(collection) <= embed_task.SAMPLE:
-            return Vectors([embed(collection, embedding, source.seed)])
+            return Vectors([embed(collection, embedding, source.seed, kept)])
         tasks = embed_tasks(collection, source.place, embedding, source.seed, source.working)
         if todo := missing(tasks):
             source.report("identifiers", 1, 1)  # what the embedding was fitted to is there
@@ -133,4 +178,5 @@ class CodesIdentifiers(FixedLength):
                 cost=lambda task: task.last - task.first,
             )
             source.report("identifiers", 0, 1)
+        copy_fitted(tasks[0], kept)
         return open_vectors(tasks)

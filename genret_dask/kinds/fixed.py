@@ -28,7 +28,7 @@ from genret_dask.cube.schema import (
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.identifiers import Codes, Trie, read_codes, write_codes
-from genret_dask.identifiers.codes import read_level_sizes
+from genret_dask.identifiers.codes import KEPT, read_level_sizes
 from genret_dask.identifiers.diagnostics import level_records, trie_facts
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.memory import Decoding
@@ -130,7 +130,8 @@ class FixedLength(Kind):
     def build(self, made: Artefact, source: Source) -> None:
         """See `Kind.build`."""
         source.report("identifiers", 0, 1)
-        write_codes(Codes.of_cells(self.cells(source)), made.folder, made.made_from)
+        codes = Codes.of_cells(self.cells(source))
+        write_codes(codes, made.folder, made.made_from, source.working / KEPT)
         remove(source.working)
         source.report("identifiers", 1, 1)
 

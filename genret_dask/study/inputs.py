@@ -81,7 +81,9 @@ class Inputs:
                 repeated,
                 len(collection),
             )
-        facts = {"content_hash": collection.content_hash}
+        facts: dict[str, Any] = {"content_hash": collection.content_hash}
+        if of_dataset := self.spec.dataset.facts():
+            facts["facts"] = of_dataset
         with publishing(made.folder, made.made_from, **facts) as partial_folder:
             stored.move(self.origins.loaded_in, partial_folder / TEXTS)
         self._report("dataset", 1, 1)
@@ -125,7 +127,11 @@ class Inputs:
                     report=self._report,
                     map=self._map,
                 )
-                kind.build(made, source)
+                old = self.origins.grown_from(kind)
+                if old is None:
+                    kind.build(made, source)
+                else:
+                    kind.extend(made, source, old)
             kind.check(made.folder, self.collection)
             self._spaces[made.folder] = made
         return self._spaces[made.folder]

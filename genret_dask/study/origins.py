@@ -63,7 +63,7 @@ class Origins:
             lambda kind, digest: kinds[kind].made_from(self.content_hash, spec.seed, digest)
         )
         self._excluded_rows: np.ndarray | None = None
-        self._compared: dict[Path, bool] = {}
+        self._behind: dict[Path, int | None] = {}
 
     # --- text ---------------------------------------------------------------------------------
 
@@ -141,9 +141,9 @@ class Origins:
         digest = self.tokenizer_digest(model) if kind.per_tokenizer else None
         folder = self.layout.identifiers(kind.label, digest)
         if self.spec.models_from is not None and not kind.per_tokenizer:
-            made = self._taken("identifiers", folder, kind.record_name)
-            self._check_documents(kind, made)
-            return made
+            if not self._has_more_documents(kind):
+                return self._taken("identifiers", folder, kind.record_name)
+            return Artefact(folder, self._grown(kind), kind.record_name)
         origin = self._space_origin(kind.label, digest)
         made = Artefact(folder, origin, kind.record_name, elsewhere=self._theirs(folder))
         return made if made.state == "done" else replace(made, elsewhere=None)
@@ -279,34 +279,53 @@ class Origins:
             )
         return Artefact(folder, Origin.of_record(what, found), record, elsewhere=theirs)
 
-    def _check_documents(self, kind: Kind, made: Artefact) -> None:
-        """Refuse identifiers that were made for other documents than the study's.
+    def grown_from(self, kind: Kind) -> Path | None:
+        """The identifiers of the first documents, where the models' run had only these."""
+        if self.spec.models_from is None or kind.per_tokenizer:
+            return None
+        return self._their_identifiers(kind) if self._has_more_documents(kind) else None
+
+    def _their_identifiers(self, kind: Kind) -> Path:
+        return RunLayout(self.spec.models_from or Path()).identifiers(kind.label)
+
+    def _grown(self, kind: Kind) -> Origin:
+        own = self._compared_before(kind)
+        if own is not None:
+            return Origin.of_record(kind.kind, own)
+        theirs = record_of(self._their_identifiers(kind), kind.record_name, {})
+        parts = {"collection": self.content_hash, "grown_from": theirs["fingerprint"]}
+        return Origin(kind.kind, parts)
+
+    def _compared_before(self, kind: Kind) -> dict[str, Any] | None:
+        """The record of identifiers that are this run's already, of the collection that it has."""
+        if self.collection.state != "done":
+            return None
+        return read_record(self.layout.identifiers(kind.label) / kind.record_name)
+
+    def _has_more_documents(self, kind: Kind) -> bool:
+        """Whether further documents stand behind those that the models' run had.
 
         Raises
         ------
         InputError
+            It had others.
         """
-        if (made.folder / made.record).exists():
-            return  # was compared before it was taken over
+        if (own := self._compared_before(kind)) is not None:
+            return "grown_from" in own["made_from"]
         place = RunLayout(self.spec.models_from or Path()).collection
-        hashes = record_of(place)["content_hash"], self.content_hash
-        if hashes[0] == hashes[1] or self._are_documents_of(place):
-            return
+        if record_of(place)["content_hash"] == self.content_hash:
+            return False
+        if place not in self._behind:
+            self._behind[place] = _documents_behind(self.loaded, stored.read_artefact(place))
+        if (more := self._behind[place]) is not None:
+            return more > 0
         raise InputError(
             f"models_from: the {kind.label} of {self.spec.models_from} are identifiers of other "
             f"documents than those of {self.spec.dataset.title}",
-            expected="the same documents in the same order; queries and judgements may differ",
+            expected="the same documents in the same order, and perhaps more behind them; queries "
+            "and judgements may differ",
             fix="take models that generate n-grams or titles, or train models of these documents",
         )
-
-    def _are_documents_of(self, place: Path) -> bool:
-        if place not in self._compared:
-            columns = [
-                [one.digest() for one in (found.document_ids, found.titles, found.texts)]
-                for found in (self.loaded, stored.read_artefact(place))
-            ]
-            self._compared[place] = columns[0] == columns[1]
-        return self._compared[place]
 
     # --- the documents that are searched ------------------------------------------------------
 
@@ -390,6 +409,16 @@ class Origins:
             "provider": self.spec.inference.provider,
             "max_tokens": self.spec.max_tokens,
         }
+
+
+def _documents_behind(collection: Collection, other: Collection) -> int | None:
+    """Count documents behind those of another collection; None if it does not begin with them."""
+    count = len(other)
+    columns = [
+        [column[:count].digest() for column in (one.document_ids, one.titles, one.texts)]
+        for one in (collection, other)
+    ]
+    return len(collection) - count if columns[0] == columns[1] else None
 
 
 def _weights(source: PretrainedSpec, *, tokenizer: bool = False) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from genret_dask.models.manifest import Manifest
 from genret_dask.shards.plan import ShardTask, plan_shards
 from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
+from genret_dask.storage.artefacts import record_of
 from genret_dask.storage.fingerprint import fingerprint
 from genret_dask.storage.versions import versions_of
 from genret_dask.study.inputs import Inputs
@@ -49,6 +50,7 @@ def build_template(
                 for cell in cells_of(study)
             },
             "documents": len(collection),
+            **record_of(origins.collection.folder).get("facts", {}),
             **({} if metric == MAIN_METRIC else {"main_metric": metric}),
             "versions": versions(),
         },

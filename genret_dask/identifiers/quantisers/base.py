@@ -22,7 +22,15 @@ class Quantiser(ABC):
     """Gives each vector a cell a level, near vectors the same ones.
 
     Several vectors may share every cell: `genret_dask.identifiers.unique` tells them apart.
+
+    Attributes
+    ----------
+    centroids : list of float32[codes, dim]
+        Of each level, once `quantise` has run; empty where a quantiser has none for all vectors.
     """
+
+    def __init__(self) -> None:
+        self.centroids: list[np.ndarray] = []
 
     def problem(self, levels: int, codes: int, dim: int) -> str | None:
         """Say why vectors of so many directions cannot be quantised so; None where they can."""
@@ -42,6 +50,25 @@ class Quantiser(ABC):
             Cells of a level, at most the number of vectors.
         """
 
+    def distances(
+        self, vectors: np.ndarray, centroids: list[np.ndarray], cells: np.ndarray
+    ) -> np.ndarray:
+        """Return how far vectors are from the cells of a level, float32[vectors, codes].
+
+        Parameters
+        ----------
+        vectors : float32[vectors, dim]
+        centroids : list of float32[codes, dim]
+            Of the levels up to this one, as `quantise` left them.
+        cells : int32[vectors, levels before]
+
+        Raises
+        ------
+        NotImplementedError
+            The quantiser keeps no centroids.
+        """
+        raise NotImplementedError
+
 
 def train(take: Take, number: int, dim: int, codes: int, seed: int) -> np.ndarray:
     """Return the centroids of `number` vectors by k-means; float32[codes, dim]."""
@@ -59,6 +86,12 @@ def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
     found: np.ndarray = index.search(vectors, 1)[1][:, 0]
+    return found
+
+
+def squared_distances(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Return the squared distances to centroids, less each vector's own length; float32."""
+    found: np.ndarray = (centroids**2).sum(axis=1) - 2 * (vectors @ centroids.T)
     return found
 
 

@@ -15,6 +15,7 @@ from genret_dask.identifiers.quantisers.base import (
     Quantiser,
     nearest,
     separate,
+    squared_distances,
     train,
 )
 from genret_dask.identifiers.vectors import Vectors
@@ -36,6 +37,7 @@ class ProductQuantiser(Quantiser):
     def quantise(self, vectors: Vectors, levels: int, codes: int, seed: int) -> np.ndarray:
         """See `Quantiser.quantise`."""
         cells = np.empty((len(vectors), levels), dtype=np.int32)
+        self.centroids = []
         for level in range(levels):
             first, stop = (place * vectors.dim // levels for place in (level, level + 1))
 
@@ -47,4 +49,13 @@ class ProductQuantiser(Quantiser):
                 cells[rows, level] = nearest(take(rows), centroids)
             if level == levels - 1:
                 separate(cells, take, centroids)
+            self.centroids.append(centroids)
         return cells
+
+    def distances(
+        self, vectors: np.ndarray, centroids: list[np.ndarray], cells: np.ndarray
+    ) -> np.ndarray:
+        """See `Quantiser.distances`; a level's part begins where those before it end."""
+        first = sum(one.shape[1] for one in centroids[:-1])
+        part = vectors[:, first : first + centroids[-1].shape[1]]
+        return squared_distances(part, centroids[-1])

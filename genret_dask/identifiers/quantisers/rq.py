@@ -15,6 +15,7 @@ from genret_dask.identifiers.quantisers.base import (
     Quantiser,
     nearest,
     separate,
+    squared_distances,
     train,
 )
 from genret_dask.identifiers.vectors import Vectors
@@ -42,7 +43,17 @@ class ResidualQuantiser(Quantiser):
             if level == levels - 1:
                 separate(cells, residual.take, centroids)
             residual.centroids.append(centroids)
+        self.centroids = residual.centroids
         return cells
+
+    def distances(
+        self, vectors: np.ndarray, centroids: list[np.ndarray], cells: np.ndarray
+    ) -> np.ndarray:
+        """See `Quantiser.distances`."""
+        left = vectors.copy()
+        for level, one in enumerate(centroids[:-1]):
+            left -= one[cells[:, level]]
+        return squared_distances(left, centroids[-1])
 
 
 @dataclass(frozen=True)
