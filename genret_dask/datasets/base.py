@@ -72,7 +72,10 @@ class Dataset(Record):
         """
 
     def place(self, what: str, row: int) -> str:
-        """Name where row number `row` of the documents or queries stands in the source."""
+        """Name where row number `row` of the documents, queries or judgements is in the source.
+
+        `what` is "document", "query" or "judgement"; judgements count in the order of `read`.
+        """
         return f"{what} {row + 1}"
 
     def load(self, folder: Path | None = None) -> Collection:

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from genret_dask.datasets.base import Dataset
-from genret_dask.datasets.beir import hash_of, malformed, read_lines
+from genret_dask.datasets.lines import hash_of, malformed, read_lines
 from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
 from genret_dask.storage.arrays import parsed

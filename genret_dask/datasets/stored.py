@@ -94,7 +94,8 @@ def build(
     fill : callable
         Gives everything to the writer.
     place : callable
-        Names the place in the source of "document" or "query" and its row, for messages.
+        Names the place in the source of "document", "query" or "judgement" and its row, for
+        messages.
 
     Raises
     ------
@@ -116,7 +117,7 @@ def build(
                 expected=f"unique {what} ids",
             )
     qrels = _resolve(
-        read_table(folder / "judged.arrow"), ids, writer.allow_unknown_ids, source=name
+        read_table(folder / "judged.arrow"), ids, writer.allow_unknown_ids, name, place
     )
     (folder / "judged.arrow").unlink()
     with RowWriter(folder / _FILES[2], _QRELS) as file:
@@ -237,7 +238,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _resolve(
-    judged: pa.Table, ids: dict[str, Strings], allow_unknown_ids: bool, source: str
+    judged: pa.Table,
+    ids: dict[str, Strings],
+    allow_unknown_ids: bool,
+    source: str,
+    place: Callable[[str, int], str],
 ) -> dict[str, Qrels]:
     """Turn judgements by ids into rows, for every split.
 
@@ -262,8 +267,9 @@ def _resolve(
         named = listed(list(unknown), 5)
         found = f"{source}: {(~known).sum()} judgements name {len(unknown)} unknown ids: {named}"
         if not allow_unknown_ids:
+            first = place("judgement", int(np.flatnonzero(~known)[0]))
             raise DatasetError(
-                found,
+                f"{found}; the first in {first}",
                 expected="judgements of ids in the corpus and the queries",
                 fix="correct the qrels, or set dataset.allow_unknown_ids: true to drop those lines",
             )
