@@ -22,7 +22,7 @@ class Dataset(Record):
 
     A subclass is an entry of `genret_dask.datasets` under the value of its field `kind`. Its
     docstring begins with the line that `genret-dask datasets list` shows, and fields of type `Path`
-    are the files whose place plays no part in what is made from it.
+    and lists of it are the files whose place plays no part in what is made from it.
 
     Attributes
     ----------

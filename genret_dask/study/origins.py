@@ -30,7 +30,13 @@ from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import cache
-from genret_dask.storage.sources import contents, source_hash, tokenizer_hash, weights_hash
+from genret_dask.storage.sources import (
+    contents,
+    paths_in,
+    source_hash,
+    tokenizer_hash,
+    weights_hash,
+)
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
@@ -67,7 +73,7 @@ class Origins:
     def collection(self) -> Artefact:
         """The collection, by the bytes of its source."""
         dataset = self.spec.dataset
-        places = [name for name, value in dataset if isinstance(value, Path)]
+        places = [name for name, value in dataset if paths_in(value)]
         settings = contents(dataset, *places, bytes=dataset.fingerprint())
         return Artefact(self.layout.collection, Origin("collection", {"dataset": settings}))
 
