@@ -21,6 +21,8 @@ from genret_dask.cube.store import FORMAT
 from genret_dask.datasets import stored
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.given import write_given
+from genret_dask.datasets.lines import hash_of
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import DatasetError, ModelError
 from genret_dask.kinds import Kind
@@ -96,8 +98,7 @@ class Origins:
             collection = stored.read_artefact(self.collection.folder)
         else:
             collection = self.spec.dataset.load(self.loaded_in)
-        trains = any(model.checkpoint is None for model in self.spec.models)
-        pairs = self.spec.training.pairs if trains else None
+        pairs = self.spec.training.pairs if self._trains else None
         check_usable(collection, self.spec.inference.split, pairs)
         return collection
 
@@ -107,6 +108,29 @@ class Origins:
         if self.collection.state == "done":
             return str(record_of(self.collection.folder)["content_hash"])
         return self.loaded.content_hash
+
+    @property
+    def _trains(self) -> bool:
+        return any(model.checkpoint is None for model in self.spec.models)
+
+    @cached_property
+    def pairs(self) -> Artefact | None:
+        """The training pairs of the user's files, by their bytes; None where there are none."""
+        if not (self.spec.training.pairs.file and self._trains):
+            return None
+        parts = {"collection": self.content_hash, "bytes": self._pairs_bytes}
+        return Artefact(self.layout.pairs, Origin("pairs", parts))
+
+    @cached_property
+    def loaded_pairs(self) -> Path:
+        """Where those pairs lie that are no artefact yet."""
+        folder = self.loaded_in / "pairs"
+        write_given(self.loaded, self.spec.training.pairs.file, folder)
+        return folder
+
+    @cached_property
+    def _pairs_bytes(self) -> list[str]:
+        return [hash_of(path) for path in self.spec.training.pairs.file]
 
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
@@ -211,7 +235,7 @@ class Origins:
             "words": RULES,
             "model": self.model(model),
             "fraction": cell.fraction,
-            "training": cell.training(self.spec),
+            "training": self._training(cell),
             "seed": self.spec.seed,
             "max_tokens": self.spec.max_tokens,
             "steps": kind.steps,
@@ -219,6 +243,12 @@ class Origins:
             **{name: one.fingerprint for name, one in read.items()},
         }
         return Artefact(folder, Origin("checkpoint", parts))
+
+    def _training(self, cell: Cell) -> dict[str, Any]:
+        """A cell's recipe, with the bytes of the user's pairs where it has any."""
+        training = cell.training(self.spec)
+        own = {"file": self._pairs_bytes} if training.pairs.file else {}
+        return contents(training, "pairs", pairs=contents(training.pairs, "file", **own))
 
     def model(self, model: ModelSpec) -> dict[str, Any]:
         """A model of the grid as its checkpoint's fingerprint sees it: by its weights' bytes."""
