@@ -49,8 +49,8 @@ def read_given(folder: Path) -> GivenPairs:
     return GivenPairs(read_array(documents), Strings(read_table(texts)["text"]))
 
 
-def write_given(collection: Collection, files: Iterable[Path], folder: Path) -> None:
-    """Write the pairs of some files into a folder, in their order.
+def write_given(collection: Collection, files: Iterable[Path], folder: Path) -> Path:
+    """Write the pairs of some files into a folder, in their order; return it.
 
     Raises
     ------
@@ -77,6 +77,7 @@ def write_given(collection: Collection, files: Iterable[Path], folder: Path) -> 
                 raise DatasetError(f"{path} has no pair", expected=f"lines of {_EXPECTED}")
     np.save(folder / FILES[1], np.memmap(raw, np.int32, "r"))
     raw.unlink()
+    return folder
 
 
 class _Line(NamedTuple):

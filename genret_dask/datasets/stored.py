@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.datasets.columns import RowWriter, Strings, read_table
+from genret_dask.datasets.keeping import keep_documents, only
 from genret_dask.errors import DatasetError, listed
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.layout import TEXTS
-from genret_dask.storage.places import writing
+from genret_dask.storage.places import beside, writing
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ def build(
     version: str,
     fill: Callable[[CollectionWriter], None],
     place: Callable[[str, int], str] = "{} {}".format,
+    documents: int | None = None,
+    seed: int = 0,
 ) -> Collection:
     """Write a collection into a folder, and map it.
 
@@ -96,19 +99,24 @@ def build(
     place : callable
         Names the place in the source of "document", "query" or "judgement" and its row, for
         messages.
+    documents, seed : int
+        How many documents to keep, and which: see `genret_dask.datasets.keeping`. All by default.
 
     Raises
     ------
     DatasetError
-        What `fill` raises; or the collection has no documents, an id is repeated or can stand in no
-        TSV file, or judgements name unknown ids.
+        What `fill` raises; `documents` is below those judged for dev and test; or the collection
+        has no documents, an id is repeated or can stand in no TSV file, or judgements name unknown
+        ids.
     """
     with writing(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         writer = CollectionWriter(folder, stack)
         fill(writer)
-    documents, queries = (read_table(folder / name) for name in _FILES[:2])
-    ids = {"document": Strings(documents["id"]), "query": Strings(queries["id"])}
+    ids = {
+        what: Strings(read_table(folder / file)["id"])
+        for what, file in zip(("document", "query"), _FILES, strict=False)
+    }
     for what, column in ids.items():
         if twice := column.repeated():
             first, again = (place(what, row) for row in twice)
@@ -120,6 +128,12 @@ def build(
         read_table(folder / "judged.arrow"), ids, writer.allow_unknown_ids, name, place
     )
     (folder / "judged.arrow").unlink()
+    blank = np.array(writer.blank, dtype=np.int64)
+    if documents is not None and documents < len(ids["document"]):
+        rows = keep_documents(ids["document"], qrels, documents, seed)
+        _keep(folder / _FILES[0], rows)
+        qrels = {split: only(one, rows) for split, one in qrels.items()}
+        blank = np.searchsorted(rows, blank[np.isin(blank, rows)])
     with RowWriter(folder / _FILES[2], _QRELS) as file:
         for number, split in enumerate(SPLITS):
             one = qrels[split]
@@ -132,10 +146,22 @@ def build(
         "content_hash": collection.content_hash,
         "documents": len(collection),
         "queries": len(collection.query_ids),
-        "blank": writer.blank,
+        "blank": blank.tolist(),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return collection
+
+
+def _keep(path: Path, rows: np.ndarray) -> None:
+    """Write a file of documents anew, with some of its rows; who has mapped it keeps the old."""
+    partial, first = beside(path), 0
+    with RowWriter(partial, _DOCUMENTS) as file:
+        for batch in read_table(path).to_batches():
+            start, stop = np.searchsorted(rows, (first, first + len(batch)))
+            for row in batch.take(pa.array(rows[start:stop] - first)).to_pylist():
+                file.add(*row.values())
+            first += len(batch)
+    partial.replace(path)
 
 
 def write(collection: Collection, folder: Path) -> None:

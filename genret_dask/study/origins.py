@@ -26,19 +26,13 @@ from genret_dask.datasets.lines import hash_of
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import DatasetError, ModelError
 from genret_dask.kinds import Kind
-from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
+from genret_dask.specs import ModelSpec, PairsSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import Cell, cells_of, models_of
 from genret_dask.storage.artefacts import Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import cache
-from genret_dask.storage.sources import (
-    contents,
-    paths_in,
-    source_hash,
-    tokenizer_hash,
-    weights_hash,
-)
+from genret_dask.storage.sources import contents, source_hash, tokenizer_hash, weights_hash
 
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
@@ -74,10 +68,8 @@ class Origins:
     @cached_property
     def collection(self) -> Artefact:
         """The collection, by the bytes of its source."""
-        dataset = self.spec.dataset
-        places = [name for name, value in dataset if paths_in(value)]
-        settings = contents(dataset, *places, bytes=dataset.fingerprint())
-        return Artefact(self.layout.collection, Origin("collection", {"dataset": settings}))
+        parts = {"dataset": self.spec.dataset.settings()}
+        return Artefact(self.layout.collection, Origin("collection", parts))
 
     @cached_property
     def _reading(self) -> TemporaryDirectory[str]:
@@ -98,8 +90,7 @@ class Origins:
             collection = stored.read_artefact(self.collection.folder)
         else:
             collection = self.spec.dataset.load(self.loaded_in)
-        pairs = self.spec.training.pairs if self._trains else None
-        check_usable(collection, self.spec.inference.split, pairs)
+        check_usable(collection, self.spec.inference.split, self._pairs_spec)
         return collection
 
     @cached_property
@@ -110,13 +101,15 @@ class Origins:
         return self.loaded.content_hash
 
     @property
-    def _trains(self) -> bool:
-        return any(model.checkpoint is None for model in self.spec.models)
+    def _pairs_spec(self) -> PairsSpec | None:
+        """None where nothing is trained."""
+        trains = any(model.checkpoint is None for model in self.spec.models)
+        return self.spec.training.pairs if trains else None
 
     @cached_property
     def pairs(self) -> Artefact | None:
         """The training pairs of the user's files, by their bytes; None where there are none."""
-        if not (self.spec.training.pairs.file and self._trains):
+        if self._pairs_spec is None or not self._pairs_spec.file:
             return None
         parts = {"collection": self.content_hash, "bytes": self._pairs_bytes}
         return Artefact(self.layout.pairs, Origin("pairs", parts))
@@ -124,9 +117,7 @@ class Origins:
     @cached_property
     def loaded_pairs(self) -> Path:
         """Where those pairs lie that are no artefact yet."""
-        folder = self.loaded_in / "pairs"
-        write_given(self.loaded, self.spec.training.pairs.file, folder)
-        return folder
+        return write_given(self.loaded, self.spec.training.pairs.file, self.loaded_in / "pairs")
 
     @cached_property
     def _pairs_bytes(self) -> list[str]:
