@@ -87,7 +87,7 @@ def build(
     version: str,
     fill: Callable[[CollectionWriter], None],
     place: Callable[[str, int], str] = "{} {}".format,
-    documents: int | None = None,
+    kept: int | None = None,
     seed: int = 0,
 ) -> Collection:
     """Write a collection into a folder, and map it.
@@ -99,13 +99,13 @@ def build(
     place : callable
         Names the place in the source of "document", "query" or "judgement" and its row, for
         messages.
-    documents, seed : int
+    kept, seed : int
         How many documents to keep, and which: see `genret_dask.datasets.keeping`. All by default.
 
     Raises
     ------
     DatasetError
-        What `fill` raises; `documents` is below those judged for dev and test; or the collection
+        What `fill` raises; fewer are to be kept than are judged for dev and test; or the collection
         has no documents, an id is repeated or can stand in no TSV file, or judgements name unknown
         ids.
     """
@@ -113,10 +113,8 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         writer = CollectionWriter(folder, stack)
         fill(writer)
-    ids = {
-        what: Strings(read_table(folder / file)["id"])
-        for what, file in zip(("document", "query"), _FILES, strict=False)
-    }
+    documents, queries = (read_table(folder / name) for name in _FILES[:2])
+    ids = {"document": Strings(documents["id"]), "query": Strings(queries["id"])}
     for what, column in ids.items():
         if twice := column.repeated():
             first, again = (place(what, row) for row in twice)
@@ -129,8 +127,8 @@ def build(
     )
     (folder / "judged.arrow").unlink()
     blank = np.array(writer.blank, dtype=np.int64)
-    if documents is not None and documents < len(ids["document"]):
-        rows = keep_documents(ids["document"], qrels, documents, seed)
+    if kept is not None and kept < len(documents):
+        rows = keep_documents(ids["document"], qrels, kept, seed)
         _keep(folder / _FILES[0], rows)
         qrels = {split: only(one, rows) for split, one in qrels.items()}
         blank = np.searchsorted(rows, blank[np.isin(blank, rows)])
