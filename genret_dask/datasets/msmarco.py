@@ -37,7 +37,7 @@ class MsmarcoDataset(Dataset):
     path: Path = Field(description="a folder, in which the other files lie")
     collection: Path = Field(Path("collection.tsv"), description="passages: id and text")
     train: Files | None = Field(
-        _of("train"), description="queries and qrels; left out where neither file is there"
+        _of("train"), description="queries and qrels; none where neither usual file is there"
     )
     dev: Files | None = Field(None, description="queries and qrels")
     test: Files = Field(_of("dev.small"), description="queries and qrels")
@@ -99,7 +99,7 @@ class MsmarcoDataset(Dataset):
     def _splits(self) -> dict[str, list[Path]]:
         """The files of queries and qrels of each split."""
         found = {split: [*map(self._found, names)] for split, names in self.by_split().items()}
-        if "train" not in self.model_fields_set and not any(map(Path.exists, found["train"])):
+        if self.train == _of("train") and not any(map(Path.exists, found["train"])):
             del found["train"]
         return found
 

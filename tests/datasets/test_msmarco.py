@@ -78,6 +78,9 @@ def test_splits_are_named_and_may_share_their_queries(tmp_path):
     assert list(collection.query_ids) == ["200", "201"]
     assert judged(collection)["dev"] == {("200", "1", 2)}
     assert len(collection.qrels["test"]) == 2 and not len(collection.qrels["train"])
+    dataset = MsmarcoDataset(path=tmp_path, **fields)
+    again = MsmarcoDataset.model_validate(dataset.model_dump(mode="json"))
+    assert again.load().content_hash == collection.content_hash
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,7 @@ def test_splits_are_named_and_may_share_their_queries(tmp_path):
         ({"qrels.train.tsv": "100 0 0 1\n100 0 7 1\n"}, {}, r"'7'; .*train\.tsv, line 2"),
         ({"qrels.dev.small.tsv": "9 0 0 1\n"}, {}, r"query '9'; .*dev\.small\.tsv, line 1"),
         ({"qrels.dev.small.tsv": "200 0 0 1.5\n"}, {}, r"small\.tsv, line 1: score '1\.5'"),
+        ({}, {"train": ["asked.tsv", "judged.tsv"]}, r"asked\.tsv: No such file"),
         ({}, {"dev": ["queries.dev.tsv", "qrels.dev.tsv"]}, r"queries\.dev\.tsv: No such file"),
     ],
 )
