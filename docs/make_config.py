@@ -77,7 +77,7 @@ def default_of(field: FieldInfo) -> str:
         return "see below"
     if value is None or value is PydanticUndefined:
         return ""
-    return f"`{json.dumps(value if not isinstance(value, tuple) else list(value))}`"
+    return f"`{json.dumps(value, default=str)}`"
 
 
 def kind_of(field: FieldInfo) -> str:

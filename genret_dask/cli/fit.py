@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genret_dask.cli.options import metric_option, path, resample_options
+from genret_dask.errors import InputError
 
 if TYPE_CHECKING:
     from genret_dask.fits.surface import Loss
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=path, required=False)
+@click.argument("runs", nargs=-1, type=path)
+@click.option(
+    "--over",
+    type=click.Choice(["documents"]),
+    help="Fit laws over the number of documents, of RUNS that differ in dataset.documents.",
+)
 @click.option(
     "--points",
     "points_file",
@@ -42,7 +48,8 @@ if TYPE_CHECKING:
 @click.option("--published", is_flag=True, help="Add the points that the study published.")
 @resample_options
 def fit(
-    run: Path | None,
+    runs: tuple[Path, ...],
+    over: str | None,
     points_file: Path | None,
     as_json: bool,
     loss: Loss,
@@ -52,26 +59,63 @@ def fit(
     draws: int,
     seed: int,
 ) -> None:
-    """Fit L(N), L(D), L(N,D), L(C) and L(N,D,C) to RUN's cube, or laws to a table of points."""
-    if (run is None) == (points_file is None):
+    """Fit L(N), L(D), L(N,D), L(C) and L(N,D,C) to a run's cube, or laws to a table of points.
+
+    Of several runs, --over documents fits L(M) to each model: M is the size of the corpus.
+    """
+    if bool(runs) == (points_file is not None):
         raise click.UsageError("give a run directory, or --points FILE")
+    if (over is None) == (len(runs) > 1):
+        raise click.UsageError("several runs and --over documents go together")
     from genret_dask.cli.tables import fits_table
-    from genret_dask.cube.open import kinds, open_cube
-    from genret_dask.fits import fit_points, fit_records, published_points, read_points
-    from genret_dask.metrics.reported import main_metric, measure_of
+    from genret_dask.fits import fit_points, published_points, read_points
 
     found = []
-    if run is not None:
-        tree = open_cube(run)
-        options: dict[str, Any] = {
-            "metric": main_metric(tree.attrs) if metric is None else metric,
-            "measure": measure_of(tree, metric),
-            "loss": loss,
-            "weights": weights,
-        }
-        for kind, search, contrast in kinds(tree):
-            found += fit_records(kind, search, contrast, draws, seed, **options)
+    if over is not None:
+        options: dict[str, Any] = {"loss": loss, "weights": weights, "draws": draws, "seed": seed}
+        found += _over_documents(runs, metric, **options)
+    elif runs:
+        found += _of_run(runs[0], metric, draws, seed, loss=loss, weights=weights)
     points = [] if points_file is None else read_points(points_file)
     points += published_points() if published else []
     found += [fit_points(item, loss=loss, draws=draws, seed=seed).record() for item in points]
     click.echo(json.dumps(found, indent=1) if as_json else fits_table(found))
+
+
+def _of_run(
+    run: Path, metric: str | None, draws: int, seed: int, **options: Any
+) -> list[dict[str, Any]]:
+    """The records of every law of a run's cube."""
+    from genret_dask.cube.open import kinds, open_cube
+    from genret_dask.fits import fit_records
+    from genret_dask.metrics.reported import main_metric, measure_of
+
+    tree = open_cube(run)
+    options["metric"] = main_metric(tree.attrs) if metric is None else metric
+    options["measure"] = measure_of(tree, metric)
+    return [
+        record
+        for kind, search, contrast in kinds(tree)
+        for record in fit_records(kind, search, contrast, draws, seed, **options)
+    ]
+
+
+def _over_documents(
+    runs: tuple[Path, ...], metric: str | None, **options: Any
+) -> list[dict[str, Any]]:
+    """The records of the laws over the number of documents of several runs."""
+    from genret_dask.cli.compare import errors_of
+    from genret_dask.cube.open import open_cube
+    from genret_dask.fits.over_documents import Run, fit_over_documents
+
+    metric, reduced = errors_of(runs, metric)
+    corpora = []
+    for run, values in reduced.items():
+        facts = open_cube(run).attrs
+        if not {"documents", "spec"} <= {*facts}:
+            raise InputError(
+                f"the cube of {run} does not tell how many documents it is of",
+                expected="cubes that genret-dask sweep wrote",
+            )
+        corpora.append(Run(int(facts["documents"]), values, facts["spec"]))
+    return [fit.record() for fit in fit_over_documents(corpora, metric=metric, **options)]

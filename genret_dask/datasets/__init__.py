@@ -13,6 +13,8 @@ from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.datasets.columns import Strings
 from genret_dask.datasets.dpr import DprDataset
 from genret_dask.datasets.irds import IrDatasetsDataset
+from genret_dask.datasets.kilt import KiltDataset
+from genret_dask.datasets.msmarco import MsmarcoDataset
 from genret_dask.datasets.pydoc import PydocDataset
 from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.datasets.summary import summary
@@ -26,6 +28,8 @@ __all__ = [
     "Dataset",
     "DprDataset",
     "IrDatasetsDataset",
+    "KiltDataset",
+    "MsmarcoDataset",
     "PydocDataset",
     "Qrels",
     "Strings",

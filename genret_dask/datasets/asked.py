@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from genret_dask.datasets.beir import read_lines
+from genret_dask.datasets.lines import read_lines
 from genret_dask.errors import DatasetError
 
 _EXPECTED = 'a line like {"_id": "q1", "text": "..."}, like q1<TAB>text, or a query a line'

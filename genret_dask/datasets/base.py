@@ -8,10 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from genret_dask.datasets import stored
 from genret_dask.datasets.collection import SPLITS, Collection
 from genret_dask.datasets.stored import CollectionWriter
+from genret_dask.specs import PositiveInt, Whole
 from genret_dask.specs.validation import Record
+from genret_dask.storage.sources import contents, paths_in
 
 MAIN_METRIC = "recall@10"
 """The metric of collections that name none."""
@@ -22,7 +26,7 @@ class Dataset(Record):
 
     A subclass is an entry of `genret_dask.datasets` under the value of its field `kind`. Its
     docstring begins with the line that `genret-dask datasets list` shows, and fields of type `Path`
-    are the files whose place plays no part in what is made from it.
+    and lists of it are the files whose place plays no part in what is made from it.
 
     Attributes
     ----------
@@ -35,6 +39,10 @@ class Dataset(Record):
     """
 
     kind: str
+    documents: PositiveInt | None = Field(
+        None, description="keep this many: those judged for dev and test, for train, then others"
+    )
+    seed: Whole = Field(0, description="of the documents that are kept")
     needs: ClassVar[str]
     example: ClassVar[str]
     loading_seconds: ClassVar[float] = 0.0
@@ -76,7 +84,10 @@ class Dataset(Record):
         return {}
 
     def place(self, what: str, row: int) -> str:
-        """Name where row number `row` of the documents or queries stands in the source."""
+        """Name where row number `row` of the documents, queries or judgements is in the source.
+
+        `what` is "document", "query" or "judgement"; judgements count in the order of `read`.
+        """
         return f"{what} {row + 1}"
 
     def load(self, folder: Path | None = None) -> Collection:
@@ -85,16 +96,32 @@ class Dataset(Record):
         Raises
         ------
         DatasetError
-            What `read` raises; an id is repeated, or judgements name unknown ids.
+            What `read` raises; an id is repeated, judgements name unknown ids, or more documents
+            are judged for dev and test than are to be kept.
         """
         with ExitStack() as stack:
             if folder is None:
                 folder = Path(stack.enter_context(TemporaryDirectory(prefix="genret-columns-")))
-            return stored.build(folder, self.title, self.version, self.read, self.place)
+            keep = self.documents, self.seed
+            return stored.build(folder, self.title, self.version, self.read, self.place, *keep)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as a fingerprint sees them: bytes stand for places.
+
+        A setting of all kinds that is left at its default is not among them.
+        """
+        own, fields = type(self).__annotations__, type(self).model_fields
+        unset = [
+            name
+            for name in ("documents", "seed")
+            if name not in own and getattr(self, name) == fields[name].default
+        ]
+        places = [name for name, value in self if paths_in(value)]
+        return contents(self, *places, *unset, bytes=self.fingerprint())
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits over the sources and the settings, without loading them.
+        """Return 16 hexadecimal digits over the sources and a kind's own settings, unloaded.
 
         Raises
         ------

@@ -1,38 +1,34 @@
 """BEIR folders: corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv, plain or .gz.
 
+Fields may have the other names below, and qrels any form of `genret_dask.datasets.qrels`.
 `answers.jsonl` (`{"_id": query id, "answers": [...]}`) is an optional addition of ours.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
-import zlib
-from collections.abc import Iterator
-from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from genret_dask.datasets.base import Dataset
 from genret_dask.datasets.collection import SPLITS, Collection
-from genret_dask.datasets.columns import encodable
+from genret_dask.datasets.lines import hash_of, read_lines, read_records
+from genret_dask.datasets.qrels import place_of, read_qrels
 from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
 from genret_dask.storage.fingerprint import fingerprint
-from genret_dask.storage.sources import source_hash
 
 logger = logging.getLogger(__name__)
 
-Judgement = tuple[str, str, int]
-
-LONGEST_LINE = 2**26
-"""Bytes; a compressed file can hold a line that no memory does."""
-
-_HEADERS = {"queryid", "qid", "query"}  # without blanks, dashes and the like
+DOCUMENT_ID = ("_id", "id", "docid", "doc_id")
+DOCUMENT_TEXT = ("text", "contents", "passage")
+QUERY_ID = ("_id", "id", "qid", "query_id")
+QUERY_TEXT = ("text", "query", "question", "contents")
+"""Names of fields, of which the first that a record has counts."""
 
 
 class BeirDataset(Dataset):
@@ -69,12 +65,16 @@ class BeirDataset(Dataset):
         _read_queries(files["queries.jsonl"], answers, into)
         for split in SPLITS:
             if (path := files.get(f"qrels/{split}.tsv")) is not None:
-                for query, document, grade in _read_qrels(path):
-                    into.judge(split, query, document, grade)
+                for one in read_qrels(path):
+                    into.judge(split, one.query, one.document, one.grade)
 
     def place(self, what: str, row: int) -> str:
         """See `Dataset.place`: the file and the line."""
-        path = _files(self.path)["corpus.jsonl" if what == "document" else "queries.jsonl"]
+        files = _files(self.path)
+        if what == "judgement":
+            qrels = (files.get(f"qrels/{split}.tsv") for split in SPLITS)
+            return place_of([path for path in qrels if path is not None], row)
+        path = files["corpus.jsonl" if what == "document" else "queries.jsonl"]
         number, _ = next(islice(read_lines(path), row, None))
         return f"{path}, line {number}"
 
@@ -141,64 +141,6 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file; `DatasetError` where it cannot be read."""
-    try:
-        return source_hash(path)
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}", expected="a readable file") from error
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text) of the lines of a plain or .gz UTF-8 file.
-
-    Blank lines are left out. Only a line feed ends a line: JSON strings and TSV cells may hold
-    every other separator.
-
-    Raises
-    ------
-    DatasetError
-        The file is missing, unreadable, a broken gzip file, or not UTF-8.
-    """
-    number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(_bounded(file), start=1):
-                if len(line) > LONGEST_LINE:
-                    raise malformed(
-                        path,
-                        number,
-                        f"longer than {LONGEST_LINE // 2**20} MiB",
-                        "a record a line, ended by a line feed",
-                    )
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if text.strip():
-                    yield number, text
-    except UnicodeDecodeError as error:
-        raise malformed(path, number, f"not UTF-8 ({error.reason})", "text in UTF-8") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DatasetError(
-            f"{path} is damaged after line {number}: {error}",
-            expected="a complete gzip file",
-            fix="download or compress it again",
-        ) from error
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: {error.strerror or error}", expected="a readable file"
-        ) from error
-
-
-def _bounded(file: gzip.GzipFile | BufferedReader) -> Iterator[bytes]:
-    """Lines, none of which takes more memory than one that is refused."""
-    while line := file.readline(LONGEST_LINE + 1):
-        yield line
-
-
-def malformed(path: Path, number: int, problem: str, expected: str) -> DatasetError:
-    """The error for one line of a file."""
-    return DatasetError(f"{path}, line {number}: {problem}", expected=expected)
-
-
 # --- the lines --------------------------------------------------------------------------------
 
 
@@ -211,23 +153,23 @@ def read_corpus(path: Path, into: CollectionWriter) -> None:
         It cannot be read, has no documents, or a line is malformed; file and line are named.
     """
     expected = 'a line like {"_id": "d1", "title": "", "text": "..."}'
-    name = None
-    for name, number, record in _records(path, expected):
-        title = _string(path, number, record, "title", expected, default="")
-        into.document(name, title, _string(path, number, record, "text", expected))
-    if name is None:
+    record = None
+    for record in read_records(path, expected):
+        title = record.text(("title",), optional=True)
+        into.document(record.id(DOCUMENT_ID), title, record.text(DOCUMENT_TEXT))
+    if record is None:
         raise DatasetError(f"{path} has no documents", expected=expected)
 
 
 def _read_queries(path: Path, answers: dict[str, tuple[str, ...]], into: CollectionWriter) -> None:
     expected = 'a line like {"_id": "q1", "text": "..."}'
     strangers = {*answers}
-    name = None
-    for name, number, record in _records(path, expected):
-        text = _string(path, number, record, "text", expected)
-        into.query(name, text, answers.get(name, ()))
+    record = None
+    for record in read_records(path, expected):
+        name = record.id(QUERY_ID)
+        into.query(name, record.text(QUERY_TEXT), answers.get(name, ()))
         strangers.discard(name)
-    if name is None:
+    if record is None:
         raise DatasetError(f"{path} has no queries", expected=expected)
     if strangers:
         logger.warning("%s: %d answers are to unknown queries; dropped", path, len(strangers))
@@ -235,77 +177,6 @@ def _read_queries(path: Path, answers: dict[str, tuple[str, ...]], into: Collect
 
 def _read_answers(path: Path) -> dict[str, tuple[str, ...]]:
     expected = 'a line like {"_id": "q1", "answers": ["...", "..."]}'
-    answers = {}
-    for name, number, record in _records(path, expected):
-        found = record.get("answers")
-        if not isinstance(found, list) or not all(
-            isinstance(text, str) and encodable(text) for text in found
-        ):
-            raise malformed(path, number, "answers is not a list of strings", expected)
-        answers[name] = tuple(found)
-    return answers
-
-
-def _records(path: Path, expected: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Yield (id, line number, record)."""
-    for number, line in read_lines(path):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise malformed(path, number, f"not JSON ({error})", expected) from error
-        if not isinstance(record, dict):
-            raise malformed(path, number, f"a JSON {type(record).__name__}", expected)
-        name = record.get("_id")
-        if isinstance(name, int) and not isinstance(name, bool):
-            name = str(name)
-        if name is None or name == "":
-            raise malformed(path, number, "no _id", expected)
-        if not (isinstance(name, str) and encodable(name)) or any(c in name for c in "\t\n\r"):
-            raise malformed(path, number, f"_id is {name!r}", "a string without tab or line break")
-        yield name, number, record
-
-
-def _string(
-    path: Path,
-    number: int,
-    record: dict[str, Any],
-    key: str,
-    expected: str,
-    default: str | None = None,
-) -> str:
-    value = record.get(key, default)
-    if value is None and default is None:
-        raise malformed(path, number, f"no {key}", expected)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise malformed(path, number, f"{key} is a {type(value).__name__}", expected)
-    if not encodable(value):
-        raise malformed(path, number, f"{key} holds half a character", "no lone surrogates")
-    return value
-
-
-def _read_qrels(path: Path) -> Iterator[Judgement]:
-    expected = "query id, document id and a whole-number score, separated by tabs"
-    first = True
-    for number, line in read_lines(path):
-        cells = line.split("\t")
-        if len(cells) != 3:
-            raise malformed(path, number, f"{len(cells)} columns", expected)
-        grade = _grade(cells[2])
-        if grade is None:
-            if first and "".join(filter(str.isalnum, cells[0].lower())) in _HEADERS:
-                first = False
-                continue
-            raise malformed(path, number, f"score {cells[2][:40]!r}", expected)
-        first = False
-        yield cells[0], cells[1], grade
-
-
-def _grade(text: str) -> int | None:
-    """A relevance grade, also written as 1.0; None for what is not a 32-bit whole number."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return int(value) if value.is_integer() and abs(value) < 2**31 else None
+    return {
+        record.id(QUERY_ID): record.texts(("answers",)) for record in read_records(path, expected)
+    }

@@ -39,7 +39,7 @@ class BigramsDataset(Dataset):
     documents: PositiveInt = Field(100_000, description="passages to draw")
     words: PositiveInt = Field(100, description="of a passage")
     queries: PositiveInt = Field(2000, description="to draw: eight words of a passage each")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of all that is drawn")
 
     needs = "a BEIR folder to learn from"
     example = """dataset:

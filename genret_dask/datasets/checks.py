@@ -35,10 +35,11 @@ def check_usable(collection: Collection, split: str, pairs: PairsSpec | None) ->
             expected="documents with text",
         )
     trains = pairs is None or (pairs.queries and len(collection.qrels["train"].relevant()))
-    if pairs is not None and not (trains or pairs.documents or pairs.sentences or pairs.spans):
+    makes = pairs and (pairs.documents or pairs.sentences or pairs.spans or pairs.file)
+    if pairs is not None and not (trains or makes):
         raise DatasetError(
             f"training.pairs makes no pair of {collection.name}: there is nothing to train on",
-            expected="train queries, documents, sentences or spans",
+            expected="train queries, documents, sentences, spans or a file",
             fix="set training.pairs.documents: true",
         )
     if not len(collection.qrels[split].relevant()):

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from genret_dask.datasets.base import Dataset
-from genret_dask.datasets.beir import hash_of, malformed, read_lines
+from genret_dask.datasets.lines import hash_of, malformed, read_lines
 from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
 from genret_dask.storage.arrays import parsed
@@ -83,7 +83,7 @@ class DprDataset(Dataset):
                 answers.append(found)
         holders = Answers(answers)
         answered = np.zeros(len(names), dtype=bool)
-        for passage, text, title in _read_passages(self.passages):
+        for _, passage, text, title in read_passages(self.passages):
             into.document(passage, title, text)
             for row in sorted(holders.asked_by(text)):
                 into.judge(*names[row], passage)
@@ -98,8 +98,8 @@ class DprDataset(Dataset):
 
     def place(self, what: str, row: int) -> str:
         """See `Dataset.place`: the file and the line."""
-        lines = (number for number, cells in _rows(self.passages, _PASSAGE) if cells[0] != "id")
-        return f"{self.passages}, line {next(islice(lines, row, None))}"
+        number, *_ = next(islice(read_passages(self.passages), row, None))
+        return f"{self.passages}, line {number}"
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes by their role; names and paths play no part."""
@@ -110,8 +110,8 @@ class DprDataset(Dataset):
 # --- the files --------------------------------------------------------------------------------
 
 
-def _read_passages(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield id, text and title."""
+def read_passages(path: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Yield line number, id, text and title of a TSV file; a heading begins with `id`."""
     name = None
     for number, cells in _rows(path, _PASSAGE):
         if len(cells) != 3:
@@ -121,7 +121,7 @@ def _read_passages(path: Path) -> Iterator[tuple[str, str, str]]:
         name, text, title = cells
         if not name:
             raise malformed(path, number, "no id", _PASSAGE)
-        yield name, text, title
+        yield number, name, text, title
     if name is None:
         raise DatasetError(f"{path} has no passages", expected=_PASSAGE)
 

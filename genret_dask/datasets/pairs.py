@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.columns import Strings
+from genret_dask.datasets.given import GivenPairs
 from genret_dask.datasets.order import in_random_order
 from genret_dask.datasets.words import one_line, sentences, words
 from genret_dask.specs import PairsSpec
@@ -48,7 +50,8 @@ class TrainingPairs:
     sentences of three words or more, and `spans` random runs of words. Where a document has fewer
     sentences, further runs of words stand for them. A document of more than 32,768 characters is
     looked at through a window of so many, drawn for each. Two pseudo-queries of a document may be
-    equal, as those of a short one are: they count as they are numbered.
+    equal, as those of a short one are: they count as they are numbered. So do the pairs of a user's
+    files, which stand among those of documents.
 
     Parameters
     ----------
@@ -59,6 +62,8 @@ class TrainingPairs:
         Of the queries' pairs and of the documents'. Smaller fractions lie within larger ones.
     excluded : iterable of int
         Documents without an identifier.
+    given : GivenPairs, optional
+        Those of the user's files.
 
     Attributes
     ----------
@@ -73,16 +78,22 @@ class TrainingPairs:
         seed: int,
         fraction: float = 1.0,
         excluded: Iterable[int] = (),
+        given: GivenPairs | None = None,
     ) -> None:
         self._collection, self._spec, self._seed = collection, spec, seed
+        self._given = given or GivenPairs(np.empty(0, np.int32), Strings.of([]))
         self._without = np.union1d(collection.blank, np.fromiter(excluded, np.int64))
         self._asked = self._train_queries() if spec.queries else np.empty((0, 2), np.int64)
         self._slots = spec.documents + spec.sentences + spec.spans
-        self._all_others = (len(collection) - len(self._without)) * self._slots
+        self._dropped = np.empty(0, np.int64)
+        if len(self._without):
+            self._dropped = np.flatnonzero(np.isin(self._given.document, self._without))
+        self._of_documents = (len(collection) - len(self._without)) * self._slots
+        self._all_others = self._of_documents + len(self._given.texts) - len(self._dropped)
         self.queries = round(fraction * len(self._asked))
         self.others = round(fraction * self._all_others)
-        if not len(self):
-            self.queries = min(1, len(self._asked))
+        if not len(self):  # one pair, of those that a larger fraction has one of first
+            self.queries = min(1, len(self._asked)) if len(self._asked) >= self._all_others else 0
             self.others = min(1 - self.queries, self._all_others)
 
     def __len__(self) -> int:
@@ -103,14 +114,17 @@ class TrainingPairs:
         document[asks] = asked[:, 1]
         for place, query in zip(np.flatnonzero(asks), asked[:, 0], strict=True):
             texts[place] = one_line(self._collection.queries[int(query)])
-        places = numbers[~asks] - self.queries
-        slots = in_random_order(places, self._all_others, (self._seed, 8))
-        rank, slot = np.divmod(slots, max(self._slots, 1))
-        # Number i of the documents left over is row i plus the excluded ones at or below it.
-        below = self._without - np.arange(len(self._without))
-        document[~asks] = rank + np.searchsorted(below, rank, side="right")
-        for place, one in zip(np.flatnonzero(~asks), slot.tolist(), strict=True):
+        places = np.flatnonzero(~asks)
+        slots = in_random_order(numbers[places] - self.queries, self._all_others, (self._seed, 8))
+        is_given = slots >= self._of_documents
+        rank, slot = np.divmod(slots[~is_given], max(self._slots, 1))
+        document[places[~is_given]] = _skipping(rank, self._without)
+        for place, one in zip(places[~is_given], slot.tolist(), strict=True):
             texts[place] = self._of_document(int(document[place]), one)
+        rows = _skipping(slots[is_given] - self._of_documents, self._dropped)
+        document[places[is_given]] = self._given.document[rows]
+        for place, row in zip(places[is_given], rows.tolist(), strict=True):
+            texts[place] = one_line(self._given.texts[row])
         return Pairs(texts, document)
 
     def _train_queries(self) -> np.ndarray:
@@ -140,6 +154,12 @@ class TrainingPairs:
         rng = np.random.default_rng((self._seed, document, slot))
         text = one_line(_window(self._collection.document(document), rng))
         return _span(text, self._spec.span_words, rng)
+
+
+def _skipping(numbers: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Rows by their numbers among those that are not left out; `left_out` ascends."""
+    below = left_out - np.arange(len(left_out))
+    return np.asarray(numbers + np.searchsorted(below, numbers, side="right"))
 
 
 def _window(text: str, rng: np.random.Generator) -> str:

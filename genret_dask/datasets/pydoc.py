@@ -83,8 +83,8 @@ class PydocDataset(Dataset):
         Of pairs that share a summary or the head of a body (200 characters: more than a model
         reads) the first stays, libraries taken in the order given and names in order of depth, then
         alphabet; the collection is sorted by qualified name. `documents` keeps those whose names
-        have the smallest SHA-256; splits go by SHA-1 (75/10/15). Each document has one query, so
-        test documents have no train query.
+        have the smallest SHA-256, after the seed where that is not 0; splits go by SHA-1
+        (75/10/15). Each document has one query, so test documents have no train query.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class PydocDataset(Dataset):
         pairs = harvest(self.libraries)
         if self.documents is not None:
             # By another hash than the splits, which would otherwise be cut off one after the other.
-            pairs = sorted(sorted(pairs, key=_keeping_order)[: self.documents])
+            pairs = sorted(sorted(pairs, key=self._keeping_order)[: self.documents])
         if not pairs:
             raise DatasetError(
                 f"no usable docstrings in {', '.join(self.libraries)}",
@@ -109,7 +109,14 @@ class PydocDataset(Dataset):
     def fingerprint(self) -> str:
         """Hash the versions of the libraries and of Python, and the settings; imports nothing."""
         versions = list(library_versions(self.libraries).items())
-        return fingerprint("pydoc", RECIPE, platform.python_version(), versions, self.documents)
+        drawn = [self.seed] if self.seed else []
+        return fingerprint(
+            "pydoc", RECIPE, platform.python_version(), versions, self.documents, *drawn
+        )
+
+    def _keeping_order(self, pair: Pair) -> bytes:
+        salt = f"{self.seed} " if self.seed else ""
+        return hashlib.sha256(f"{salt}{pair.name}".encode()).digest()
 
 
 def library_versions(libraries: Iterable[str]) -> dict[str, str]:
@@ -151,10 +158,6 @@ def split_of(name: str) -> str:
     if position < SHARES["train"]:
         return "train"
     return "dev" if position < SHARES["train"] + SHARES["dev"] else "test"
-
-
-def _keeping_order(pair: Pair) -> bytes:
-    return hashlib.sha256(pair.name.encode()).digest()
 
 
 # --- the process that imports -----------------------------------------------------------------

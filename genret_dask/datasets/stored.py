@@ -23,10 +23,11 @@ import pyarrow.compute as pc
 
 from genret_dask.datasets.collection import SPLITS, Collection, Qrels
 from genret_dask.datasets.columns import RowWriter, Strings, read_table, write_table
+from genret_dask.datasets.keeping import keep_documents, only
 from genret_dask.errors import DatasetError, listed
 from genret_dask.storage.artefacts import fetched
 from genret_dask.storage.layout import TEXTS
-from genret_dask.storage.places import writing
+from genret_dask.storage.places import beside, writing
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ def build(
     version: str,
     fill: Callable[[CollectionWriter], None],
     place: Callable[[str, int], str] = "{} {}".format,
+    kept: int | None = None,
+    seed: int = 0,
 ) -> Collection:
     """Write a collection into a folder, and map it.
 
@@ -97,13 +100,17 @@ def build(
     fill : callable
         Gives everything to the writer.
     place : callable
-        Names the place in the source of "document" or "query" and its row, for messages.
+        Names the place in the source of "document", "query" or "judgement" and its row, for
+        messages.
+    kept, seed : int
+        How many documents to keep, and which: see `genret_dask.datasets.keeping`. All by default.
 
     Raises
     ------
     DatasetError
-        What `fill` raises; or the collection has no documents, an id is repeated or can stand in no
-        TSV file, or judgements name unknown ids.
+        What `fill` raises; fewer are to be kept than are judged for dev and test; or the collection
+        has no documents, an id is repeated or can stand in no TSV file, or judgements name unknown
+        ids.
     """
     with writing(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,9 +127,16 @@ def build(
                 expected=f"unique {what} ids",
             )
     qrels = _resolve(
-        read_table(folder / "judged.arrow"), ids, writer.allow_unknown_ids, source=name
+        read_table(folder / "judged.arrow"), ids, writer.allow_unknown_ids, name, place
     )
     (folder / "judged.arrow").unlink()
+    blank = np.array(writer.blank, dtype=np.int64)
+    if kept is not None and kept < len(documents):
+        rows = keep_documents(ids["document"], qrels, kept, seed)
+        _keep(folder / _FILES[0], rows)
+        hashes = Strings(read_table(folder / _FILES[0])["id"]).sort_hashes()
+        qrels = {split: only(one, rows) for split, one in qrels.items()}
+        blank = np.searchsorted(rows, blank[np.isin(blank, rows)])
     with RowWriter(folder / _FILES[2], _QRELS) as file:
         for number, split in enumerate(SPLITS):
             one = qrels[split]
@@ -136,10 +150,22 @@ def build(
         "content_hash": collection.content_hash,
         "documents": len(collection),
         "queries": len(collection.query_ids),
-        "blank": writer.blank,
+        "blank": blank.tolist(),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return collection
+
+
+def _keep(path: Path, rows: np.ndarray) -> None:
+    """Write a file of documents anew, with some of its rows; who has mapped it keeps the old."""
+    partial, first = beside(path), 0
+    with RowWriter(partial, _DOCUMENTS) as file:
+        for batch in read_table(path).to_batches():
+            start, stop = np.searchsorted(rows, (first, first + len(batch)))
+            for row in batch.take(pa.array(rows[start:stop] - first)).to_pylist():
+                file.add(*row.values())
+            first += len(batch)
+    partial.replace(path)
 
 
 def write(collection: Collection, folder: Path) -> None:
@@ -253,7 +279,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _resolve(
-    judged: pa.Table, ids: dict[str, Strings], allow_unknown_ids: bool, source: str
+    judged: pa.Table,
+    ids: dict[str, Strings],
+    allow_unknown_ids: bool,
+    source: str,
+    place: Callable[[str, int], str],
 ) -> dict[str, Qrels]:
     """Turn judgements by ids into rows, for every split.
 
@@ -278,8 +308,9 @@ def _resolve(
         named = listed(list(unknown), 5)
         found = f"{source}: {(~known).sum()} judgements name {len(unknown)} unknown ids: {named}"
         if not allow_unknown_ids:
+            first = place("judgement", int(np.flatnonzero(~known)[0]))
             raise DatasetError(
-                found,
+                f"{found}; the first in {first}",
                 expected="judgements of ids in the corpus and the queries",
                 fix="correct the qrels, or set dataset.allow_unknown_ids: true to drop those lines",
             )

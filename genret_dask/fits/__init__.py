@@ -7,6 +7,7 @@ from genret_dask.fits.fitting import Fit, Forecast, fit_points, fit_power_law
 from genret_dask.fits.frontier import Budget, Choice, best, cheapest, frontier
 from genret_dask.fits.laws import Surfaces, fit_power_laws
 from genret_dask.fits.outlook import plan_record
+from genret_dask.fits.over_documents import fit_over_documents
 from genret_dask.fits.points import Estimate, Points
 from genret_dask.fits.published import published_points
 from genret_dask.fits.series import Means, means_of, pareto, points_of
@@ -30,6 +31,7 @@ __all__ = [
     "compare_families",
     "compare_kinds",
     "fit_over",
+    "fit_over_documents",
     "fit_points",
     "fit_power_law",
     "fit_power_laws",

@@ -69,6 +69,15 @@ class PairsSpec(Record):
     span_words: tuple[PositiveInt, PositiveInt] = Field(
         (4, 12), description="of a span, at least and at most"
     )
+    file: tuple[Path, ...] = Field(
+        (),
+        description="pseudo-queries, one file or several: document id, tab and query, or JSON",
+    )
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _listed(cls, file: Any) -> Any:
+        return (file,) if isinstance(file, str | Path) else () if file is None else file
 
     @field_validator("span_words")
     @classmethod

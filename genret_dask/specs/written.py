@@ -69,7 +69,7 @@ def _flow(value: Any) -> str:
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, tuple):
-        value = list(value)
+        value = [str(one) if isinstance(one, Path) else one for one in value]
     text: str = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
     )
@@ -87,5 +87,5 @@ def _aligned(text: str, said: str) -> str:
         lines[-1] += f" {word}"
     first, *others = lines
     return "\n".join(
-        [f"{text:<{_COLUMN}}#{first}", *(" " * _COLUMN + f"#{line}" for line in others)]
+        [f"{text:<{_COLUMN - 2}}  #{first}", *(" " * _COLUMN + f"#{line}" for line in others)]
     )

@@ -33,6 +33,11 @@ class RunLayout:
     def collection(self) -> Path:
         return self.run / "collection"
 
+    @property
+    def pairs(self) -> Path:
+        """The training pairs of the user's files."""
+        return self.run / "pairs"
+
     def tokenizer(self, label: str | None = None) -> Path:
         """The study's tokeniser, or the one of the pretrained model of that label."""
         return self.run / "tokenizers" / label if label else self.run / "tokenizer"

@@ -6,6 +6,7 @@ Each is an artefact of the run directory, made when it is first asked for and ke
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from distributed import span
 
-from genret_dask.datasets import stored
+from genret_dask.datasets import given, stored
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.summary import count_repeated
 from genret_dask.inference.own import own_documents
@@ -88,6 +89,15 @@ class Inputs:
             stored.move(self.origins.loaded_in, partial_folder / TEXTS)
         self._report("dataset", 1, 1)
         return collection
+
+    def pairs(self) -> Artefact | None:
+        """The training pairs of the user's files; None where there are none."""
+        made = self.origins.pairs
+        if made is not None and not made.is_current:
+            with publishing(made.folder, made.made_from) as partial_folder:
+                for name in given.FILES:
+                    shutil.move(self.origins.loaded_pairs / name, partial_folder / name)
+        return made
 
     # --- text ---------------------------------------------------------------------------------
 

@@ -22,11 +22,13 @@ from genret_dask.cube.store import FORMAT
 from genret_dask.datasets import stored
 from genret_dask.datasets.checks import check_usable
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.given import write_given
+from genret_dask.datasets.lines import hash_of
 from genret_dask.datasets.words import RULES
 from genret_dask.errors import DatasetError, InputError, ModelError
 from genret_dask.kinds import Kind
 from genret_dask.models.manifest import MANIFEST
-from genret_dask.specs import ModelSpec, PretrainedSpec, SweepSpec
+from genret_dask.specs import ModelSpec, PairsSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import Cell, cells_of, models_of
 from genret_dask.storage.artefacts import RECORD, Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
@@ -70,10 +72,8 @@ class Origins:
     @cached_property
     def collection(self) -> Artefact:
         """The collection, by the bytes of its source."""
-        dataset = self.spec.dataset
-        places = [name for name, value in dataset if isinstance(value, Path)]
-        settings = contents(dataset, *places, bytes=dataset.fingerprint())
-        return Artefact(self.layout.collection, Origin("collection", {"dataset": settings}))
+        parts = {"dataset": self.spec.dataset.settings()}
+        return Artefact(self.layout.collection, Origin("collection", parts))
 
     @cached_property
     def _reading(self) -> TemporaryDirectory[str]:
@@ -94,11 +94,7 @@ class Origins:
             collection = stored.read_artefact(self.collection.folder)
         else:
             collection = self.spec.dataset.load(self.loaded_in)
-        trains = self.spec.models_from is None and any(
-            model.checkpoint is None for model in self.spec.models
-        )
-        pairs = self.spec.training.pairs if trains else None
-        check_usable(collection, self.spec.inference.split, pairs)
+        check_usable(collection, self.spec.inference.split, self._pairs_spec)
         return collection
 
     @cached_property
@@ -107,6 +103,31 @@ class Origins:
         if self.collection.state == "done":
             return str(record_of(self.collection.folder)["content_hash"])
         return self.loaded.content_hash
+
+    @property
+    def _pairs_spec(self) -> PairsSpec | None:
+        """None where nothing is trained."""
+        trains = self.spec.models_from is None and any(
+            model.checkpoint is None for model in self.spec.models
+        )
+        return self.spec.training.pairs if trains else None
+
+    @cached_property
+    def pairs(self) -> Artefact | None:
+        """The training pairs of the user's files, by their bytes; None where there are none."""
+        if self._pairs_spec is None or not self._pairs_spec.file:
+            return None
+        parts = {"collection": self.content_hash, "bytes": self._pairs_bytes}
+        return Artefact(self.layout.pairs, Origin("pairs", parts))
+
+    @cached_property
+    def loaded_pairs(self) -> Path:
+        """Where those pairs lie that are no artefact yet."""
+        return write_given(self.loaded, self.spec.training.pairs.file, self.loaded_in / "pairs")
+
+    @cached_property
+    def _pairs_bytes(self) -> list[str]:
+        return [hash_of(path) for path in self.spec.training.pairs.file]
 
     def tokenizer(self, model: ModelSpec) -> Artefact:
         """The tokeniser that a model reads with: the study's, or its pretrained weights' own."""
@@ -222,7 +243,7 @@ class Origins:
             "words": RULES,
             "model": self.model(model),
             "fraction": cell.fraction,
-            "training": cell.training(self.spec),
+            "training": self._training(cell),
             "seed": self.spec.seed,
             "max_tokens": self.spec.max_tokens,
             "steps": kind.steps,
@@ -230,6 +251,12 @@ class Origins:
             **{name: one.fingerprint for name, one in read.items()},
         }
         return Artefact(folder, Origin("checkpoint", parts))
+
+    def _training(self, cell: Cell) -> dict[str, Any]:
+        """A cell's recipe, with the bytes of the user's pairs where it has any."""
+        training = cell.training(self.spec)
+        own = {"file": self._pairs_bytes} if training.pairs.file else {}
+        return contents(training, "pairs", pairs=contents(training.pairs, "file", **own))
 
     def model(self, model: ModelSpec) -> dict[str, Any]:
         """A model of the grid as its checkpoint's fingerprint sees it: by its weights' bytes."""

@@ -91,6 +91,8 @@ def preparation(origins: Origins, steps: Sequence[Step]) -> Preparation:
     parts, seen = dict[str, Making](), set[tuple[str, str]]()
     if origins.collection.folder not in done:
         parts["collection"] = _columns(spec, collection)
+    if origins.pairs is not None and origins.pairs.folder not in done:
+        parts["pairs"] = Making(bytes_kept=bytes_below(origins.loaded_pairs))
     rows = len(select_queries(collection, spec.inference.split, spec.inference.queries, spec.seed))
     qrels, negatives = collection.qrels[spec.inference.split], spec.inference.negatives
     candidates = rows * candidate_width(qrels, negatives, len(collection))

@@ -107,6 +107,7 @@ def preview(
     if not seen.problems:
         seen.problems.extend(_caught(check_identifiers, origins))
         seen.problems.extend(_caught(check_within, origins))
+        seen.problems.extend(_caught(check_pairs, origins))
     if not seen.problems and steps[-1].state != "done":
         if spec.inference.memory is not None:
             seen.problems.extend(_caught(check_budget, spec, seen.estimate))
@@ -137,6 +138,17 @@ def check_identifiers(origins: Origins) -> None:
         raise DatasetError(
             "\n  ".join(problems), fix="correct the file or the settings; nothing was started yet"
         )
+
+
+def check_pairs(origins: Origins) -> None:
+    """Read the user's training pairs where they are still to be made.
+
+    Raises
+    ------
+    DatasetError
+    """
+    if origins.pairs is not None and origins.pairs.state != "done":
+        _ = origins.loaded_pairs
 
 
 def _caught(check: Callable[..., None], *arguments: Any) -> list[GenretError]:

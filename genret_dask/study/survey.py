@@ -25,7 +25,7 @@ from genret_dask.storage.places import names_in, remove
 from genret_dask.storage.records import read_record
 from genret_dask.study.origins import UNKNOWN, Origins
 
-STAGES = ("collection", "tokenizer", "identifiers", "spans", "candidates", "within")
+STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates", "within")
 """Stages before training, in order; then come train, export and search."""
 
 _LISTED = 12  # results in an error's text
@@ -73,6 +73,8 @@ def survey(origins: Origins) -> list[Step]:
         return seen.setdefault(made.folder, step)
 
     add("collection", origins.collection)
+    if origins.pairs is not None:
+        add("pairs", origins.pairs)
     for cell in cells_of(spec):
         add("tokenizer", origins.tokenizer(cell.model))
         add("identifiers", origins.space(cell.identifiers, cell.model))

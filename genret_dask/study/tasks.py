@@ -22,7 +22,7 @@ def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
     model = cell.model.model_copy(update={"fractions": (1.0,), "training": {}})
     tokenizer = inputs.tokenizer(cell.model)
     space = inputs.space(cell.identifiers, cell.model)
-    made = inputs.origins.checkpoint(cell)
+    pairs, made = inputs.pairs(), inputs.origins.checkpoint(cell)
     return TrainTask(
         name=f"{cell.kind}/{cell.name}",
         model=model,
@@ -30,6 +30,7 @@ def _training_task(inputs: Inputs, cell: Cell) -> TrainTask:
         training=cell.training(inputs.spec),
         seed=inputs.spec.seed,
         max_tokens=inputs.spec.max_tokens,
+        pairs=None if pairs is None else pairs.folder,
         weights=inputs.origins.weights(cell.model),
         identifiers=cell.identifiers,
         collection=inputs.origins.collection.folder,

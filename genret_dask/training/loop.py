@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from genret_dask.datasets import stored
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.given import read_given
 from genret_dask.datasets.order import sample_rows
 from genret_dask.datasets.pairs import TrainingPairs, dev_pairs, dev_split
 from genret_dask.errors import TrainingError
@@ -116,7 +117,10 @@ class _Run:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         excluded = kind.without_identifiers(task.space)
-        self.pairs = TrainingPairs(collection, spec.pairs, task.seed, task.fraction, excluded)
+        given = None if task.pairs is None else read_given(fetched(task.pairs))
+        self.pairs = TrainingPairs(
+            collection, spec.pairs, task.seed, task.fraction, excluded, given
+        )
         if not len(self.pairs):
             raise TrainingError(
                 f"{task.name}: no training pair is of a document that has an identifier",

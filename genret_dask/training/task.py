@@ -31,6 +31,8 @@ class TrainTask:
     identifiers : Kind
     collection, tokenizer, space, folder : Path
         Artefacts to read, `space` being the identifiers, and the checkpoint folder to write.
+    pairs : Path or None
+        The artefact of the training pairs of the user's files.
     weights : str or None
         Fingerprint of the bytes of the pretrained weights, where they are files.
     made_from : Origin
@@ -49,6 +51,7 @@ class TrainTask:
     space: Path
     folder: Path
     made_from: Origin
+    pairs: Path | None = None
     weights: str | None = None
 
     def check_weights(self) -> None:

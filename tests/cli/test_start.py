@@ -158,3 +158,14 @@ def test_every_family_has_its_presets_and_one_alone_can_be_asked_for():
     result = invoke("models", "llama")
     assert "639,872" in result.stdout and "t5" not in result.stdout
     assert "cannot be trained" in invoke("models", "t6").stderr
+
+
+def test_lists_of_paths_are_written_down(tmp_path):
+    folder, file = tmp_path / "marco", tmp_path / "study.yaml"
+    folder.mkdir()
+    (folder / "collection.tsv").write_text("1\tone two\n")
+    (folder / "queries.dev.small.tsv").write_text("7\tone\n")
+    (folder / "qrels.dev.small.tsv").write_text("7\t0\t1\t1\n")
+    arguments = ["--dataset", "msmarco", folder, "--output", file]
+    assert invoke("init", *arguments).exit_code == 0
+    assert load_spec(file).dataset.path == folder

@@ -92,6 +92,30 @@ def test_windows_line_ends_a_mark_and_blank_lines_change_nothing(tmp_path):
     assert dressed.content_hash == plain.content_hash
 
 
+def test_fields_by_other_names_hold_the_same(tmp_path):
+    plain = make(tmp_path / "plain").load()
+    for name in ("id", "docid", "doc_id"):
+        for text in ("contents", "passage"):
+            renamed = CORPUS.replace('"_id"', f'"{name}"').replace('"text"', f'"{text}"')
+            found = make(tmp_path / name / text, {"corpus.jsonl": renamed}).load()
+            assert found.content_hash == plain.content_hash
+    for name in ("id", "qid", "query_id"):
+        for text in ("query", "question", "contents"):
+            renamed = QUERIES.replace('"_id"', f'"{name}"').replace('"text"', f'"{text}"')
+            found = make(tmp_path / name / text, {"queries.jsonl": renamed}).load()
+            assert found.content_hash == plain.content_hash
+    both = CORPUS.replace('"_id": "d1"', '"_id": "d1", "id": "x", "contents": "y"')
+    assert make(tmp_path / "both", {"corpus.jsonl": both}).load().content_hash == plain.content_hash
+
+
+def test_qrels_as_trec_has_them(tmp_path):
+    plain = make(tmp_path / "plain").load()
+    trec = "TOPIC IT DOC REL\n" + "q1 0 d2 2\n7 0 d1 1\n7 0 d2 0\n"
+    assert make(tmp_path / "trec", {"qrels/test.tsv": trec}).load().content_hash == (
+        plain.content_hash
+    )
+
+
 def test_answers(tmp_path, caplog):
     lines = '{"_id": "q1", "answers": ["a", "b"]}\n{"_id": "gone", "answers": []}\n'
     with caplog.at_level(logging.WARNING, logger="genret_dask"):
@@ -107,6 +131,10 @@ def test_answers(tmp_path, caplog):
         ({"corpus.jsonl": CORPUS + "\n\n[1]\n"}, r"corpus\.jsonl, line 5: a JSON list"),
         ({"corpus.jsonl": CORPUS + '{"text": "x"}'}, r"corpus\.jsonl, line 3: no _id"),
         ({"corpus.jsonl": CORPUS + '{"_id": "d3"}'}, r"corpus\.jsonl, line 3: no text"),
+        (
+            {"corpus.jsonl": CORPUS + '{"pid": "d3", "body": ""}'},
+            r"line 3: no _id \(nor id, docid, doc_id\); its fields: pid, body",
+        ),
         ({"corpus.jsonl": CORPUS + '{"_id": "d3", "text": 5}'}, "line 3: text is a int"),
         ({"corpus.jsonl": CORPUS + '{"_id": "d1", "text": ""}'}, "'d1' again, first at .* line 1"),
         ({"corpus.jsonl": CORPUS + '{"_id": "a\\tb", "text": ""}'}, "line 3: _id is"),
@@ -167,6 +195,7 @@ def test_unknown_ids_are_counted_named_and_refused_unless_allowed(tmp_path, capl
         spec.load()
     message = str(caught.value)
     assert "10 judgements name 10 unknown ids" in message
+    assert f"the first in {tmp_path}/qrels/test.tsv, line 4" in message
     assert "'ghost0'" in message and "'ghost8'" not in message
     assert "allow_unknown_ids" in message
     with caplog.at_level(logging.WARNING, logger="genret_dask"):
