@@ -10,8 +10,9 @@ from pydantic import Field
 
 from genret_dask.datasets import stored
 from genret_dask.datasets.base import Dataset
-from genret_dask.datasets.beir import BeirDataset, hash_of, read_corpus, read_lines
+from genret_dask.datasets.beir import BeirDataset, read_corpus
 from genret_dask.datasets.collection import Collection
+from genret_dask.datasets.lines import hash_of, read_lines
 from genret_dask.datasets.stored import CollectionWriter
 from genret_dask.errors import DatasetError
 from genret_dask.storage.artefacts import RECORD
@@ -59,7 +60,12 @@ class GrownDataset(Dataset):
     def place(self, what: str, row: int) -> str:
         """See `Dataset.place`."""
         known = self._collection()
-        count = len(known) if what == "document" else len(known.query_ids)
+        counts = {
+            "document": len(known),
+            "query": len(known.query_ids),
+            "judgement": sum(map(len, known.qrels.values())),
+        }
+        count = counts[what]
         if row < count:
             return f"{what} {row + 1} of {self.run}"
         if self.path.is_dir():
