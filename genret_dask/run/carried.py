@@ -26,7 +26,7 @@ from genret_dask.storage.places import is_local, names_in, place_of
 from genret_dask.storage.records import dump_record, parse_record
 
 CARRIED = "carried"
-_FACTS = "search.json"
+FACTS = "search.json"
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,19 @@ class Place:
     def _carried(cls, folder: Path) -> Place:
         carried = folder / CARRIED
         try:
-            facts = parse_record((carried / _FACTS).read_bytes(), carried / _FACTS)
+            facts = parse_record((carried / FACTS).read_bytes(), carried / FACTS)
             settings, name, most = (facts[key] for key in ("identifiers", "model", "max_tokens"))
             kind = validate(
-                entry("identifiers", settings["kind"]), settings, source=str(carried / _FACTS)
+                entry("identifiers", settings["kind"]), settings, source=str(carried / FACTS)
             )
         except FileNotFoundError as error:
             raise InputError(
-                f"{folder} is a model without {CARRIED}/{_FACTS}",
+                f"{folder} is a model without {CARRIED}/{FACTS}",
                 expected="a model that a finished sweep left, with its identifiers",
                 fix="run the sweep again, which adds them, or give the run's directory",
             ) from error
         except (OSError, KeyError, TypeError) as error:
-            raise ModelError(f"{carried / _FACTS} is damaged: {error!r}") from error
+            raise ModelError(f"{carried / FACTS} is damaged: {error!r}") from error
         return cls(folder, carried / "identifiers", carried / "collection", kind, name, most)
 
     def check_corpus(self, corpus: str) -> None:
@@ -179,13 +179,13 @@ def carry(place: Place) -> None:
         "made_from": made,
     }
     content = dump_record(facts)
-    if (carried / _FACTS).is_file() and (carried / _FACTS).read_bytes() == content:
+    if (carried / FACTS).is_file() and (carried / FACTS).read_bytes() == content:
         return
     shutil.rmtree(carried, ignore_errors=True)
     carried.mkdir()
     for name, source in (("identifiers", place.identifiers), ("collection", place.collection)):
         shutil.copytree(source, carried / name, copy_function=_linked)
-    (carried / _FACTS).write_bytes(content)
+    (carried / FACTS).write_bytes(content)
 
 
 def _linked(source: str, target: str) -> None:

@@ -25,6 +25,7 @@ from genret_dask.cube.store import ROOT, digest_of, is_sharded, read_attributes,
 from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.identifiers.ngrams import INDEX
 from genret_dask.models.manifest import MANIFEST, read_manifest
+from genret_dask.run.carried import FACTS
 from genret_dask.run.spec import is_run, read_run_spec
 from genret_dask.shards.ledger import Ledger
 from genret_dask.shards.plan import ShardTask, plan_shards
@@ -124,7 +125,12 @@ def _leftover(name: str) -> str | None:
 
 
 def _artefact_checks(run: Path, names: list[str]) -> Iterator[Check]:
-    how = {artefacts.RECORD: artefacts.verify, MANIFEST: _check_model, INDEX: _check_index}
+    how: dict[str, Callable[[Path], object]] = {
+        artefacts.RECORD: artefacts.verify,
+        MANIFEST: _check_model,
+        INDEX: _check_index,
+        FACTS: lambda folder: read_record(folder / FACTS),
+    }
     layout = RunLayout(run)  # what is checked shard by shard is no artefact
     by_shard = (f"{layout.cube.name}/", f"{layout.markers.name}/")
     for name in names:

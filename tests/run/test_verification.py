@@ -142,6 +142,7 @@ ARTEFACTS = [
     "checkpoints/codes/llama/artefact.json",
     "tokenizer/tokenizer.json",
     "candidates/doc.npy",
+    "models/codes/llama/carried/search.json",
     "spans/*/candidates.npy",
     "results/metrics.json",
 ]
