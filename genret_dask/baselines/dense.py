@@ -77,7 +77,7 @@ class DenseBaseline(Baseline):
     ) -> None:
         """See `Baseline.rank`; ties are broken by document row.
 
-        More threads would round otherwise, and so rank otherwise than another machine.
+        On one thread, as another number of them may round otherwise.
         """
         import faiss
 
