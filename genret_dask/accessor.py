@@ -23,6 +23,7 @@ from genret_dask.fits.fitting import Fit
 from genret_dask.fits.table import fits_of
 from genret_dask.metrics import contrastive, ranking
 from genret_dask.metrics.answers import ANSWERS
+from genret_dask.metrics.baselines import baseline_queries
 from genret_dask.metrics.bootstrap import bootstrap_mean, interval
 from genret_dask.metrics.contrastive import Form
 from genret_dask.metrics.queries import per_query, reduce_queries
@@ -189,6 +190,31 @@ class KindAccessor:
     def per_query(self) -> xr.Dataset:
         """`genret_dask.metrics.queries.per_query`: every metric of every query."""
         return per_query(self.search, self.contrast, measures_of(self._tree))
+
+    def baselines(self, *metrics: str) -> xr.Dataset:
+        """Measures of the cube's baselines: each over (baseline, query), lazy.
+
+        Their rankings are ``tree["baselines/NAME"]``: doc and score over (query, rank).
+
+        Parameters
+        ----------
+        *metrics : str
+            Measures of rankings, at any cut-off; all that are reported by default.
+
+        Raises
+        ------
+        InputError
+            The cube has no baseline, or there is no such measure.
+        """
+        named = {name: measure_of(self._tree, name) for name in metrics}
+        found = baseline_queries(self._tree, named or measures_of(self._tree))
+        if found is None:
+            raise InputError(
+                "the cube has no baselines",
+                expected="the group baselines, which a sweep writes",
+                fix="sweep again with a baseline, as baselines: [bm25]: only it is computed",
+            )
+        return found
 
     def bootstrap(self, metric: str = "cgl", draws: int = 1000, seed: int = 0) -> xr.DataArray:
         """Mean of a metric of `per_query` in each resample: (draw, model, ...)."""

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,7 +110,7 @@ def source_of(collection: Collection, seed: int = 0) -> Source:
         collection=collection,
         place=Path(),
         tokenizer=None,
-        working=Path(),
+        working=Path(mkdtemp(prefix="genret-source-")),
         seed=seed,
         report=lambda stage, done, total: None,
         map=lambda *tasks, **options: [],

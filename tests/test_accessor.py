@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import genret_dask
+from genret_dask.cube.baselines import Ranked, write_baselines
 from genret_dask.cube.schema import Group, Template
 from genret_dask.cube.store import create_cube, seal_cube
 from genret_dask.errors import InputError
@@ -230,8 +232,14 @@ def test_chunked_equals_eager(run, data):
     assert set(found) == {"cgl", "generation_loss", "flops", *MEASURES}
 
 
-def test_the_walk_through_the_cube_runs(run, monkeypatch, capsys):
-    """Every block of docs/analysis.md, in order, on a cube of our own."""
+def test_the_walk_through_the_cube_runs(run, tmp_path, monkeypatch, capsys):
+    """Every block of docs/analysis.md, in order, on a cube of our own with a baseline."""
+    run = shutil.copytree(run, tmp_path / "run")
+    queries = genret_dask.open_cube(run)["codes/search"]["query"].values.tolist()
+    doc = np.zeros((len(queries), 1), np.int32)
+    ranked = Ranked("bm25", "bm25", "fingerprint", doc, doc.astype(np.float32))
+    write_baselines(run / "cube.zarr", [ranked], queries, {})
+    seal_cube(run / "cube.zarr", 1, "digest")
     page = (Path(__file__).parents[1] / "docs" / "analysis.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) >= 6

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--model",
     "models",
     multiple=True,
-    help="Compare these two models instead; give it twice.",
+    help="Compare these two models or baselines instead; give it twice.",
 )
 @click.option("--beam", type=click.IntRange(min=1), help="For the metric of two models.")
 @metric_option
@@ -47,7 +47,7 @@ def compare(
     from genret_dask.fits import better, compare_families, compare_kinds, means_of
 
     sets, found = {}, []
-    metric, reduced = errors_of(runs, metric)
+    metric, reduced = errors_of(runs, metric, baselines=bool(models))
     for run, kinds in reduced.items():
         for kind, values in kinds.items():
             name = kind if len(runs) == 1 else f"{run.name}/{kind}"
@@ -65,9 +65,11 @@ def compare(
 
 
 def errors_of(
-    runs: Sequence[Path], metric: str | None
+    runs: Sequence[Path], metric: str | None, *, baselines: bool = False
 ) -> tuple[str, dict[Path, dict[str, xr.Dataset]]]:
     """Reduce the cubes of runs to CGL and one metric of every query.
+
+    With `baselines`, these stand beside the models of each identifier kind.
 
     Returns
     -------
@@ -80,6 +82,7 @@ def errors_of(
         No metric is named, and the runs have different ones.
     """
     from genret_dask.cube.open import kinds, open_cube
+    from genret_dask.metrics.baselines import beside_models, reduce_baselines
     from genret_dask.metrics.queries import reduce_queries
     from genret_dask.metrics.reported import main_metric, measure_of
 
@@ -95,8 +98,9 @@ def errors_of(
     found = {}
     for run, tree in trees.items():
         measure = {names[0]: measure_of(tree, names[0])}
+        others = reduce_baselines(tree, measure) if baselines else None
         found[run] = {
-            kind: reduce_queries(search, contrast, measure)
+            kind: beside_models(reduce_queries(search, contrast, measure), others)
             for kind, search, contrast in kinds(tree)
         }
     return names[0], found

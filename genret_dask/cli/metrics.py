@@ -32,7 +32,8 @@ _COLUMNS = (
     "--trec",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write the qrels, and the run of every model at every beam, there, for trec tools.",
+    help="Write the qrels, and the runs of every model at every beam and of every baseline, there, "
+    "for trec tools.",
 )
 @click.option(
     "--apart",
@@ -58,9 +59,10 @@ def metrics(
     from genret_dask.accessor import collection_of
     from genret_dask.cli.tables import columns, metrics_table, with_metric
     from genret_dask.cube.open import kinds, open_cube
+    from genret_dask.metrics.baselines import baseline_records, reduce_baselines
     from genret_dask.metrics.queries import reduce_queries
     from genret_dask.metrics.reported import main_metric, measure_of, measures_of
-    from genret_dask.metrics.runs import write_runs
+    from genret_dask.metrics.runs import write_baselines, write_runs
     from genret_dask.metrics.table import records
     from genret_dask.specs.registry import names_of
 
@@ -74,10 +76,12 @@ def metrics(
             for kind, search, contrast in kinds(tree)
             for record in records(kind, reduce_queries(search, contrast, measures), draws, seed)
         ]
+        found += baseline_records(reduce_baselines(tree, measures), draws, seed)
     if trec is not None:
         names = collection_of(tree).document_ids
         for kind, search, contrast in kinds(tree):
             write_runs(search, contrast, names, trec / kind)
+        write_baselines(tree, names, trec)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
@@ -123,5 +127,5 @@ def _without_loss(records: list[dict[str, Any]]) -> list[str]:
         f"note: the CGL of {kind}/{model} is of {one['cgl_queries']:,} of {one['queries']:,} "
         "queries; the others lack a negative, or a relevant document with an identifier"
         for (kind, model), one in counts.items()
-        if one["cgl_queries"] < one["queries"]
+        if one["identifiers"] and one["cgl_queries"] < one["queries"]
     ]

@@ -139,6 +139,7 @@ def _print_plan(spec: SweepSpec, cluster_file: Path, runs: Path, redo: bool) -> 
         "generating": ", ".join(identifiers.label for identifiers in spec.identifiers),
         "models": f"{len(plan.models)}: {', '.join(plan.models)}",
         "beams": ", ".join(map(str, search.beams)),
+        "baselines": ", ".join(one.label for one in origins.baselines) or None,
         "tasks": f"{plan.train_tasks} train, {plan.export_tasks} export, {plan.shards} shards",
         "prepare": _preparation_line(prepared, cores),
         "cube": f"{plan.cube_bytes / 1e6:,.1f} MB before compression",

@@ -45,6 +45,7 @@ PACKAGES = (
     "transformers",
     "tokenizers",
     "icu4py",
+    "bm25s",
 )
 """What results depend on, or files and tasks cannot cross."""
 

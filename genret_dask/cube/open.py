@@ -15,7 +15,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from genret_dask.cube.schema import CONTRAST, SEARCH
+from genret_dask.cube.schema import BASELINES, CONTRAST, SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, store_at
 from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.storage.layout import RunLayout
@@ -39,7 +39,7 @@ def open_cube(path: Path | str, *, allow_unsealed: bool = False) -> xr.DataTree:
     Returns
     -------
     xarray.DataTree
-        ``/<kind>/search`` and ``/<kind>/contrast``.
+        ``/<kind>/search`` and ``/<kind>/contrast``, and ``/baselines/<name>``.
 
     Raises
     ------
@@ -99,6 +99,8 @@ class WholeStore(WrapperStore[Any]):
 def kinds(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
     """Yield each identifier kind of a cube with its search and contrast datasets."""
     for kind in tree.children:
+        if kind == BASELINES:
+            continue
         with reading(kind):
             search, contrast = (tree[f"{kind}/{name}"].to_dataset() for name in (SEARCH, CONTRAST))
         yield kind, search, contrast

@@ -17,6 +17,9 @@ from genret_dask.storage.fingerprint import Origin
 
 SEARCH, CONTRAST = "search", "contrast"
 
+BASELINES = "baselines"
+"""The group that is no identifier kind's; see `genret_dask.cube.baselines`."""
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -175,6 +178,7 @@ COORDINATE_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "own": {"units": "1", "long_name": "document with the query's id, left out; -1 = none"},
     "model": {"long_name": "model name"},
     "doc": {"units": "1", "long_name": "collection row of the candidate, -1 = none"},
+    "score": {"units": "1", "long_name": "score of a baseline, the higher the better, NaN = none"},
     "is_positive": {"units": "1", "long_name": "the candidate is relevant"},
     "relevance": {"units": "1", "long_name": "grade of the candidate, 0 = not judged relevant"},
 }

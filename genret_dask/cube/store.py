@@ -96,13 +96,13 @@ def _create_group(root: Any, template: Group) -> None:
             )
         for dim, coordinates in (("model", template.model), ("query", template.query)):
             for coordinate, values in coordinates.items():
-                _write_array(group, coordinate, (dim,), values)
+                write_array(group, coordinate, (dim,), values)
         names = sorted({*template.model, *template.query} - {"model", "query"})
         group.attrs["coordinates"] = " ".join(names)
     for coordinate, values in template.beam.items():
-        _write_array(root[SEARCH], coordinate, ("beam",), values)
+        write_array(root[SEARCH], coordinate, ("beam",), values)
     for name, values in template.candidates.items():
-        _write_array(root[CONTRAST], name, ("query", "candidate"), values)
+        write_array(root[CONTRAST], name, ("query", "candidate"), values)
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _write_chunks(
                 )
                 written.append(path / kind / dataset / name / key)
     if is_local(path):
-        _sync(path, written)
+        sync_files(path, written)
     return digests
 
 
@@ -187,7 +187,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _sync(path: Path, written: list[Path]) -> None:
+def sync_files(path: Path, written: list[Path]) -> None:
     """Have files and the folders above them, up to the cube's, on the disk."""
     for file in written:
         fsync(file)
@@ -282,13 +282,20 @@ def _plain(path: Path) -> Iterator[str]:
                     yield from (f"{folder}/{file}" for file in files_in(path / folder))
 
 
-def _write_array(group: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray) -> None:
+def write_array(
+    group: zarr.Group,
+    name: str,
+    dims: tuple[str, ...],
+    values: np.ndarray,
+    rows: int | None = None,
+) -> None:
+    """Write a coordinate, or another array that is no shard's, in chunks of so many rows."""
     values = np.asarray(values)
     text = values.dtype.kind in "OUT"
     array = group.create_array(
         name,
         shape=values.shape,
-        chunks=tuple(max(1, size) for size in values.shape),
+        chunks=tuple(max(1, size) for size in (rows or values.shape[0], *values.shape[1:])),
         dtype=str if text else values.dtype,
         fill_value="" if text else None,
         dimension_names=dims,

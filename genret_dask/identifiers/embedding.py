@@ -127,12 +127,16 @@ class _Encoder(Record):
     def problems(self) -> Iterator[str]:
         """See `TfidfEmbedding.problems`."""
         try:
-            folder = self.folder()
-            load_config(str(folder), local_files_only=True)
-            weight_shapes(folder)
-            load_tokenizer(str(folder), local_files_only=True)
+            self.check()
         except GenretError as error:
             yield error.line(f"identifiers.embedding {self.kind}")
+
+    def check(self) -> None:
+        """Raise `ModelError` where the folder holds no model that can be read."""
+        folder = self.folder()
+        load_config(str(folder), local_files_only=True)
+        weight_shapes(folder)
+        load_tokenizer(str(folder), local_files_only=True)
 
     def settings(self) -> dict[str, Any]:
         """See `TfidfEmbedding.settings`; the model counts by its bytes."""

@@ -20,7 +20,9 @@ import dask
 import numpy as np
 import xarray as xr
 
-from genret_dask.cube.open import reading
+from genret_dask.cube.baselines import rankings_of
+from genret_dask.cube.open import kinds, reading
+from genret_dask.cube.schema import BASELINES
 from genret_dask.errors import CubeError, DatasetError
 from genret_dask.metrics.queries import place_in
 from genret_dask.storage.places import replace_file, unwritable
@@ -134,6 +136,22 @@ def write_runs(
         for beam in search["beam"].values.tolist():
             path = folder / f"{model}.beam{beam}.run"
             write_run(rankings, document_ids, path, model=model, beam=beam)
+
+
+def write_baselines(tree: xr.DataTree, document_ids: Sequence[str], folder: Path | str) -> None:
+    """Write ``baselines/qrels.txt``, and ``baselines/NAME.run`` of every baseline of a cube.
+
+    Parameters and errors are those of `write_run` and `write_qrels`.
+    """
+    found, folder = rankings_of(tree), Path(folder) / BASELINES
+    if found is None:
+        return
+    _, _, contrast = next(kinds(tree.root))
+    write_qrels(contrast, document_ids, folder / "qrels.txt")
+    (depth,) = found["beam"].values.tolist()
+    for name in found["model"].values.tolist():
+        path = folder / f"{name}.run"
+        write_run(found, document_ids, path, model=name, beam=depth, tag=str(name))
 
 
 def _descending(score: np.ndarray, query: str) -> np.ndarray:

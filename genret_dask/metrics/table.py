@@ -26,7 +26,8 @@ def _facts(values: xr.Dataset) -> dict[str, list[Any]]:
     return {**found, "n_train": [one if one is None else int(one) for one in found["n_train"]]}
 
 
-def _counted(cell: xr.Dataset) -> dict[str, Any]:
+def counted(cell: xr.Dataset) -> dict[str, Any]:
+    """Return one cell of an `estimate` with `n` as JSON values."""
     return {**estimate_record(cell.drop_vars("n")), "n": int(cell["n"])}
 
 
@@ -80,7 +81,7 @@ def records(
             "chance": finite(chances.mean()) if len(chances) else None,
             **{
                 # Losses of the candidates have no beam.
-                name: _counted(cells.isel(model=row, beam=column, missing_dims="ignore"))
+                name: counted(cells.isel(model=row, beam=column, missing_dims="ignore"))
                 for name, cells in found.items()
             },
         }

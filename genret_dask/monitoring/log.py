@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 STAGE_UNITS = {
     "train": "GFLOP", "export": "models", "search": "queries", "index": "documents",
-    "embedding": "documents", "spans": "queries",
+    "embedding": "documents", "spans": "queries", "baselines": "baselines",
 }  # fmt: skip
 """What `done` and `total` of a stage count, by the first word of its name; see `unit_of`."""
 

@@ -103,8 +103,11 @@ def _words(metric: str) -> tuple[tuple[str, str], ...]:
     return ("cgl", "CGL"), (metric, metric)
 
 
-def frontier_figure(kind: Kind) -> Iterator[Drawing]:
-    """Draw the metric against FLOPs of a query: all searches, and those that no other one beats."""
+def frontier_figure(kind: Kind, baselines: Sequence[Mapping[str, Any]] = ()) -> Iterator[Drawing]:
+    """Draw the metric against FLOPs of a query: all searches, and those that no other one beats.
+
+    A baseline, which has no FLOPs, is a horizontal line.
+    """
     means, choices, places = kind.means, kind.frontier, group_places(kind)
     if not choices:
         return
@@ -130,11 +133,14 @@ def frontier_figure(kind: Kind) -> Iterator[Drawing]:
         high = np.array([choice.recall.high for choice in choices])
         bars = np.nan_to_num(np.abs(np.stack([y - low, high - y])))
         axes.errorbar(x, y, yerr=bars, fmt="o", color=INK, markersize=4.5, elinewidth=1, zorder=3)
-        top = max(float(np.nanmax(value)), float(np.nan_to_num(high).max()))
+        levels = {clean(one["model"]): one[means.metric]["mean"] for one in baselines}
+        for level in levels.values():
+            axes.axhline(level, color=MUTED, linewidth=1, linestyle="--")
+        top = max(float(np.nanmax(value)), float(np.nan_to_num(high).max()), *levels.values())
         linear_axis(axes, "y", 0, min(1.02, 1.08 * top) if top > 0 else 1)
         name_axes(axes, AXES["c"], means.metric)
         colours = {name: colour_of(place) for name, place in places.items()}
-        corner_names(axes, {**colours, "frontier": INK})
+        corner_names(axes, {**colours, "frontier": INK, **dict.fromkeys(levels, MUTED)})
     first, last = choices[0], choices[-1]
     alt = (
         f"{len(choices)} of {int(shown.sum())} searches are on the frontier, from "
@@ -145,11 +151,15 @@ def frontier_figure(kind: Kind) -> Iterator[Drawing]:
     note = (
         f"Means over {kind.queries:,} queries; bars are 95 % intervals. The {word} axis is linear."
     )
+    notes = [note]
+    if levels:
+        lines = ", ".join(f"{name} {decimal(level, 3)}" for name, level in levels.items())
+        notes.append(f"Dashed lines are baselines, whose cost is not counted: {lines}.")
     yield Drawing(
         f"{kind.name}-frontier",
         f"{upper_first(means.metric)} and what it costs",
         alt,
-        (note,),
+        tuple(notes),
         found[0],
     )
 

@@ -18,6 +18,7 @@ from genret_dask.fits.frontier import Choice, frontier
 from genret_dask.fits.published import published_points
 from genret_dask.fits.series import Means, figure_points_of, means_of
 from genret_dask.fits.table import fits_of
+from genret_dask.metrics.baselines import baseline_records, reduce_baselines
 from genret_dask.metrics.queries import reduce_queries
 from genret_dask.metrics.reported import main_metric, measure_of, measures_of
 from genret_dask.storage.layout import RunLayout
@@ -83,6 +84,8 @@ class Gathered:
     attributes : dict
         Of the cube.
     kinds : list of Kind
+    baselines : list of dict
+        Records of `genret_dask.metrics.baselines.baseline_records`.
     metric : str
         The measure of rankings that the page shows.
     published : list of Fit
@@ -93,6 +96,7 @@ class Gathered:
     run: Path
     attributes: dict[Any, Any]
     kinds: list[Kind]
+    baselines: list[dict[str, Any]]
     metric: str
     published: list[Fit]
     draws: int
@@ -155,5 +159,6 @@ def gather(
             more = [fit_points(points, seed=seed) for points in figure_points_of(means, name)]
             fits = fits_of(name, known, draws, seed, metric=shown)
             found.append(Kind(name, search, contrast, known, means, fits, more))
+    baselines = baseline_records(reduce_baselines(tree, {shown: measures[shown]}), draws, seed)
     overlay = [fit_points(points, seed=seed) for points in published_points()] if published else []
-    return Gathered(run, tree.attrs, found, shown, overlay, draws, seed)
+    return Gathered(run, tree.attrs, found, baselines, shown, overlay, draws, seed)

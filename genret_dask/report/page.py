@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from genret_dask import __version__
+from genret_dask.cube.baselines import baselines_in
 from genret_dask.cube.store import read_attributes
 from genret_dask.fits.published import SOURCE
 from genret_dask.metrics.bootstrap import finite
@@ -112,7 +113,7 @@ def sections_of(gathered: Gathered) -> list[Section]:
         found += [
             Section("laws", kind, laws),
             Section("families", kind, tuple(family_figures(kind))),
-            Section("frontier", kind, tuple(frontier_figure(kind))),
+            Section("frontier", kind, tuple(frontier_figure(kind, gathered.baselines))),
         ]
     if len(gathered.kinds) > 1:
         drawn = kind_figures(gathered.between_kinds, gathered.metric)
@@ -140,7 +141,9 @@ def render(gathered: Gathered, sections: Sequence[Section]) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         palettes=PALETTES,
         kinds=gathered.kinds,
+        baselines=gathered.baselines,
         metric=clean(gathered.metric),
+        key=gathered.metric,
         word=clean(gathered.metric.partition("@")[0]),
         short_metric=clean(short_name(gathered.metric)),
         sections=sections,
@@ -167,11 +170,13 @@ def law_rows(gathered: Gathered) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def _made_from(run: Path) -> Origin:
-    attributes = read_attributes(RunLayout(run).cube)
+    cube = RunLayout(run).cube
+    attributes, baselines = read_attributes(cube), baselines_in(cube)
     parts = {
         "version": __version__,
         "format": finite(attributes.get("format") or 0),
         "cube": attributes.get("digest"),
         "fits": (attributes.get("spec") or {}).get("fits"),
+        **({"baselines": baselines} if baselines else {}),
     }
     return Origin("report", parts)

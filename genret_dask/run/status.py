@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 
 from genret_dask.cube.schema import SEARCH
 from genret_dask.cube.store import ROOT, read_attributes, read_sizes
+from genret_dask.datasets.stored import MANIFEST as MANIFEST_OF_TEXTS
 from genret_dask.errors import GenretError
 from genret_dask.executors.failures import Failure, read_failures
 from genret_dask.identifiers.ngrams import name_of_index
@@ -24,7 +26,7 @@ from genret_dask.specs import SweepSpec, precise_name
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import RECORD, fetched
-from genret_dask.storage.layout import RunLayout
+from genret_dask.storage.layout import TEXTS, RunLayout
 from genret_dask.storage.places import names_in, place_of
 
 _TAIL = 2**18  # bytes of the log that tell of the present
@@ -90,6 +92,7 @@ class RunStatus:
     models : tuple of ModelStatus
     indexes, indexes_done : int
         Identifier spaces: codes, and an n-gram index for each tokeniser.
+    baselines, baselines_done : int
     failures : tuple of Failure
         Tasks that were given up.
     client : Holder or None
@@ -108,6 +111,8 @@ class RunStatus:
     models: tuple[ModelStatus, ...]
     indexes: int
     indexes_done: int
+    baselines: int
+    baselines_done: int
     failures: tuple[Failure, ...]
     client: Holder | None
     dashboard: str | None
@@ -116,13 +121,15 @@ class RunStatus:
 
     @property
     def counts(self) -> list[tuple[int, str]]:
-        """Count what is done, each number with its text: spaces, trainings, exports, shards."""
+        """Count what is done, each number with its text: spaces, baselines, models, shards."""
         models = self.models
         trained, exported = sum(one.trained for one in models), sum(one.exported for one in models)
         done, shards = sum(one.done for one in models), [one.shards for one in models]
         planned = "?" if None in shards else f"{sum(one or 0 for one in shards):,}"
+        ranked = (self.baselines_done, f"{self.baselines_done} of {self.baselines} baselines")
         return [
             (self.indexes_done, f"{self.indexes_done} of {self.indexes} identifier spaces"),
+            *([ranked] if self.baselines else []),
             (trained, f"{trained} of {len(models)} models trained"),
             (exported, f"{exported} of {len(models)} exported"),
             (done, f"{done:,} of {planned} shards searched"),
@@ -157,6 +164,7 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
     over = last is not None and last["event"] == "run_ended"
     state = "sealed" if cube.get("sealed") else "running" if client else _state(last, age)
     began = next((event for event in events if event["event"] == "run_started"), {})
+    baselines = spec.baselines_for(_documents(run))
     indexes = [made for kind in spec.identifiers for made in _identifiers(run, spec, kind)]
     return RunStatus(
         folder=str(folder),
@@ -166,6 +174,8 @@ def read_status(folder: Path, spec: SweepSpec | None = None) -> RunStatus:
         models=tuple(_models(run, spec)),
         indexes=len(indexes),
         indexes_done=sum(indexes),
+        baselines=len(baselines),
+        baselines_done=sum((run.baseline(one.label) / RECORD).is_file() for one in baselines),
         failures=tuple(read_failures(folder)),
         client=client,
         dashboard=None if over or state == "stopped" else began.get("dashboard"),
@@ -270,6 +280,15 @@ def _identifiers(run: RunLayout, spec: SweepSpec, kind: Kind) -> list[bool]:
         except GenretError:  # there is no tokeniser yet
             found.append(False)
     return found
+
+
+def _documents(run: RunLayout) -> int:
+    """Documents of the collection, without opening it; 0 while it is not there."""
+    try:
+        facts = json.loads((run.collection / TEXTS / MANIFEST_OF_TEXTS).read_bytes())
+        return int(facts["documents"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _stage(events: list[dict[str, Any]]) -> StageStatus | None:

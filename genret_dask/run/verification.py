@@ -20,7 +20,7 @@ import zarr
 from dask.system import cpu_count
 
 from genret_dask.cube.open import WholeStore
-from genret_dask.cube.schema import SEARCH
+from genret_dask.cube.schema import BASELINES, SEARCH
 from genret_dask.cube.store import ROOT, digest_of, is_sharded, read_attributes, store_at
 from genret_dask.errors import CubeError, GenretError, InputError
 from genret_dask.identifiers.ngrams import INDEX
@@ -223,7 +223,7 @@ def shards_of(cube: Path) -> list[ShardTask]:
     # In the order of the study, in which the seal has them.
     entries = root.attrs.get("spec", {}).get("identifiers", ())
     kinds = [one.get("name") or one["kind"] for one in entries]
-    for kind in kinds or sorted(root.group_keys()):
+    for kind in kinds or sorted({*root.group_keys()} - {BASELINES}):
         group = root[f"{kind}/{SEARCH}"]
         array = next(one for _, one in group.arrays() if is_sharded(one))
         models = [str(name) for name in group["model"][:]]

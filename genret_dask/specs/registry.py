@@ -17,7 +17,9 @@ from pydantic_core import PydanticCustomError, core_schema
 from genret_dask.errors import GenretError, SpecError, meant
 from genret_dask.specs.validation import Record
 
-Group = Literal["identifiers", "quantisers", "families", "datasets", "metrics", "exporters"]
+Group = Literal[
+    "identifiers", "quantisers", "families", "datasets", "metrics", "baselines", "exporters"
+]
 
 
 def names_of(group: Group) -> list[str]:

@@ -354,6 +354,10 @@ _DEFAULT_MODELS = tuple(
 )
 
 
+MOST_DOCUMENTS = 2_000_000
+"""Of a collection that BM25 ranks without being asked for: more take a worker gigabytes."""
+
+
 class SweepSpec(Record):
     """A whole study: what `genret-dask sweep --config FILE` reads."""
 
@@ -376,6 +380,11 @@ class SweepSpec(Record):
     models: tuple[ModelSpec, ...] = _DEFAULT_MODELS
     export: ExportSpec = ExportSpec()
     inference: InferenceSpec = InferenceSpec()
+    baselines: tuple[Annotated[Any, Registered("baselines")], ...] | None = Field(
+        None,
+        description="what the models are compared with, in every table: [bm25], for collections "
+        f"of up to {MOST_DOCUMENTS:,} documents; [] for none",
+    )
     fits: FitSpec = FitSpec()
 
     @field_validator("models", mode="before")
@@ -383,11 +392,13 @@ class SweepSpec(Record):
     def _of_series(cls, models: Any) -> Any:
         return expanded(models)
 
-    @field_validator("identifiers", mode="before")
+    @field_validator("identifiers", "baselines", mode="before")
     @classmethod
-    def _listed(cls, identifiers: Any) -> Any:
-        """One kind, or a list of them; a name alone has its defaults, no name is `codes`."""
-        several = identifiers if isinstance(identifiers, list | tuple) else [identifiers]
+    def _listed(cls, given: Any) -> Any:
+        """One kind, or a list of them; a name alone has its defaults."""
+        if given is None:
+            return given
+        several = given if isinstance(given, list | tuple) else [given]
         return tuple({"kind": one} if isinstance(one, str) else one for one in several)
 
     @field_validator("identifiers")
@@ -400,7 +411,25 @@ class SweepSpec(Record):
             raise ValueError(
                 f"several identifiers are called {', '.join(repeated)}; give each its own name"
             )
+        if "baselines" in labels:
+            raise ValueError("identifiers cannot be called baselines: the cube has those there")
         return identifiers
+
+    @field_validator("baselines")
+    @classmethod
+    def _distinct_baselines(cls, baselines: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        labels = [one.label for one in baselines or ()]
+        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(
+                f"several baselines are called {', '.join(repeated)}; give each its own name"
+            )
+        return baselines
+
+    def baselines_for(self, documents: int) -> tuple[Any, ...]:
+        """Return the baselines of a collection of so many documents."""
+        if self.baselines is not None:
+            return self.baselines
+        return (entry("baselines", "bm25")(),) if documents <= MOST_DOCUMENTS else ()
 
     @model_validator(mode="after")
     def _distinct_models(self) -> SweepSpec:
@@ -414,6 +443,10 @@ class SweepSpec(Record):
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
             raise ValueError(f"models share a name: {', '.join(repeated)}; give each its own name")
+        if both := sorted({*labels} & {one.label for one in self.baselines_for(0)}):
+            raise ValueError(
+                f"a model and a baseline are called {', '.join(both)}; give one another name"
+            )
         return self
 
     @model_validator(mode="after")

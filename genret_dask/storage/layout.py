@@ -59,6 +59,10 @@ class RunLayout:
     def candidates(self) -> Path:
         return self.run / "candidates"
 
+    def baseline(self, name: str) -> Path:
+        """The rankings of a baseline."""
+        return self.run / "baselines" / name
+
     def checkpoint(self, kind: str, name: str | None = None) -> Path:
         """A trained cell, or the folder of all of a kind of identifier."""
         return self._within("checkpoints", kind, name)

@@ -6,6 +6,7 @@ both read the same origins, so a plan and a run cannot disagree.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from genret_dask.baselines import Baseline
 from genret_dask.cube.store import FORMAT
 from genret_dask.datasets import stored
 from genret_dask.datasets.checks import check_usable
@@ -30,6 +32,7 @@ from genret_dask.kinds import Kind
 from genret_dask.models.manifest import MANIFEST
 from genret_dask.specs import ModelSpec, PairsSpec, PretrainedSpec, SweepSpec
 from genret_dask.specs.grid import Cell, cells_of, models_of
+from genret_dask.specs.sweep import MOST_DOCUMENTS
 from genret_dask.storage.artefacts import RECORD, Artefact, record_of
 from genret_dask.storage.fingerprint import Origin, fingerprint
 from genret_dask.storage.layout import RunLayout
@@ -37,10 +40,15 @@ from genret_dask.storage.places import cache
 from genret_dask.storage.records import read_record
 from genret_dask.storage.sources import contents, source_hash, tokenizer_hash, weights_hash
 
+logger = logging.getLogger(__name__)
+
 _OF_CANDIDATES = ("split", "queries", "negatives", "ignore_identical_ids")
 
 _SINCE = ("prompt", "n_train", "train_flops")
 """Settings of a model that say nothing where they are not set."""
+
+_LEAST_DEPTH = 100
+"""Documents that a baseline ranks for a query, however small the beams are."""
 
 UNKNOWN = "not known before what it is made from"
 """Stands for a hash that only a finished artefact can tell."""
@@ -379,6 +387,42 @@ class Origins:
 
     def _within(self) -> dict[str, str]:
         return {} if self.within is None else {"within": self.within.fingerprint}
+
+    # --- baselines ----------------------------------------------------------------------------
+
+    @cached_property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """What the models are compared with; logs a line where BM25 is left out."""
+        documents = len(self.loaded) if self.spec.baselines is None else 0
+        if documents > MOST_DOCUMENTS:
+            logger.warning(
+                "the collection has %s documents: above %s there is no BM25 unless the study names "
+                "it, as in baselines: [bm25]",
+                f"{documents:,}",
+                f"{MOST_DOCUMENTS:,}",
+            )
+        return self.spec.baselines_for(documents)
+
+    @property
+    def baseline_depth(self) -> int:
+        """Documents that a baseline ranks, where the collection has so many."""
+        return max(_LEAST_DEPTH, *self.spec.inference.beams)
+
+    def baseline(self, one: Baseline) -> Artefact:
+        """The rankings of a baseline."""
+        spec = self.spec.inference
+        parts = {
+            "collection": self.content_hash,
+            "baseline": one.settings(),
+            "inference": {
+                name: getattr(spec, name) for name in ("split", "queries", "ignore_identical_ids")
+            },
+            "depth": self.baseline_depth,
+            "seed": self.spec.seed,
+            **self._within(),
+        }
+        grows = ("inference.queries", "depth")
+        return Artefact(self.layout.baseline(one.label), Origin("baseline", parts), grows=grows)
 
     # --- the cube -----------------------------------------------------------------------------
 

@@ -118,6 +118,9 @@ def preparation(origins: Origins, steps: Sequence[Step]) -> Preparation:
             letters = texts_of(collection).nbytes / len(collection)
             seconds = candidates * (SPANS_SECONDS + SPANS_BYTE_SECONDS * letters)
             parts[f"spans of {name}"] = Making(0.0, seconds, bytes_kept=spans, bytes_working=spans)
+    for one in origins.baselines:
+        if origins.baseline(one).folder not in done:
+            parts[f"baseline {one.label}"] = one.making(collection, rows)
     return Preparation(parts)
 
 

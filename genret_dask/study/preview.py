@@ -11,6 +11,7 @@ from genret_dask.errors import DatasetError, GenretError, ModelError, together
 from genret_dask.metrics.reported import check_metric
 from genret_dask.specs.grid import cells_of
 from genret_dask.storage.places import names_in
+from genret_dask.study.baselines import check_baselines
 from genret_dask.study.estimate import (
     Estimate,
     check_budget,
@@ -108,7 +109,8 @@ def preview(
         seen.problems.extend(_caught(check_identifiers, origins))
         seen.problems.extend(_caught(check_within, origins))
         seen.problems.extend(_caught(check_pairs, origins))
-    if not seen.problems and steps[-1].state != "done":
+        seen.problems.extend(_caught(check_baselines, origins))
+    if not seen.problems and any(step.state != "done" for step in steps):
         if spec.inference.memory is not None:
             seen.problems.extend(_caught(check_budget, spec, seen.estimate))
         if any((limits or {}).values()):

@@ -19,6 +19,7 @@ import xarray as xr
 from genret_dask.cube.open import kinds, open_cube, reading
 from genret_dask.errors import CubeError
 from genret_dask.executors.protocol import Executor, Report
+from genret_dask.metrics.baselines import reduce_baselines
 from genret_dask.metrics.queries import per_query
 from genret_dask.metrics.reported import main_metric, measures_of
 from genret_dask.monitoring.timing import machines_of
@@ -66,6 +67,7 @@ class Reductions:
 
     Attributes
     ----------
+    tree : xarray.DataTree
     kinds : dict of str to (search, contrast)
         The lazy datasets of each identifier kind.
     metric : str
@@ -81,7 +83,8 @@ class Reductions:
     ) -> None:
         self.digest: str = tree.attrs["digest"]
         self.metric = main_metric(tree.attrs)
-        self._per_query = partial(per_query, measures=measures_of(tree))
+        self.tree, self._measures = tree, measures_of(tree)
+        self._per_query = partial(per_query, measures=self._measures)
         self.kinds = {kind: (search, contrast) for kind, search, contrast in kinds(tree)}
         self._cube, self._executor, self._progress = cube, executor, progress
         self._done, self._total = 0, 1 + 2 * sum(len(self._tasks(kind)) for kind in self.kinds)
@@ -90,6 +93,11 @@ class Reductions:
     def values(self) -> dict[str, xr.Dataset]:
         """The metrics of each query, by identifier kind; see `genret_dask.metrics.queries`."""
         return {kind: self._reduce("metrics", kind, self._per_query) for kind in self.kinds}
+
+    @cached_property
+    def baselines(self) -> xr.Dataset | None:
+        """The measures of each query of the baselines, by threads of this process."""
+        return reduce_baselines(self.tree, self._measures)
 
     def rankings(self, kind: str, model: int) -> xr.Dataset:
         """Read the ranked lists of a model at the largest beam: doc and score."""

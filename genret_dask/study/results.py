@@ -12,8 +12,9 @@ import numpy as np
 from genret_dask.datasets.collection import Collection
 from genret_dask.errors import listed
 from genret_dask.fits.table import fits_of
+from genret_dask.metrics.baselines import baseline_records
 from genret_dask.metrics.precision import precision_changes
-from genret_dask.metrics.runs import write_qrels, write_run
+from genret_dask.metrics.runs import write_baselines, write_qrels, write_run
 from genret_dask.metrics.table import records
 from genret_dask.specs import SweepSpec
 from genret_dask.study.reductions import Reductions
@@ -75,6 +76,8 @@ def write_results(
             write_run(rankings, collection.document_ids, path, model=model, beam=beam)
             empty += int((rankings["doc"].values[..., 0] < 0).sum())
         _warn_of_empty_rankings(kind, beam, empty, search.sizes["model"] * search.sizes["query"])
+    found["metrics"] += baseline_records(reductions.baselines, draws, seed)
+    write_baselines(reductions.tree, collection.document_ids, folder / "trec")
     for name, content in found.items():
         if content or name != "precision":
             text = json.dumps(content, indent=1) + "\n"

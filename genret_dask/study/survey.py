@@ -25,8 +25,17 @@ from genret_dask.storage.places import names_in, remove
 from genret_dask.storage.records import read_record
 from genret_dask.study.origins import UNKNOWN, Origins
 
-STAGES = ("collection", "pairs", "tokenizer", "identifiers", "spans", "candidates", "within")
-"""Stages before training, in order; then come train, export and search."""
+STAGES = (
+    "collection",
+    "pairs",
+    "tokenizer",
+    "identifiers",
+    "spans",
+    "candidates",
+    "within",
+    "baselines",
+)
+"""Stages before training; then come train, export and search."""
 
 _LISTED = 12  # results in an error's text
 _REASONS = 3  # differences of each
@@ -81,6 +90,8 @@ def survey(origins: Origins) -> list[Step]:
     add("candidates", origins.candidates)
     if origins.within is not None:
         add("within", origins.within)
+    for one in origins.baselines:
+        add("baselines", origins.baseline(one))
     for cell in cells_of(spec):
         if cell.identifiers.choices:
             add("spans", origins.candidate_spans(cell.identifiers, cell.model))

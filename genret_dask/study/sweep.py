@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dask
 from distributed import span
 
+from genret_dask.baselines.task import BaselineTask, run_baseline
+from genret_dask.cube.baselines import baselines_in, write_baselines
 from genret_dask.cube.open import open_cube
 from genret_dask.cube.schema import Template
 from genret_dask.cube.store import ROOT, is_cube, read_attributes, revise_cube, seal_cube
@@ -44,6 +46,7 @@ from genret_dask.storage.fingerprint import Origin
 from genret_dask.storage.layout import RunLayout
 from genret_dask.storage.places import check_writable, is_local, place_of
 from genret_dask.storage.records import read_record
+from genret_dask.study.baselines import baseline_tasks, ranked_by
 from genret_dask.study.cut_queries import warn_of_cut_queries
 from genret_dask.study.inputs import Inputs
 from genret_dask.study.preview import Preview, preview
@@ -313,6 +316,29 @@ class Study:
             for place, task in tasks.items()
         }
 
+    # --- baselines ----------------------------------------------------------------------------
+
+    @_leased
+    def baselines(self) -> list[BaselineTask]:
+        """Rank by every baseline that is not done; returns the tasks of all."""
+        self.training_tasks()  # looks at what is there first
+        tasks = baseline_tasks(self.inputs)
+        todo = {
+            task_key("baselines", task.baseline.kind, task.baseline.label, row): task
+            for row, task in enumerate(tasks)
+            if not task.made.is_current
+        }
+        if todo:
+            self._report("baselines", 0, len(todo))
+            with span(self.spec.name, "baselines"):
+                self.executor.map(
+                    run_baseline,
+                    list(todo.values()),
+                    list(todo),
+                    progress=partial(self._report, "baselines"),
+                )
+        return tasks
+
     # --- search -------------------------------------------------------------------------------
 
     @property
@@ -331,6 +357,7 @@ class Study:
 
         Leaves resources.json: what each worker of the last search held in memory.
         """
+        baselines = self.baselines()
         template, within = self.make_template(), self.inputs.within()
         context = SweepContext(
             run=self.layout,
@@ -368,7 +395,12 @@ class Study:
                     self.spec.max_tokens,
                 )
             )
-        if todo or not read_attributes(self.cube).get("sealed"):
+        made_from = {task.baseline.label: task.made.fingerprint for task in baselines}
+        sealed = read_attributes(self.cube).get("sealed")
+        if todo or not sealed or baselines_in(self.cube) != made_from:
+            names = self.collection.query_ids.take(self.inputs.queries)
+            content = self.spec.model_dump(mode="json")
+            write_baselines(self.cube, map(ranked_by, baselines), names, content)
             seal_cube(self.cube, len(shards), context.ledger.digest(shards))
         return self.cube
 
@@ -398,6 +430,8 @@ class Study:
         parts: dict[str, Any] = {"cube": digest, "fits": self.spec.fits}
         if added := names_of("metrics"):
             parts["metrics"] = added
+        if baselines := baselines_in(self.cube):
+            parts["baselines"] = baselines
         made_from = Origin("results", parts)
         if (read_record(folder / RECORD) or {}).get("fingerprint") != made_from.fingerprint:
             self._report("results", 0, 1)

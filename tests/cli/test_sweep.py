@@ -169,8 +169,8 @@ def test_train_and_export_report_their_artefacts(root, swept):
 
 def test_metrics_records_agree_with_ir_measures_on_the_written_run(root, swept):
     result = CliRunner().invoke(main, ["metrics", str(root / "runs" / "toy"), "--json"])
-    records = json.loads(result.stdout)
-    assert len(records) == 6 * 3
+    *records, baseline = json.loads(result.stdout)
+    assert len(records) == 6 * 3 and baseline["model"] == "bm25"
     assert set(records[0]) >= {
         "identifiers", "model", "family", "n_params", "n_train", "train_fraction", "beam", "flops",
         "recall@1", "recall@5", "recall@10", "recall@100", "mrr@10", "ndcg@10", "map@10", "cgl",

@@ -133,7 +133,8 @@ def test_ctrl_c_at_any_moment_says_what_is_done_and_goes_on(tmp_path, cluster, m
     assert result.exit_code == 0, result.output
     assert read_status(run).state == "sealed"
     assert what_is_done(run) == (
-        "Done: collection, tokenizer, 2 of 2 identifier spaces, 4 of 4 models trained, "
+        "Done: collection, tokenizer, 2 of 2 identifier spaces, 1 of 1 baselines, "
+        "4 of 4 models trained, "
         "4 of 4 exported, 12 of 12 shards searched, results, report. "
         "The same command goes on from there."
     )

@@ -65,7 +65,7 @@ def run(place: Path, *commands: list[str]) -> list[str]:
     return [stdout for _, stdout, _ in results]
 
 
-def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
+def test_a_package_adds_one_of_everything(place):
     settings = {
         "name": "toy",
         "dataset": {"kind": "csv", "path": "questions.csv"},
@@ -74,6 +74,7 @@ def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
         "models": [{"family": "seed_oss", "size": "tiny"}],
         "training": {"examples": 256, "evaluations": 1},
         "inference": {"beams": [1, 60], "negatives": 4},
+        "baselines": ["bm25", "overlap"],
         "fits": {"bootstrap": 10},
     }
     (place / "toy.yaml").write_text(yaml.safe_dump(settings))
@@ -88,7 +89,10 @@ def test_a_package_adds_a_dataset_a_kind_a_family_and_a_metric(place):
         ["explain", "runs/toy", *question, "--identifiers", "reversed", "--json"],
         ["verify", "runs/toy"],
     )
-    metrics = json.loads((place / "runs/toy/results/metrics.json").read_text())
+    *metrics, bm25, overlap = json.loads((place / "runs/toy/results/metrics.json").read_text())
+    # All documents share words with every question.
+    assert [one["recall@100"]["mean"] for one in (bm25, overlap)] == [1, 1]
+    assert overlap["baseline"] == "overlap" and "overlap" in shown
     assert {one["identifiers"] for one in metrics} == {"reversed", "codes"}
     # At a beam that holds every document all are found, among them the relevant one.
     assert all(0 <= one["precision@10"]["mean"] <= 0.1 for one in metrics)

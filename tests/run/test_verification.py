@@ -62,7 +62,7 @@ def shard_of(name: str) -> tuple | None:
     """Kind, model and row of the shard that a chunk belongs to."""
     match name.split("/"):
         case ["cube.zarr", kind, dataset, variable, "c", model, row, *_]:
-            if variable in entry("identifiers", kind)().variables[dataset]:
+            if kind != "baselines" and variable in entry("identifiers", kind)().variables[dataset]:
                 return kind, int(model), int(row)
     return None
 
@@ -128,6 +128,7 @@ SHARDS = [
 METADATA = [
     "cube.zarr/codes/contrast/doc/c/0/0",
     "cube.zarr/codes/search/logit/zarr.json",
+    "cube.zarr/baselines/bm25/score/c/0/0",
 ]
 ARTEFACTS = [
     "models/codes/t5/manifest.json",
@@ -142,6 +143,8 @@ ARTEFACTS = [
     "checkpoints/codes/llama/artefact.json",
     "tokenizer/tokenizer.json",
     "candidates/doc.npy",
+    "models/codes/llama/carried/search.json",
+    "baselines/bm25/doc.npy",
     "spans/*/candidates.npy",
     "results/metrics.json",
     "models/codes/llama/carried/identifiers/codes.npy",

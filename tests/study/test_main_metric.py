@@ -196,7 +196,8 @@ def test_trec_runs_of_any_beam_give_the_cubes_metrics(study, tmp_path):
                     values = tree.genret.metric(key).sel(model=model, beam=beam)
                     assert float(values.mean()) == pytest.approx(found[measure], rel=1e-9)
     files = {path.relative_to(tmp_path / "trec").as_posix() for path in tmp_path.rglob("trec/*/*")}
-    assert files == written | {"codes/qrels.txt"} and len(written) == 6
+    others = {"codes/qrels.txt", "baselines/qrels.txt", "baselines/bm25.run"}
+    assert files == written | others and len(written) == 6
     assert (tmp_path / "trec/codes/qrels.txt").read_bytes() == (tmp_path / "qrels").read_bytes()
     widest = next(iter(study.layout.results.glob("trec/codes/t5.beam10.run")))
     assert (tmp_path / "trec/codes/t5.beam10.run").read_bytes() == widest.read_bytes()

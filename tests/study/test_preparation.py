@@ -132,7 +132,7 @@ def test_a_new_study_makes_all_and_once(toy, tmp_path):
     origins = Origins(make_spec(toy), tmp_path / "toy")
     prepared = preparation(origins, survey(origins))
     ones = ["collection", "candidates", "tokenizer", "codes", "ngrams", "spans of ngrams"]
-    assert [*prepared.parts] == ones
+    assert [*prepared.parts] == [*ones, "baseline bm25"]
     assert [(need.stage, need.task) for need in prepared.needs] == [("index", "ngrams")]
     assert prepared.seconds(4) < prepared.seconds(1)
     kept = sum(part.bytes_kept for part in prepared.parts.values())
