@@ -106,17 +106,30 @@ def records_apart(
     """
     from genret_dask.cube.open import kinds
     from genret_dask.metrics.apart import apart
+    from genret_dask.metrics.baselines import baseline_records, reduce_baselines
     from genret_dask.metrics.queries import reduce_queries
     from genret_dask.metrics.reported import measures_of
     from genret_dask.metrics.table import records
 
-    found = []
-    for kind, search, contrast in kinds(tree):
-        values = reduce_queries(search, contrast, measures or measures_of(tree)).load()
-        for documents, mask in apart(contrast, tree.attrs).items():
-            if mask.any():
-                some = records(kind, values.isel(query=mask), draws, seed)
-                found += [{"documents": documents, **one} for one in some]
+    measures = measures or measures_of(tree)
+    (_, _, contrast), *_ = kinds(tree)  # queries and their candidates are the same for all
+    masks = apart(contrast, tree.attrs)
+    of_kinds = {
+        kind: reduce_queries(search, contrast, measures).load()
+        for kind, search, contrast in kinds(tree)
+    }
+    baselines, found = reduce_baselines(tree, measures), list[dict[str, Any]]()
+    for documents, mask in masks.items():
+        if not mask.any():
+            continue
+        some = [
+            record
+            for kind, values in of_kinds.items()
+            for record in records(kind, values.isel(query=mask), draws, seed)
+        ]
+        if baselines is not None:
+            some += baseline_records(baselines.isel(query=mask), draws, seed)
+        found += [{"documents": documents, **one} for one in some]
     return found
 
 

@@ -92,6 +92,8 @@ def test_documents_and_queries_are_added_and_told_apart(run, tmp_path, cluster):
     assert {one["documents"] for one in records} == {"before", "added"}
     counts = {one["documents"]: one["queries"] for one in records}
     assert counts == {"before": int(masks["before"].sum()), "added": NEW}
+    bm25 = {one["documents"]: one["recall@10"]["mean"] for one in records if one.get("baseline")}
+    assert bm25["added"] == 1 and 0 < bm25["before"] <= 1
     assert "added" in result.stdout and "before" in result.stdout
 
 
