@@ -118,6 +118,7 @@ def _study(text: Path, documents: int) -> SweepSpec:
         models=(ModelSpec(family="t5", size="femto"),),
         training=TrainingSpec(examples=3200, batch_size=32, evaluations=1),
         inference=InferenceSpec(queries=200, negatives=32, beams=(1, 10), threads=1),
+        baselines=(),
     )
 
 

@@ -115,6 +115,7 @@ def study_of_random_words(folder: Path, queries: int, **inference: Any) -> Sweep
         inference=InferenceSpec(
             **{"queries": queries, "negatives": 64, "shard_queries": 16, "threads": 1, **inference}
         ),
+        baselines=(),
     )
 
 

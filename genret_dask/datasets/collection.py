@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -77,6 +77,8 @@ class Collection:
         Always has the keys train, dev and test; a split may be empty.
     answers : dict of query id to tuple of str
         Answer strings, where the collection has them.
+    left_out : uint64[n]
+        Ascending hashes of the ids of documents that the source has beside those that were kept.
     known : dict, optional
         The values of `content_hash` and `blank` for columns that were checked before; others are
         checked now.
@@ -100,6 +102,9 @@ class Collection:
     queries: Strings
     qrels: dict[str, Qrels]
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: np.ndarray = field(
+        default_factory=lambda: np.empty(0, np.uint64), repr=False, compare=False
+    )
     known: InitVar[dict[str, Any] | None] = None
     _known: dict[str, Any] = field(init=False, repr=False, compare=False)
 
@@ -150,6 +155,12 @@ class Collection:
         """Yield title and text of each document of a range of rows."""
         rows = slice(first, last)
         return map(_joined, self.titles[rows], self.texts[rows])
+
+    def were_left_out(self, names: Sequence[str]) -> np.ndarray:
+        """Tell which ids are of documents that were not kept; bool[names]."""
+        hashes = Strings.of(names).hashes
+        first, last = (np.searchsorted(self.left_out, hashes, side) for side in ("left", "right"))
+        return np.asarray(first < last)
 
     @cached_property
     def blank(self) -> np.ndarray:

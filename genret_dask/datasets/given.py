@@ -6,6 +6,7 @@ training maps.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,8 @@ from genret_dask.datasets.columns import RowWriter, Strings, read_table
 from genret_dask.datasets.lines import Fields, malformed, read_lines
 from genret_dask.errors import DatasetError
 from genret_dask.storage.arrays import read_array
+
+logger = logging.getLogger(__name__)
 
 FILES = ("text.arrow", "document.npy")
 """The columns of texts and of the rows of their documents."""
@@ -55,26 +58,40 @@ def write_given(collection: Collection, files: Iterable[Path], folder: Path) -> 
     Raises
     ------
     DatasetError
-        A file cannot be read or has no pair, a line is malformed, its query is empty, or the
-        collection lacks its document; file and line are named.
+        A file cannot be read or has no pair, a line is malformed, its query is empty, or there is
+        no such document; file and line are named. Pairs of documents that were left out of the
+        collection are dropped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     raw = folder / "document.raw"
     with RowWriter(folder / FILES[0], {"text": pa.string()}) as texts, open(raw, "wb") as documents:
         for path in files:
-            before, lines = texts.rows, _read(path)
+            before, lines, dropped = texts.rows, _read(path), 0
             while block := list(islice(lines, _BLOCK)):
                 rows = collection.document_ids.find(one.document for one in block)
-                if (rows < 0).any():
-                    unknown = block[int(np.flatnonzero(rows < 0)[0])]
+                strangers = [block[place] for place in np.flatnonzero(rows < 0)]
+                of_others = collection.were_left_out([one.document for one in strangers])
+                if not of_others.all():
+                    unknown = strangers[int(of_others.argmin())]
                     problem = f"{collection.name} has no document {unknown.document!r}"
                     expected = "ids of the collection's documents"
                     raise malformed(path, unknown.line, problem, expected)
-                documents.write(rows.astype(np.int32).tobytes())
-                for one in block:
-                    texts.add(one.text)
+                dropped += len(strangers)
+                documents.write(rows[rows >= 0].astype(np.int32).tobytes())
+                for one, row in zip(block, rows, strict=True):
+                    if row >= 0:
+                        texts.add(one.text)
+            if dropped:
+                logger.warning(
+                    "%s: %d pairs of documents that dataset.documents leaves out are dropped",
+                    path,
+                    dropped,
+                )
             if texts.rows == before:
-                raise DatasetError(f"{path} has no pair", expected=f"lines of {_EXPECTED}")
+                raise DatasetError(
+                    f"{path} has no pair" + (" of a document that is kept" if dropped else ""),
+                    expected=f"lines of {_EXPECTED}",
+                )
     np.save(folder / FILES[1], np.memmap(raw, np.int32, "r"))
     raw.unlink()
     return folder

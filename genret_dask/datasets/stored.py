@@ -2,7 +2,8 @@
 
 ``documents.arrow`` (id, title, text), ``queries.arrow`` (id, text, answers), ``qrels.arrow``
 (split, query row, document row, relevance), ``ids.arrow`` (sorted hashes of the documents' ids,
-their rows) and ``collection.json`` (name, version, counts, hash).
+their rows), of a part of a corpus ``left_out.arrow`` (sorted hashes of the other documents' ids),
+and ``collection.json`` (name, version, counts, hash).
 Any library that reads Arrow IPC files opens them: `pandas.read_feather`, `polars.read_ipc`.
 """
 
@@ -38,6 +39,7 @@ _DOCUMENTS = dict.fromkeys(("id", "title", "text"), pa.string())
 _QUERIES = {"id": pa.string(), "text": pa.string(), "answers": pa.list_(pa.string())}
 _JUDGED = {"split": pa.int8(), "query": pa.string(), "document": pa.string(), "grade": pa.int32()}
 _HASHES = ("hash", "row")
+_LEFT_OUT = "left_out.arrow"
 _QRELS = {"split": pa.int8(), **dict.fromkeys(("query", "document", "relevance"), pa.int32())}
 
 _FIX = "delete the folder to have it built again"
@@ -131,10 +133,18 @@ def build(
     )
     (folder / "judged.arrow").unlink()
     blank = np.array(writer.blank, dtype=np.int64)
+    if kept is not None and kept > len(documents):
+        logger.warning(
+            "%s has %d documents, fewer than the %d to keep: all are kept",
+            name,
+            len(documents),
+            kept,
+        )
     if kept is not None and kept < len(documents):
         rows = keep_documents(ids["document"], qrels, kept, seed)
         _keep(folder / _FILES[0], rows)
-        hashes = Strings(read_table(folder / _FILES[0])["id"]).sort_hashes()
+        whole, hashes = hashes[0], Strings(read_table(folder / _FILES[0])["id"]).sort_hashes()
+        write_table(folder / _LEFT_OUT, {"hash": np.setdiff1d(whole, hashes[0])})
         qrels = {split: only(one, rows) for split, one in qrels.items()}
         blank = np.searchsorted(rows, blank[np.isin(blank, rows)])
     with RowWriter(folder / _FILES[2], _QRELS) as file:
@@ -191,8 +201,9 @@ def fill(collection: Collection, into: CollectionWriter) -> None:
 def move(source: Path, folder: Path) -> None:
     """Move the files of a collection; who has mapped them keeps them."""
     folder.mkdir(parents=True)
-    for name in _FILES:
-        shutil.move(source / name, folder / name)
+    for name in (*_FILES, _LEFT_OUT):
+        if name != _LEFT_OUT or (source / name).exists():
+            shutil.move(source / name, folder / name)
 
 
 def read_artefact(folder: Path) -> Collection:
@@ -246,6 +257,7 @@ def _collection(
             for number, one in enumerate(SPLITS)
         },
         answers={name: tuple(found) for name, found in answers},
+        left_out=_left_out(folder),
         known=known,
     )
 
@@ -258,6 +270,13 @@ def _hashes(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
     table = read_table(path)
     hashes, rows = (table[name].chunk(0).to_numpy() for name in _HASHES)
     return hashes, rows
+
+
+def _left_out(folder: Path) -> np.ndarray:
+    path = folder / _LEFT_OUT
+    if not path.exists():
+        return np.empty(0, np.uint64)
+    return np.asarray(read_table(path)["hash"].chunk(0).to_numpy())
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from genret_dask.datasets import (
     PydocDataset,
 )
 from genret_dask.datasets.columns import read_table
+from genret_dask.datasets.given import read_given, write_given
 from genret_dask.errors import DatasetError
 from genret_dask.study.origins import Origins
 from tests.runs import make_spec
@@ -153,3 +154,25 @@ def test_ids_are_looked_up_among_those_that_are_kept(tmp_path):
     hashes, rows = found.document_ids.sort_hashes()
     assert table["hash"].to_pylist() == hashes.tolist()
     assert table["row"].to_pylist() == rows.tolist()
+
+
+def test_pairs_of_documents_that_are_not_kept_are_dropped_and_others_refused(tmp_path, caplog):
+    found = beir(tmp_path, documents=len(NEEDED) + 3).load(tmp_path / "columns")
+    kept = {*found.document_ids}
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"d{row}\tabout {row}\n" for row in range(SIZE)))
+    pairs = read_given(write_given(found, [file], tmp_path / "pairs"))
+    assert [*zip(pairs.document.tolist(), pairs.texts, strict=True)] == [
+        (found.document_ids.find([f"d{row}"])[0], f"about {row}")
+        for row in range(SIZE)
+        if f"d{row}" in kept
+    ]
+    assert f"{SIZE - len(kept)} pairs of documents that dataset.documents leaves out" in caplog.text
+    file.write_text("d0\tone\nd999\ttwo\n")
+    with pytest.raises(DatasetError, match="line 2: .* has no document 'd999'"):
+        write_given(found, [file], tmp_path / "pairs")
+
+
+def test_more_than_there_are_is_said(tmp_path, caplog):
+    assert len(beir(tmp_path, documents=SIZE + 7).load()) == SIZE
+    assert f"has {SIZE} documents, fewer than the {SIZE + 7} to keep" in caplog.text
