@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from genret_dask.baselines.base import Baseline, Rankings, Report
 from genret_dask.datasets.collection import Collection
+from genret_dask.errors import ModelError
 from genret_dask.identifiers.embedding import CORE_FLOPS, SentenceEmbedding, unit_length
 from genret_dask.kinds.base import Making
 from genret_dask.models.torch_state import alone_in_torch
@@ -55,7 +56,14 @@ class DenseBaseline(Baseline):
     def settings(self) -> dict[str, Any]:
         """See `Baseline.settings`; the model counts by its bytes."""
         embedding = self._embedding
-        embedding.check()
+        try:
+            embedding.check()
+        except ModelError as error:
+            raise ModelError(
+                f"baselines {self.label}: {error.found}",
+                expected=error.expected,
+                fix=error.fix or "correct the baseline's path or package",
+            ) from error
         model = embedding.settings()
         return contents(self, "name", "path", "package", bytes=model["bytes"])
 

@@ -108,6 +108,8 @@ def _over_documents(
     from genret_dask.cube.open import open_cube
     from genret_dask.fits.over_documents import Run, fit_over_documents
 
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("a run is named twice", expected="runs of different numbers of documents")
     metric, reduced = errors_of(runs, metric)
     corpora = []
     for run, values in reduced.items():

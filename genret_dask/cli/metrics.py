@@ -59,6 +59,7 @@ def metrics(
     from genret_dask.accessor import collection_of
     from genret_dask.cli.tables import columns, metrics_table, with_metric
     from genret_dask.cube.open import kinds, open_cube
+    from genret_dask.metrics.apart import BEFORE
     from genret_dask.metrics.baselines import baseline_records, reduce_baselines
     from genret_dask.metrics.queries import reduce_queries
     from genret_dask.metrics.reported import main_metric, measure_of, measures_of
@@ -90,8 +91,20 @@ def metrics(
         shown = with_metric(shown, name, before="queries")
     there = {key: heading for key, heading in shown.items() if any(key in one for one in found)}
     click.echo(metrics_table(found, there, intervals=True))
-    for line in _without_loss(found):
+    for line in [*_without_loss(found), *_of_few(found)]:
         click.echo(line)
+    if BEFORE in tree.attrs and not is_apart:
+        click.echo("note: documents were added to this run's; --apart tells their queries apart")
+
+
+def _of_few(records: list[dict[str, Any]]) -> list[str]:
+    """What stands beside a baseline that has no ranking for some queries, as a run file may."""
+    return [
+        f"note: the baseline {one['model']} ranks nothing for {one['unanswered']:,} of "
+        f"{one['queries']:,} queries, which count as 0"
+        for one in records
+        if one.get("unanswered")
+    ]
 
 
 def records_apart(

@@ -38,8 +38,9 @@ _SHOWN = 5  # documents of a query on a terminal
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="A trec run, or with the ending .jsonl a record a query; by default a few are shown.",
+    metavar="FILE|-",
+    help="A trec run, or with the ending .jsonl a record a query, which - prints; by default a few "
+    "are shown.",
 )
 @click.option("--provider", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option("--threads", type=click.IntRange(min=1), help="Of ONNX Runtime; all cores.")
@@ -64,7 +65,7 @@ def search(
     """Search with a model of a run, or with a model's folder wherever it was copied to."""
     from genret_dask.datasets.asked import read_queries
     from genret_dask.run.carried import Place
-    from genret_dask.run.searching import Search, write_found
+    from genret_dask.run.searching import Search, json_lines, write_found
 
     asked = read_queries(sys.stdin if source == "-" else Path(source))
     searching = Search(Place.of(place, model, identifiers), beam, top, how)
@@ -78,6 +79,9 @@ def search(
         found = searching.run(asked.texts, client, partial(bars, "search"))
     if output is None:
         click.echo(_shown(asked, found))
+    elif str(output) == "-":
+        for line in json_lines(asked, found):
+            click.echo(line)
     else:
         write_found(asked, found, output, beam)
         click.echo(f"{len(asked.ids)} queries: {output}", err=True)

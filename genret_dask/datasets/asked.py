@@ -69,6 +69,8 @@ def _tabbed(line: str, number: int) -> tuple[str, str]:
 
 
 def _plain(line: str, number: int) -> tuple[str, str]:
+    if "\t" in line:
+        raise ValueError("a tab")
     return str(number), line
 
 

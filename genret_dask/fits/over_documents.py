@@ -79,13 +79,19 @@ def fit_over_documents(
     Raises
     ------
     InputError
-        The runs have no queries, beams or models in common, or are of one M.
+        The runs have other queries, no models in common, or one M, or took models from another.
     """
     if len({run.documents for run in runs}) < 2:
         raise InputError(
             f"all runs have {runs[0].documents:,} documents",
             expected="runs of different numbers of documents",
             fix="give each run its dataset.documents",
+        )
+    if grown := [run for run in runs if run.spec.get("models_from") is not None]:
+        raise InputError(
+            f"{len(grown)} of the runs searched the models of another run, which were trained for "
+            "other documents",
+            expected="runs that trained their own models",
         )
     remarks = _remarks(runs)
     found = []
@@ -111,10 +117,12 @@ def _means(kind: str, runs: Sequence[Run], draws: int, seed: int, metric: str) -
     """The means of each run over the queries that all have."""
     shared = set.intersection(*({*run.values[kind]["query"].values.tolist()} for run in runs))
     queries = [one for one in runs[0].values[kind]["query"].values.tolist() if one in shared]
-    if not queries:
+    counts = [run.values[kind].sizes["query"] for run in runs]
+    if not queries or len(queries) < min(counts):
         raise InputError(
-            f"the runs with {kind} have no query in common",
-            expected="runs over the same queries",
+            f"the runs with {kind} are of {', '.join(map(str, counts))} queries, of which they "
+            f"have {len(queries)} in common",
+            expected="runs over the same queries, or the first of them",
         )
     parts = (run.values[kind].sel(query=queries) for run in runs)
     return [means_of(part, draws, seed, metric=metric) for part in parts]
@@ -153,5 +161,6 @@ def _remarks(runs: Sequence[Run]) -> tuple[str, ...]:
     """What differs between the runs beside the documents, as a warning."""
     first, *others = (Origin("spec", dict(run.spec)) for run in runs)
     names = dict.fromkeys(name for one in others for name in one.differing(first.record()))
-    found = [name for name in names if not name.startswith(_VARIES)]
-    return (f"the runs differ in {listed(found)}",) if found else ()
+    kept = (name for name in names if not name.startswith(_VARIES))
+    found = dict.fromkeys(".".join(name.split(".")[:2]) for name in kept)  # section and key
+    return (f"the runs differ in {listed(list(found))}",) if found else ()

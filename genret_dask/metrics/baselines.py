@@ -26,7 +26,8 @@ def baseline_queries(tree: xr.DataTree, measures: Mapping[str, Measure]) -> xr.D
     Returns
     -------
     xarray.Dataset
-        Each measure over (baseline, query), lazy; `kind` is along `baseline`.
+        Each measure over (baseline, query), lazy; `kind` is along `baseline`, and `unanswered`,
+        along both, tells where nothing was ranked.
     """
     search = rankings_of(tree)
     if search is None:
@@ -34,7 +35,9 @@ def baseline_queries(tree: xr.DataTree, measures: Mapping[str, Measure]) -> xr.D
     _, _, contrast = next(kinds(tree.root))
     found = {name: measure(search, contrast) for name, measure in measures.items()}
     bare = {name: one.reset_coords(drop=True).isel(beam=0) for name, one in found.items()}
-    values = xr.Dataset(bare).drop_vars("beam").assign_coords(kind=search["kind"])
+    nothing = (search["doc"].isel(rank=0, beam=0, drop=True) < 0).reset_coords(drop=True)
+    values = xr.Dataset(bare).drop_vars("beam")
+    values = values.assign_coords(kind=search["kind"], unanswered=nothing)
     return values.rename(model="baseline").transpose("baseline", "query")
 
 
@@ -66,7 +69,8 @@ def baseline_records(
     Returns
     -------
     list of dict
-        As `genret_dask.metrics.table.records` has them of models, and `baseline`, its kind. What a
+        As `genret_dask.metrics.table.records` has them of models, and `baseline`, its kind, and
+        `unanswered`, the queries that it ranks nothing for. What a
         baseline does not have is None: identifiers, facts of the model, beam, flops, and the losses
         of candidates.
     """
@@ -83,6 +87,7 @@ def baseline_records(
             "baseline": str(kind),
             **dict.fromkeys((*FACTS, *_LACKED)),
             "queries": values.sizes["query"],
+            "unanswered": int(values["unanswered"].isel(baseline=row).sum()),
             **dict.fromkeys(_OF_CANDIDATES),
             **{metric: counted(cells.isel(baseline=row)) for metric, cells in found.items()},
             **dict.fromkeys(LOSSES),

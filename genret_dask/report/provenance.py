@@ -85,7 +85,7 @@ def _machine_lines(run: Path) -> list[str]:
     """The machines that worked on the run, each once."""
     machines = [one for record in read_stages(run) for one in record.get("machines") or []]
     lines = (
-        f"{one.get('workers')} workers with {one.get('threads')} threads in all: "
+        f"workers: {one.get('workers')}, threads in all: {one.get('threads')}; "
         f"{one.get('processor')}, {one.get('cores')} cores, "
         f"{(one.get('memory_bytes') or 0) / 2**30:.1f} GiB, "
         f"{', '.join(one.get('gpus') or []) or 'no GPU'}; "

@@ -100,7 +100,7 @@ class Place:
             raise InputError(
                 f"{folder} has {text}",
                 expected=_one_of(found or every) if found or every else "models, exported",
-                fix="name one with --model, and its identifiers with --identifiers",
+                fix="name one: model or --model, and its identifiers or --identifiers",
             )
         ((name, one),) = found.values()
         place, kind = layout.model(name, one), kinds[name]

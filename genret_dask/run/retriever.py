@@ -75,6 +75,9 @@ class Found(Sequence[list[Hit]]):
     def __iter__(self) -> Iterator[list[Hit]]:
         return (self[query] for query in range(len(self)))
 
+    def __repr__(self) -> str:
+        return f"<Found: {len(self):,} queries, {self.doc.shape[1]:,} ranks, {self.place.name}>"
+
     @cached_property
     def dataset(self) -> xr.Dataset:
         """The same as an `xarray.Dataset`, made when it is first asked for.
@@ -119,6 +122,8 @@ def check_search(
             expected=f"1 to {most}, or a larger beam",
         )
     for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"query {row} is a {type(text).__name__}", expected="a text")
         if not encodable(text):
             raise InputError(
                 f"query {row} holds half a character: {text[:60]!r}", expected="UTF-8 text"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,12 @@ def _search_part(search: Search, texts: list[str], report: Report) -> Ranks:
     return found.doc, found.score
 
 
+def json_lines(asked: Asked, found: Found) -> Iterator[str]:
+    """Yield a JSON record for each query: _id, text, and hits as `Hit` has them."""
+    for name, text, hits in zip(*asked, found, strict=True):
+        yield json.dumps({"_id": name, "text": text, "hits": [hit._asdict() for hit in hits]})
+
+
 def write_found(asked: Asked, found: Found, path: Path, beam: int) -> None:
     """Write what was found: a record a query where the file ends in .jsonl, else a trec run.
 
@@ -111,11 +117,7 @@ def write_found(asked: Asked, found: Found, path: Path, beam: int) -> None:
         Two document ids are the same once a trec file writes their blanks.
     """
     if path.suffix == _RECORDS:
-        lines = (
-            json.dumps({"_id": name, "text": text, "hits": [hit._asdict() for hit in hits]})
-            for name, text, hits in zip(*asked, found, strict=True)
-        )
-        replace_file(path, "".join(f"{line}\n" for line in lines).encode())
+        replace_file(path, "".join(f"{line}\n" for line in json_lines(asked, found)).encode())
         return
     name = found.place.name
     ranked = found.dataset[["doc", "score"]].assign_coords(query=asked.ids)

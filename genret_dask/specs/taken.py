@@ -43,7 +43,7 @@ def with_models_of(content: dict[str, Any], source: str) -> dict[str, Any]:
     if given := [name for name in SECTIONS if name in content]:
         raise SpecError(
             f"{source} has {', '.join(given)} beside models_from, which takes them from {run}",
-            expected="dataset, inference, fits, name",
+            expected="dataset, inference, baselines, fits, name",
             fix="leave them out",
         )
     if content.get("name", theirs.get("name")) == theirs.get("name"):

@@ -120,6 +120,7 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
     """Plan a sweep of a collection without writing anything."""
     inference = spec.inference
     cells, models = cells_of(spec), models_of(spec)
+    trained = [] if spec.models_from else cells
     groups = planned_groups(spec, collection)
     queries = next(iter(groups.values())).sizes["query"]
     cube_bytes, shards = cube_size(spec, groups)
@@ -128,14 +129,14 @@ def estimate(spec: SweepSpec, collection: Collection) -> Estimate:
         documents=len(collection),
         queries=queries,
         models=list(dict.fromkeys(chain.from_iterable(models.values()))),
-        train_tasks=len(cells),
-        export_tasks=sum(map(len, models.values())),
+        train_tasks=len(trained),
+        export_tasks=0 if spec.models_from else sum(map(len, models.values())),
         shards=shards,
         train_steps=sum(
-            _steps_of(cell.training(spec)) for cell in cells if cell.model.checkpoint is None
+            _steps_of(cell.training(spec)) for cell in trained if cell.model.checkpoint is None
         ),
         cube_bytes=cube_bytes,
-        train_flops=sum(cost.train_flops() for cost in costs),
+        train_flops=0.0 if spec.models_from else sum(cost.train_flops() for cost in costs),
         search_flops=len(spec.export.precision) * sum(cost.search_flops() for cost in costs),
         task_bytes=max(cost.task_bytes(inference.batch_queries) for cost in costs),
         query_bytes=max(cost.task_bytes(1) for cost in costs),

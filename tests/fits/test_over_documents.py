@@ -77,7 +77,7 @@ def test_the_laws_of_each_model_are_recovered():
 
 
 def test_queries_beams_and_models_are_those_that_runs_have_in_common():
-    some = runs(SIZES[:4], queries=range(0, 40)) + runs(SIZES[4:], queries=range(20, 60))
+    some = runs(SIZES[:4], queries=range(0, 40)) + runs(SIZES[4:], queries=range(20, 40))
     values = some[1].values["codes"]
     some[1] = some[1]._replace(values={"codes": values.isel(beam=[0])})
     some[2] = some[2]._replace(values={"codes": values_of(SIZES[2], range(0, 40), ("a",))})
@@ -109,7 +109,9 @@ def test_other_settings_that_differ_are_told():
     ("found", "message"),
     [
         (runs([10, 10]), "all runs have 10 documents"),
-        (runs([10], queries=[1]) + runs([20], queries=[2]), "no query in common"),
+        (runs([10], queries=[1]) + runs([20], queries=[2]), "of which they have 0 in common"),
+        (runs([10], queries=[1, 2]) + runs([20], queries=[2, 3]), "they have 1 in common"),
+        (runs(spec={"models_from": "runs/other"}), "searched the models of another run"),
         (runs([10], models=["a"]) + runs([20], models=["b"]), "no model is in runs of several"),
     ],
 )
@@ -164,7 +166,7 @@ def test_the_command_joins_runs(swept, tmp_path):
     [
         ((0, 1), "several runs and --over documents go together"),
         ((0, "--over", "documents"), "several runs and --over documents go together"),
-        ((0, 0, "--over", "documents"), "all runs have 10 documents"),
+        ((0, 0, "--over", "documents"), "a run is named twice"),
     ],
 )
 def test_other_calls_are_refused(swept, words, message):

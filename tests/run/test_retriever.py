@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -199,3 +200,24 @@ def test_what_cannot_be_found_is_refused(run, tmp_path):
     ):
         with pytest.raises(GenretError, match=said):
             Retriever.open(place, **options)
+
+
+def test_what_is_no_text_is_refused_and_what_is_found_is_named(run):
+    retriever = Retriever.open(run, identifiers="codes", model="llama")
+    with pytest.raises(InputError, match="query 1 is a int"):
+        retriever.search(["a", 3])
+    found = retriever.search(["a word"], beam=2)
+    assert repr(found) == "<Found: 1 queries, 2 ranks, llama>"
+
+
+def test_records_are_printed(run, tmp_path):
+    (tmp_path / "q.txt").write_text("one\ntwo\n")
+    options = ["--queries", tmp_path / "q.txt", "--identifiers", "codes", "--model", "llama"]
+    words = ["search", run, *options, "--beam", 2, "--output", "-"]
+    result = CliRunner().invoke(main, [str(one) for one in words])
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["text"] for one in records] == ["one", "two"]
+    assert all(len(one["hits"]) == 2 for one in records)
+    (tmp_path / "q.txt").write_text("one\nq2\ttwo\n")
+    result = CliRunner().invoke(main, [str(one) for one in words])
+    assert result.exit_code == 2 and "line 2" in result.stderr

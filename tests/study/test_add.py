@@ -102,7 +102,8 @@ def test_a_file_of_documents_alone(run, tmp_path, cluster):
     options = ["--cluster", cluster, "--runs", tmp_path / "runs", "--name", "more"]
     result = add(run, folder / "corpus.jsonl", *options)
     assert result.exit_code == 0, result.output
-    assert "before" in result.stdout and "added" not in result.stdout.partition("the run is")[0]
+    assert "before" in result.stdout and "no query asks for an added document" in result.stdout
+    assert (tmp_path / "runs" / "more" / "report" / "index.html").is_file()
 
 
 def test_what_cannot_be_added_is_refused(run, tmp_path, cluster):
