@@ -331,8 +331,8 @@ def _resolve(
             raise DatasetError(
                 f"{found}; the first in {first}",
                 expected="judgements of ids in the corpus and the queries",
-                fix="correct the qrels, or drop those lines by dataset.allow_unknown_ids: true, which "
-                "BEIR folders and others have",
+                fix="correct the qrels, or drop those lines by dataset.allow_unknown_ids: true, "
+                "which BEIR folders and others have",
             )
         logger.warning("%s; dropped", found)
     qrels = {}
