@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,7 +109,7 @@ def source_of(collection: Collection, seed: int = 0) -> Source:
         collection=collection,
         place=Path(),
         tokenizer=None,
-        working=Path(mkdtemp(prefix="genret-source-")),
+        working=Path(),
         seed=seed,
         report=lambda stage, done, total: None,
         map=lambda *tasks, **options: [],

@@ -190,13 +190,13 @@ def write_codes(codes: Codes, folder: Path, made_from: Origin, kept: Path | None
     Parameters
     ----------
     kept : Path, optional
-        A folder whose files become part of it, if it is there.
+        A folder whose files become part of it.
     """
     facts = {"kind": made_from.kind, "level_sizes": codes.level_sizes}
     with publishing(folder, made_from, **facts) as partial:
         np.save(partial / "codes.npy", codes.codes)
         codes.trie.save(partial)
-        if kept is not None and kept.is_dir():
+        if kept is not None and any(kept.iterdir()):
             shutil.copytree(kept, partial / KEPT)
 
 

@@ -57,6 +57,8 @@ class Source:
     map : callable
         Runs a function over tasks, by Dask where there is a cluster: `map(stage, function, tasks,
         names, cost=...)`.
+    kept : Path or None
+        A folder of this machine for what documents that are added later need.
     """
 
     collection: Collection
@@ -66,6 +68,7 @@ class Source:
     seed: int
     report: Callable[[str, float, float], None]
     map: Callable[..., list[Any]]
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ from genret_dask.specs.registry import entry, names_of
 from genret_dask.storage.arrays import read_array
 from genret_dask.storage.artefacts import Artefact, fetched, missing
 from genret_dask.storage.fingerprint import Origin
-from genret_dask.storage.places import remove
 from genret_dask.storage.sources import contents
 
 logger = logging.getLogger(__name__)
@@ -130,7 +129,7 @@ class CodesIdentifiers(FixedLength):
             self.codes,
             source.seed,
             self.quantiser,
-            source.working / KEPT,
+            source.kept,
         )
 
     def extend(self, made: Artefact, source: Source, old: Path) -> None:
@@ -162,11 +161,8 @@ class CodesIdentifiers(FixedLength):
     def _vectors(self, source: Source) -> Vectors:
         """Embed the documents; ranges of many are tasks. What was learned of them is kept."""
         collection, embedding = source.collection, self.embedding
-        kept = source.working / KEPT
-        remove(kept)
-        kept.mkdir(parents=True)
         if len(collection) <= embed_task.SAMPLE:
-            return Vectors([embed(collection, embedding, source.seed, kept)])
+            return Vectors([embed(collection, embedding, source.seed, source.kept)])
         tasks = embed_tasks(collection, source.place, embedding, source.seed, source.working)
         if todo := missing(tasks):
             source.report("identifiers", 1, 1)  # what the embedding was fitted to is there
@@ -178,5 +174,6 @@ class CodesIdentifiers(FixedLength):
                 cost=lambda task: task.last - task.first,
             )
             source.report("identifiers", 0, 1)
-        copy_fitted(tasks[0], kept)
+        if source.kept is not None:
+            copy_fitted(tasks[0], source.kept)
         return open_vectors(tasks)

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -28,7 +29,7 @@ from genret_dask.cube.schema import (
 from genret_dask.datasets.collection import Collection
 from genret_dask.datasets.pairs import Pairs
 from genret_dask.identifiers import Codes, Trie, read_codes, write_codes
-from genret_dask.identifiers.codes import KEPT, read_level_sizes
+from genret_dask.identifiers.codes import read_level_sizes
 from genret_dask.identifiers.diagnostics import level_records, trie_facts
 from genret_dask.inference.constraint import Vocabulary
 from genret_dask.inference.memory import Decoding
@@ -130,8 +131,9 @@ class FixedLength(Kind):
     def build(self, made: Artefact, source: Source) -> None:
         """See `Kind.build`."""
         source.report("identifiers", 0, 1)
-        codes = Codes.of_cells(self.cells(source))
-        write_codes(codes, made.folder, made.made_from, source.working / KEPT)
+        with TemporaryDirectory(prefix="genret-codes-") as kept:
+            codes = Codes.of_cells(self.cells(replace(source, kept=Path(kept))))
+            write_codes(codes, made.folder, made.made_from, Path(kept))
         remove(source.working)
         source.report("identifiers", 1, 1)
 
