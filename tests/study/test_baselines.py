@@ -240,7 +240,9 @@ def test_commands_show_it(both, toy, tmp_path):
     runs = both, toy / "serial" / "toy"
     two = invoke("compare", *runs, "--model", "bm25", "--model", "t5", "--draws", 10)
     assert two.count("bm25, t5") == 8
-    lines = invoke("metrics", both, "--draws", 10, "--trec", tmp_path / "trec").splitlines()
+    *lines, note = invoke("metrics", both, "--draws", 10, "--trec", tmp_path / "trec").splitlines()
+    assert note.startswith("note: the baseline other ranks nothing for ")
+    assert note.endswith(" of 27 queries, which count as 0")
     assert [line.split()[:3] for line in lines[-3:]] == [
         ["-", name, "-"] for name in ("bm25", "sharp", "other")
     ]
