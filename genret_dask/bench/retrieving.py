@@ -19,6 +19,7 @@ from genret_dask.bench.scaling import study_of_random_words
 from genret_dask.bench.workload import QUICK, Scale
 from genret_dask.cube.schema import CONTRAST, SEARCH
 from genret_dask.run.retriever import Retriever
+from genret_dask.shards.plan import ShardTask
 from genret_dask.shards.resources import Resources
 from genret_dask.shards.task import SweepContext, compute_shard
 from genret_dask.study.sweep import Study
@@ -42,7 +43,7 @@ def run_retriever(scale: Scale, runs: int) -> Iterator[Measurement]:
             "queries through a Retriever",
             f"{len(texts)} queries, beam {BEAM}, peer: the search stage of a worker",
             lambda: retriever.search(texts, BEAM).doc,
-            partial(_stage, study, Resources()),
+            partial(_stage, _context(study), shard_tasks(study.make_template()), Resources()),
             equal=np.array_equal,
             runs=runs,
             target=0.95,
@@ -61,18 +62,19 @@ def run_retriever(scale: Scale, runs: int) -> Iterator[Measurement]:
     )
 
 
-def _stage(study: Study, resources: Resources) -> np.ndarray:
-    """What a worker does for the shards' searches; nothing is written."""
-    spec = study.spec
-    context = SweepContext(
+def _context(study: Study) -> SweepContext:
+    return SweepContext(
         run=study.layout,
         models=exported_models(study.inputs),
-        inference=spec.inference,
-        max_tokens=spec.max_tokens,
+        inference=study.spec.inference,
+        max_tokens=study.spec.max_tokens,
         fingerprint="",
         corpus=study.collection.content_hash,
     )
-    shards = shard_tasks(study.make_template())
+
+
+def _stage(context: SweepContext, shards: list[ShardTask], resources: Resources) -> np.ndarray:
+    """What a worker does for the shards' searches; nothing is written."""
     found = [
         compute_shard(shard, context, resources, kept=frozenset({CONTRAST}))[SEARCH]["doc"]
         for shard in shards
